@@ -1,0 +1,289 @@
+// Products, attention, rows of ragged batches, losses.
+#include <algorithm>
+#include <numeric>
+
+#include "autograd/ops.h"
+
+namespace graft {
+namespace {
+
+Array as_rows(const Array& x) {
+  return x.as_contiguous().reshape({x.dim(-1) ? x.numel() / x.dim(-1) : 0, x.dim(-1)});
+}
+
+Shape with_last(Shape shape, std::int64_t last) {
+  shape.back() = last;
+  return shape;
+}
+
+// x[N, in] W[out, in]^T + b, begun from b: one chain of sums for each element.
+Array linear_rows(const Array& x, const Array& w, const Array& b) {
+  Array y = Array::empty({x.dim(0), w.dim(0)}, x.dtype());
+  if (b.defined()) y.copy_from(b.expand(y.shape()));
+  kernels::gemm(y, x, w.transpose(), 1, b.defined() ? 1 : 0);
+  return y;
+}
+
+}  // namespace
+
+Tensor linear(const Tensor& x, const Tensor& w, const Tensor& b) {
+  check(w.value().ndim() == 2 && x.dim(-1) == w.dim(1) && (!b.defined() || b.shape() == Shape{w.dim(0)}),
+        "linear: x {}, W {}, b {}; need x[..., in], W[out, in], b[out]", x.shape(), w.shape(),
+        b.shape());
+  Array y = linear_rows(as_rows(x.value()), w.value(), b.value());
+  return record("linear", y.reshape(with_last(x.shape(), w.dim(0))), {x, w, b},
+                {keep(x, w), keep(w, x)}, [](const Array& dy, const Saved& s, Grads& g) {
+                  const Array d = as_rows(dy);
+                  if (g.needs(0)) {
+                    const Array w = s[1].get();
+                    Array dx = Array::empty({d.dim(0), w.dim(1)}, d.dtype());
+                    kernels::gemm(dx, d, w, 1, 0);
+                    g.add(0, dx.reshape(with_last(dy.shape(), w.dim(1))));
+                  }
+                  if (g.needs(1))
+                    kernels::gemm(g.into(1), d.transpose(), as_rows(s[0].get()), 1, 1);
+                  if (g.needs(2)) kernels::add_rows(g.into(2), d);
+                });
+}
+
+Tensor add_linear(Tensor y, const Tensor& x, const Tensor& w, double s) {
+  check(w.value().ndim() == 2 && x.dim(-1) == w.dim(1) && y.dim(-1) == w.dim(0) &&
+            y.numel() / y.dim(-1) == x.numel() / x.dim(-1),
+        "add_linear: y {}, x {}, W {}; need y[..., out], x[..., r], W[out, r]", y.shape(), x.shape(),
+        w.shape());
+  Array sum = y.value();
+  y.value() = Array();  // let go of our own hold: what is left says whether anyone else looks on
+  const bool ours = sum.contiguous() && sum.storage().use_count() == 1 && !y.recipe();
+  if (!ours) sum = sum.clone();
+  Array rows = sum.reshape({sum.numel() / sum.dim(-1), sum.dim(-1)});
+  kernels::gemm(rows, as_rows(x.value()), w.value().transpose(), s, 1);
+  return record("add_linear", sum, {y, x, w}, {keep(x, w), keep(w, x)},
+                [s](const Array& dy, const Saved& saved, Grads& g) {
+                  const Array d = as_rows(dy);
+                  if (g.needs(1)) {
+                    const Array w = saved[1].get();
+                    Array dx = Array::empty({d.dim(0), w.dim(1)}, d.dtype());
+                    kernels::gemm(dx, d, w, s, 0);
+                    g.add(1, dx.reshape(with_last(dy.shape(), w.dim(1))));
+                  }
+                  if (g.needs(2))
+                    kernels::gemm(g.into(2), d.transpose(), as_rows(saved[0].get()), s, 1);
+                  g.add(0, dy);
+                });
+}
+
+Tensor matmul(const Tensor& a, const Tensor& b) {
+  check(a.value().ndim() == 2 && b.value().ndim() == 2 && a.dim(1) == b.dim(0),
+        "matmul: {} with {}; need [M, K] and [K, N]", a.shape(), b.shape());
+  Array y = Array::empty({a.dim(0), b.dim(1)}, a.dtype());
+  kernels::gemm(y, a.value(), b.value(), 1, 0);
+  return record("matmul", y, {a, b}, {keep(a, b), keep(b, a)},
+                [](const Array& dy, const Saved& s, Grads& g) {
+                  if (g.needs(0)) kernels::gemm(g.into(0), dy, s[1].get().transpose(), 1, 1);
+                  if (g.needs(1)) kernels::gemm(g.into(1), s[0].get().transpose(), dy, 1, 1);
+                });
+}
+
+Tensor transpose(const Tensor& x) {
+  check(x.value().ndim() == 2, "transpose: {}; need a matrix", x.shape());
+  return record("transpose", x.value().transpose().clone(), {x}, {},
+                [](const Array& dy, const Saved&, Grads& g) { g.add(0, dy.transpose().clone()); });
+}
+
+Tensor sdpa(const Tensor& q, const Tensor& k, const Tensor& v, int heads, int kv_heads,
+            const AttentionShape& shape) {
+  check(heads > 0 && kv_heads > 0 && heads % kv_heads == 0 && q.dim(1) % heads == 0 &&
+            k.dim(1) == q.dim(1) / heads * kv_heads && v.shape() == k.shape(),
+        "sdpa: q {}, k {}, v {}, {} heads, {} key heads; need q[N, heads dh], k and v[M, kv_heads dh]",
+        q.shape(), k.shape(), v.shape(), heads, kv_heads);
+  const auto& keys = shape.k_length.empty() ? shape.q_length : shape.k_length;
+  check(std::accumulate(shape.q_length.begin(), shape.q_length.end(), 0l) == q.dim(0) &&
+            std::accumulate(keys.begin(), keys.end(), 0l) == k.dim(0) &&
+            keys.size() == shape.q_length.size(),
+        "sdpa: lengths of {} sequences ({} with keys) do not add up to q {} and k {}",
+        shape.q_length.size(), keys.size(), q.shape(), k.shape());
+  Array y = Array::empty({q.dim(0), q.dim(1)}, q.dtype());
+  Array lse = Array::empty({q.dim(0), heads}, q.dtype());
+  kernels::sdpa(y, lse, q.value(), k.value(), v.value(), heads, kv_heads, shape);
+  const bool any = q.needs_grad() || k.needs_grad() || v.needs_grad();
+  Saved saved;
+  if (any) saved = {keep(q.value()), keep(k.value()), keep(v.value()), keep(y), keep(lse)};
+  return record("sdpa", y, {q, k, v}, std::move(saved),
+                [=](const Array& dy, const Saved& s, Grads& g) {
+                  const Array q = s[0].get(), k = s[1].get(), v = s[2].get();
+                  Array dq = Array::empty(q.shape(), q.dtype()), dk = Array::empty(k.shape(), k.dtype()),
+                        dv = Array::empty(v.shape(), v.dtype());
+                  kernels::sdpa_grad(dq, dk, dv, q, k, v, s[3].get(), s[4].get(),
+                                     dy.as_contiguous(), heads, kv_heads, shape);
+                  g.add(0, dq);
+                  g.add(1, dk);
+                  g.add(2, dv);
+                });
+}
+
+Tensor rotate(const Tensor& x, const Array& position, const Array& frequency, int heads) {
+  check(x.value().ndim() == 2 && position.numel() == x.dim(0) && x.dim(1) % heads == 0 &&
+            frequency.numel() * 2 == x.dim(1) / heads,
+        "rotate: x {}, {} positions, {} frequencies, {} heads; need x[N, heads dh], N positions, dh/2",
+        x.shape(), position.numel(), frequency.numel(), heads);
+  const auto turn = [=](const Array& x, bool inverse) {
+    Array y = Array::empty(x.shape(), x.dtype());
+    kernels::rotate(y, x.as_contiguous(), position, frequency, heads, inverse);
+    return y;
+  };
+  return record("rotate", turn(x.value(), false), {x}, {},
+                [turn](const Array& dy, const Saved&, Grads& g) { g.add(0, turn(dy, true)); });
+}
+
+Tensor gather(const Tensor& table, const Array& row) {
+  check(table.value().ndim() == 2 && row.dtype() == Dtype::i32, "gather: table {}, row {} {}",
+        table.shape(), name(row.dtype()), row.shape());
+  Array y = Array::empty({row.numel(), table.dim(1)}, table.dtype());
+  kernels::gather(y, table.value(), row);
+  return record("gather", y, {table}, {}, [row](const Array& dy, const Saved&, Grads& g) {
+    kernels::scatter_add(g.into(0), dy.as_contiguous(), row);
+  });
+}
+
+Tensor prepend(const Tensor& bank, const Tensor& x, const std::vector<int>& length) {
+  check(bank.value().ndim() == 2 && x.value().ndim() == 2 && bank.dim(1) == x.dim(1),
+        "prepend: bank {}, x {}; need [P, C] and [N, C]", bank.shape(), x.shape());
+  const int p = static_cast<int>(bank.dim(0)), n = static_cast<int>(x.dim(0));
+  std::vector<std::int32_t> from;  // rows of [bank; x]
+  int start = 0;
+  for (int l : length) {
+    for (int i = 0; i < p; ++i) from.push_back(i);
+    for (int i = 0; i < l; ++i) from.push_back(p + start++);
+  }
+  check(start == n, "prepend: lengths add up to {}, x has {} rows", start, n);
+  return gather(concat({bank, x}, 0), Array::of(from));
+}
+
+Tensor segment_mean(const Tensor& x, const std::vector<int>& length) {
+  check(x.value().ndim() == 2 && std::accumulate(length.begin(), length.end(), 0l) == x.dim(0),
+        "segment_mean: x {}, {} lengths that add up to {}", x.shape(), length.size(),
+        std::accumulate(length.begin(), length.end(), 0l));
+  Array y = Array::empty({static_cast<std::int64_t>(length.size()), x.dim(1)}, x.dtype());
+  kernels::segment_mean(y, x.value().as_contiguous(), length);
+  const Shape shape = x.shape();
+  return record("segment_mean", y, {x}, {}, [=](const Array& dy, const Saved&, Grads& g) {
+    Array dx = Array::empty(shape, dy.dtype());
+    kernels::segment_mean_grad(dx, dy.as_contiguous(), length);
+    g.add(0, dx);
+  });
+}
+
+Tensor slice(const Tensor& x, int dim, std::int64_t begin, std::int64_t end) {
+  const Shape shape = x.shape();
+  return record("slice", x.value().slice(dim, begin, end), {x}, {},
+                [=](const Array& dy, const Saved&, Grads& g) {
+                  Array dx = Array::zeros(shape, dy.dtype());
+                  Array part = dx.slice(dim, begin, end);
+                  part.copy_from(dy);
+                  g.add(0, dx);
+                });
+}
+
+Tensor concat(const std::vector<Tensor>& parts, int dim) {
+  check(!parts.empty(), "concat: nothing to join");
+  Shape shape = parts[0].shape();
+  if (dim < 0) dim += static_cast<int>(shape.size());
+  shape.at(dim) = 0;
+  for (const Tensor& part : parts) {
+    Shape other = part.shape();
+    check(other.size() == shape.size(), "concat: {} with {}", parts[0].shape(), other);
+    shape[dim] += other[dim];
+    other[dim] = parts[0].shape()[dim];
+    check(other == parts[0].shape(), "concat: {} with {} along dimension {}", parts[0].shape(),
+          part.shape(), dim);
+  }
+  Array y = Array::empty(shape, parts[0].dtype());
+  std::vector<std::int64_t> starts{0};
+  for (const Tensor& part : parts) {
+    Array into = y.slice(dim, starts.back(), starts.back() + part.shape()[dim]);
+    into.copy_from(part.value());
+    starts.push_back(starts.back() + part.shape()[dim]);
+  }
+  return record("concat", y, parts, {}, [=](const Array& dy, const Saved&, Grads& g) {
+    for (std::size_t i = 0; i + 1 < starts.size(); ++i)
+      if (g.needs(static_cast<int>(i)))
+        g.add(static_cast<int>(i), dy.slice(dim, starts[i], starts[i + 1]).clone());
+  });
+}
+
+Tensor reshape(const Tensor& x, Shape shape) {
+  const Shape before = x.shape();
+  return record("reshape", x.value().as_contiguous().reshape(std::move(shape)), {x}, {},
+                [before](const Array& dy, const Saved&, Grads& g) {
+                  g.add(0, dy.as_contiguous().reshape(before));
+                });
+}
+
+Tensor cross_entropy(const Tensor& logits, const Array& label, double divisor) {
+  check(logits.value().ndim() == 2 && label.numel() == logits.dim(0) && label.dtype() == Dtype::i32,
+        "cross_entropy: logits {}, label {} {}; need [R, V] and i32 [R]", logits.shape(),
+        name(label.dtype()), label.shape());
+  const Array in = logits.value().as_contiguous();
+  Array loss = Array::empty({in.dim(0)}, in.dtype()), total = Array::empty({1}, in.dtype());
+  kernels::cross_entropy(loss, in, label);
+  kernels::sum_all(total, loss);
+  kernels::scale(total, total, 1 / divisor);
+  return record("cross_entropy", total, {logits}, {keep(Tensor(in), logits)},
+                [label, divisor](const Array& dy, const Saved& s, Grads& g) {
+                  const Array in = s[0].get();
+                  const Array each = Array::full({in.dim(0)}, dy.item() / divisor, in.dtype());
+                  Array dx = Array::empty(in.shape(), in.dtype());
+                  kernels::cross_entropy_grad(dx, in, label, each);
+                  g.add(0, dx);
+                });
+}
+
+Tensor linear_cross_entropy(const Tensor& x, const Tensor& w, const Tensor& b, const Array& label,
+                            double divisor) {
+  check(x.value().ndim() == 2 && w.value().ndim() == 2 && x.dim(1) == w.dim(1) &&
+            label.numel() == x.dim(0),
+        "linear_cross_entropy: x {}, W {}, label {}; need x[R, C], W[V, C], label[R]", x.shape(),
+        w.shape(), label.shape());
+  // About 8 MB of logits at a time. Rows do not depend on their neighbours, so any chunk will do.
+  const std::int64_t chunk = std::max<std::int64_t>(48, (1 << 21) / w.dim(0));
+  const std::int64_t rows = x.dim(0);
+  Array loss = Array::empty({rows}, x.dtype()), total = Array::empty({1}, x.dtype());
+  for (std::int64_t at = 0; at < rows; at += chunk) {
+    const std::int64_t end = std::min(rows, at + chunk);
+    const Array logits = linear_rows(x.value().slice(0, at, end), w.value(), b.value());
+    Array part = loss.slice(0, at, end);
+    kernels::cross_entropy(part, logits, label.slice(0, at, end));
+  }
+  kernels::sum_all(total, loss);
+  kernels::scale(total, total, 1 / divisor);
+  const bool any = x.needs_grad() || w.needs_grad() || b.needs_grad();
+  Saved saved;
+  if (any)  // the logits are made again, so x and W are read whoever learns
+    saved = {x.recipe() ? Kept{{}, x.recipe()} : keep(x.value()), keep(w.value()), keep(b.value())};
+  return record(
+      "linear_cross_entropy", total, {x, w, b}, std::move(saved),
+      [=](const Array& dy, const Saved& s, Grads& g) {
+        const Array x = s[0].get(), w = s[1].get(), b = s[2].get();
+        Array dx = g.needs(0) ? Array::empty(x.shape(), x.dtype()) : Array();
+        for (std::int64_t at = 0; at < rows; at += chunk) {
+          const std::int64_t end = std::min(rows, at + chunk);
+          const Array part = x.slice(0, at, end);
+          Array d = linear_rows(part, w, b);
+          const Array each = Array::full({end - at}, dy.item() / divisor, x.dtype());
+          kernels::cross_entropy_grad(d, d, label.slice(0, at, end), each);
+          if (dx.defined()) {
+            Array into = dx.slice(0, at, end);
+            kernels::gemm(into, d, w, 1, 0);
+          }
+          if (g.needs(1)) kernels::gemm(g.into(1), d.transpose(), part, 1, 1);
+          if (g.needs(2)) kernels::add_rows(g.into(2), d);
+        }
+        if (dx.defined()) g.add(0, dx);
+      });
+}
+
+Tensor squared_error(const Tensor& x, const Array& target, double divisor) {
+  return sum(square(x - Tensor(target.reshape(x.shape())))) * (1 / divisor);
+}
+
+}  // namespace graft

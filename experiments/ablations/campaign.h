@@ -1,0 +1,61 @@
+// Campaign: runs the arms of one experiment - tuning first, then seeds - and records each as it ends.
+// Killed at any moment it loses only the run in progress; started again it skips what is recorded.
+#pragma once
+
+#include <filesystem>
+
+#include "experiments/ablations/lab.h"
+#include "experiments/harness/progress.h"
+#include "experiments/harness/tables.h"
+
+namespace graft {
+
+struct CampaignOptions {
+  std::filesystem::path out;        // results folder of this run
+  std::filesystem::path committed;  // results that came with the source, or empty
+  Shard shard;
+  bool quick = false;
+  std::vector<std::uint64_t> seeds{1, 2, 3, 4, 5};
+  std::vector<std::uint64_t> tuning_seeds{101};  // never among the seeds above
+  double minutes = 0;                            // stop starting arms after so long; 0: no limit
+};
+
+class Campaign {
+ public:
+  Campaign(Lab&, std::string experiment, const CampaignOptions&);
+
+  // The configuration with the learning rate that tuning chose: five rates on a half-decade grid
+  // around `middle`, extended while the best lies on an edge. Trials come from the committed record
+  // where it has them, else they are run now. Several configurations are tuned alike.
+  nlohmann::json tuned(nlohmann::json config, double middle);
+  // Runs what is not recorded yet, all of the first seed first.
+  void run(const std::vector<nlohmann::json>& configs, const Measurement& = {});
+
+  // This run's records, and the committed ones. A configuration without a run of every seed: none.
+  const Records& now() const { return *now_; }
+  const Records& committed() const { return *committed_; }
+  std::optional<Scores> scores(const Records&, const nlohmann::json& config,
+                               const std::string& set = "test") const;
+  const std::vector<Tuning>& tunings() const { return tunings_; }
+  int trained_now() const { return trained_now_; }
+  bool out_of_time() const;
+  const CampaignOptions& options() const { return options_; }
+  const std::string& experiment() const { return experiment_; }
+  RunKind kind() const { return options_.quick ? RunKind::quick : RunKind::full; }
+
+ private:
+  const Run& trial(const Arm&);
+
+  Lab& lab_;
+  std::string experiment_;
+  CampaignOptions options_;
+  std::unique_ptr<Records> now_, committed_;
+  std::vector<Tuning> tunings_;
+  int trained_now_ = 0;
+  double begun_ = 0;
+};
+
+// "lora:r=8,on=q+v on hyper3": how progress and tables name a configuration.
+std::string label_of(const nlohmann::json& config);
+
+}  // namespace graft

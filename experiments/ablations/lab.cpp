@@ -1,0 +1,160 @@
+#include "experiments/ablations/lab.h"
+
+#include <chrono>
+
+#include "experiments/data/baselines.h"
+#include "experiments/runs/features.h"
+#include "experiments/runs/named_task.h"
+#include "nn/models/folder.h"
+
+namespace graft {
+namespace {
+
+using nlohmann::json;
+
+template <class T>
+void shorten(std::vector<T>& rows, const json& config, const char* split) {
+  const json limits = config.value("rows", json::object());
+  const std::size_t most = limits.value(split, std::size_t{0});
+  if (most > 0 && most < rows.size()) rows.resize(most);
+}
+
+std::string kind_of(const std::string& method) { return method.substr(0, method.find(':')); }
+
+// The part of an arm's configuration that is a RunSpec's.
+RunSpec spec_of(const Arm& arm) {
+  json run = json::object();
+  const json known = RunSpec{}.json();
+  for (const auto& [key, value] : arm.config.items()) {
+    if (known.contains(key)) run[key] = value;
+    static const std::set<std::string> others{"base", "task", "rows", "measure"};
+    check(known.contains(key) || others.contains(key), "arm: unknown key '{}' in {}", key,
+          arm.config.dump());
+  }
+  run["seed"] = static_cast<std::uint32_t>(arm.seed);
+  return RunSpec::from(run);
+}
+
+}  // namespace
+
+json versions() { return {{"graft", "0.1.0"}, {"compiler", __VERSION__}}; }
+
+std::string core_name() {
+#if defined(__AVX512F__)
+  return "avx512";
+#elif defined(__AVX2__)
+  return "avx2";
+#else
+  return "generic";
+#endif
+}
+
+Lab::Lab(Methods methods, std::function<std::filesystem::path(const std::string&)> base_folder)
+    : methods_(std::move(methods)), base_folder_(std::move(base_folder)) {}
+
+Lab::Base& Lab::load(const std::string& name) {
+  const auto at = bases_.find(name);
+  if (at != bases_.end()) return at->second;
+  const std::size_t random = name.find("@random");
+  const std::filesystem::path folder = base_folder_(name.substr(0, random));
+  Base base;
+  base.model = random == std::string::npos
+                   ? load_model(folder)
+                   : std::make_unique<Model>(load_arch(folder), Build{.seed = 1});
+  base.tokenizer = std::make_unique<Tokenizer>(Tokenizer::load(folder / "tokenizer.json"));
+  base.hash = base.model->hash();
+  return bases_.emplace(name, std::move(base)).first->second;
+}
+
+Model& Lab::base(const std::string& name) { return *load(name).model; }
+
+const TaskData& Lab::data(const json& config) {
+  const std::string key = json{config.at("task"), config.value("rows", json::object())}.dump();
+  const auto at = data_.find(key);
+  if (at != data_.end()) return at->second;
+  TaskData task = task_named(config.at("task"));
+  shorten(task.train, config, "train");
+  shorten(task.dev, config, "dev");
+  shorten(task.test, config, "test");
+  return data_.emplace(key, std::move(task)).first->second;
+}
+
+const EncodedTask& Lab::task(const json& config) {
+  const bool cloze = config.value("head", "linear") == "cloze";
+  const std::string base = config.at("base");
+  const std::string key =
+      json{base, config.at("task"), config.value("rows", json::object()), cloze}.dump();
+  const auto at = tasks_.find(key);
+  if (at != tasks_.end()) return at->second;
+  Base& b = load(base);
+  return tasks_.emplace(key, encode_task(data(config), *b.tokenizer, b.model->arch(), {.cloze = cloze}))
+      .first->second;
+}
+
+Run Lab::run(const std::string& experiment, RunKind kind, const Arm& arm, const Measurement& measure) {
+  const auto begun = std::chrono::steady_clock::now();
+  Run run;
+  run.experiment = experiment;
+  run.kind = kind;
+  run.arm = arm;
+  run.versions = versions();
+  run.core = core_name();
+  const std::string method = kind_of(arm.config.at("method"));
+  if (method == "majority" || method == "bag of words")
+    run_simple(arm.config, run);
+  else if (method == "features")
+    run_features(arm.config, arm.seed, run);
+  else
+    run_finetune(arm, measure, run);
+  run.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begun).count();
+  return run;
+}
+
+void Lab::run_simple(const json& config, Run& run) {
+  const TaskData& task = data(config);
+  const BaselineResult r =
+      config.at("method") == "majority" ? majority_baseline(task) : linear_baseline(task);
+  run.metrics = {{"test", r.test}, {"dev", r.dev}};
+  std::vector<float> rows;
+  for (std::size_t i = 0; i < task.test.size(); ++i) {
+    if (task.kind == TaskData::Kind::classification) {
+      rows.push_back(r.test_labels[i] == task.test[i].label ? 1.f : 0.f);
+    } else {
+      const float d = r.test_values[i] - task.test[i].score;
+      rows.push_back(d * d);
+    }
+  }
+  run.scores["test"] = rows;
+}
+
+void Lab::run_features(const json& config, std::uint64_t seed, Run& run) {
+  Options options = parse_spec(config.at("method").get<std::string>()).at(0);
+  Base& b = load(config.at("base"));
+  const FeatureResult r = feature_transfer(*b.model, task(config), options, seed);
+  run.metrics = {{"test", r.test.metric}, {"dev", r.dev.metric}, {"trainable", 0.0},
+                 {"head", double(r.parameters)}, {"base", double(b.model->parameters())}};
+  run.scores["test"] = r.test.rows;
+}
+
+void Lab::run_finetune(const Arm& arm, const Measurement& measure, Run& run) {
+  const RunSpec spec = spec_of(arm);
+  Base& b = load(arm.config.at("base"));
+  const EncodedTask& task = this->task(arm.config);
+  AtBest at_best;
+  if (measure)
+    at_best = [&](Model& m, Adaptation& a, const EncodedTask& t) { measure(m, a, t, run); };
+  const RunResult r = finetune(*b.model, task, spec, methods_, at_best);
+  run.metrics["test"] = r.test;
+  run.metrics["dev"] = r.dev_best;
+  run.metrics["best epoch"] = r.best_epoch + 1;
+  run.metrics["trainable"] = double(r.trainable);
+  run.metrics["head"] = double(r.head);
+  run.metrics["base"] = double(r.base);
+  run.metrics["train loss"] = r.train_loss.back();
+  run.versions["base"] = fmt::format("{:016x}", b.hash);
+  run.scores["test"] = r.test_rows;
+  run.weights_hash = fmt::format("{:016x}", r.weights_hash);
+  run.peak_bytes = r.peak_bytes;
+}
+
+}  // namespace graft

@@ -1,0 +1,58 @@
+// Lab: what the arms of an experiment share in one process - bases, tokenizers, encoded tasks - and
+// how one arm becomes one recorded run.
+//
+// An arm's configuration is JSON:
+//   base    "encoder", "encoder@random" (the same shape, never trained), or a model folder
+//   task    a task's name or folder;   rows {"train", "dev", "test"}: the first so many, 0 for all
+//   method  a spec, or "majority", "bag of words", "features:layer=k,pool=mean,model=linear"
+//   lr, epochs, batch, head, pool, ...: as in RunSpec; lr may be absent, then it is tuned
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <memory>
+
+#include "experiments/harness/record.h"
+#include "experiments/runs/finetune.h"
+
+namespace graft {
+
+// Further measurements on a finished run's model, written into run.metrics and run.scores.
+using Measurement = std::function<void(Model&, Adaptation&, const EncodedTask&, Run&)>;
+
+class Lab {
+ public:
+  Lab(Methods methods, std::function<std::filesystem::path(const std::string&)> base_folder);
+
+  // Trains and scores one arm. Metrics: test, dev, trainable, head, base, share (of base), best
+  // epoch. scores["test"]: one value per test example.
+  Run run(const std::string& experiment, RunKind, const Arm&, const Measurement& = {});
+
+  const Methods& methods() const { return methods_; }
+  Model& base(const std::string& name);
+  const EncodedTask& task(const nlohmann::json& config);
+
+ private:
+  struct Base {
+    std::unique_ptr<Model> model;
+    std::unique_ptr<Tokenizer> tokenizer;
+    std::uint64_t hash = 0;
+  };
+  Base& load(const std::string& name);
+  const TaskData& data(const nlohmann::json& config);
+  void run_simple(const nlohmann::json& config, Run&);
+  void run_features(const nlohmann::json& config, std::uint64_t seed, Run&);
+  void run_finetune(const Arm&, const Measurement&, Run&);
+
+  Methods methods_;
+  std::function<std::filesystem::path(const std::string&)> base_folder_;
+  std::map<std::string, Base> bases_;
+  std::map<std::string, TaskData> data_;       // by task and rows
+  std::map<std::string, EncodedTask> tasks_;   // by base, task, rows, head
+};
+
+// The version of this program and what its bits depend on, for records.
+nlohmann::json versions();
+std::string core_name();  // the instruction set the kernels were compiled for
+
+}  // namespace graft

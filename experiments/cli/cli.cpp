@@ -1,0 +1,47 @@
+#include "experiments/cli/cli.h"
+
+#include <cstdlib>
+
+namespace graft {
+
+namespace cli {
+
+std::filesystem::path base_folder(const std::string& name_or_path) {
+  namespace fs = std::filesystem;
+  if (fs::exists(fs::path(name_or_path) / "config.json")) return name_or_path;
+  std::vector<fs::path> shelves;
+  if (const char* own = std::getenv("GRAFT_BASES")) shelves.emplace_back(own);
+  shelves.emplace_back(fs::path(GRAFT_SOURCE_DIR) / "experiments" / "bases");
+  for (const fs::path& shelf : shelves)
+    if (fs::exists(shelf / name_or_path / "config.json")) return shelf / name_or_path;
+  fail("model '{}': no such folder with a config.json, and no base of that name in {}", name_or_path,
+       fmt::join([&] {
+         std::vector<std::string> texts;
+         for (const fs::path& s : shelves) texts.push_back(s.string());
+         return texts;
+       }(), ", "));
+}
+
+}  // namespace cli
+
+int cli_main(int argc, const char* const* argv, const Methods& methods) {
+  CLI::App app{"graft: parameter-efficient fine-tuning from scratch"};
+  app.require_subcommand(1);
+  app.failure_message(CLI::FailureMessage::simple);
+  try {
+    cli::add_model_commands(app, methods);
+    cli::add_run_commands(app, methods);
+    cli::add_data_commands(app);
+    cli::add_pretrain(app);
+    cli::add_experiment_commands(app, methods);
+    app.parse(argc, argv);
+    return 0;
+  } catch (const CLI::ParseError& e) {
+    return app.exit(e);
+  } catch (const std::exception& e) {
+    fmt::print(stderr, "graft: {}\n", e.what());
+    return 1;
+  }
+}
+
+}  // namespace graft

@@ -1,0 +1,27 @@
+// The `graft` command line: one file for each group of commands. Every command takes the table of
+// methods as an argument, so a program of one's own with one more method gets all of them.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <filesystem>
+
+#include "peft/methods.h"
+
+namespace graft {
+
+// Runs the command line; returns the exit code. Errors are one line on stderr.
+int cli_main(int argc, const char* const* argv, const Methods&);
+
+namespace cli {
+void add_pretrain(CLI::App&);
+void add_model_commands(CLI::App&, const Methods&);  // methods, count, explain, check
+void add_run_commands(CLI::App&, const Methods&);    // train, eval, merge, replay
+void add_data_commands(CLI::App&);                   // corpus, tokenizer, tasks
+void add_experiment_commands(CLI::App&, const Methods&);  // sweep, report, main
+
+// The base models that come with graft: experiments/bases/NAME beside the program's source, or
+// $GRAFT_BASES/NAME; a path is taken as it is.
+std::filesystem::path base_folder(const std::string& name_or_path);
+}  // namespace cli
+
+}  // namespace graft

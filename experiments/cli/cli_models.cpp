@@ -1,0 +1,89 @@
+// graft methods, count, explain, check: what can be said of a method without training it.
+#include "experiments/cli/cli.h"
+#include "nn/models/folder.h"
+#include "nn/models/presets.h"
+#include "peft/contract.h"
+
+namespace graft::cli {
+namespace {
+
+Arch arch_of(const std::string& name_or_folder) {
+  namespace fs = std::filesystem;
+  if (fs::exists(fs::path(name_or_folder) / "config.json")) return load_arch(name_or_folder);
+  return arch_named(name_or_folder);
+}
+
+void methods_command(const Methods& methods) {
+  for (const Method& m : methods)
+    fmt::print("{}\n  from     {}\n  edits    {}\n  trains   {}\n  options  {}\n  merges   {}\n  start    {}\n",
+               m.name, m.paper, m.slots, m.formula, m.options.empty() ? "none" : m.options,
+               m.mergeable ? "yes" : "no",
+               m.starts_as_base ? "the base, bit for bit" : "near the base");
+}
+
+// The line that PEFT's print_trainable_parameters prints, from shapes alone.
+void count_command(const Methods& methods, const std::string& arch, const std::string& spec) {
+  Model model(arch_of(arch), {.storage = false});
+  const std::int64_t base = model.parameters();
+  const Adaptation adaptation(methods, spec, model);
+  // Parameters that stand in a base parameter's place are part of the base already.
+  std::int64_t added = 0;
+  std::set<const Node*> in_base;
+  model.each([&](Weight& w) { in_base.insert(w.value().node().get()); });
+  for (const auto& p : adaptation.parameters())
+    if (!in_base.contains(p->value.node().get())) added += p->value.numel();
+  const std::int64_t trains = adaptation.count(), all = base + added;
+  check(trains == adaptation.formula(), "count: {} allocated, but the formula says {}", trains,
+        adaptation.formula());
+  fmt::print("trainable params: {} || all params: {} || trainable%: {}\n", trains, all,
+             100.0 * double(trains) / double(all));
+}
+
+void explain_command(const Methods& methods, const std::string& arch, const std::string& spec) {
+  Model model(arch_of(arch), {.storage = false});
+  const Adaptation adaptation(methods, spec, model);
+  for (const auto& a : adaptation.adapters()) {
+    fmt::print("{}\n", a->name());
+    for (const auto& f : a->fired()) fmt::print("  edit       {:<28} {}\n", to_string(f.site), f.name);
+    for (const auto& p : a->parameters())
+      fmt::print("  parameter  {:<28} {:<14} {:<18}{}{}\n", to_string(p->site), p->name,
+                 fmt::format("{}", p->value.shape()), p->decay ? "decays" : "no decay",
+                 p->lr_scale == 1 ? "" : fmt::format("  rate x {}", p->lr_scale));
+  }
+  fmt::print("{} numbers train\n", adaptation.count());
+}
+
+}  // namespace
+
+void add_model_commands(CLI::App& app, const Methods& methods) {
+  static std::string arch, spec;
+  app.add_subcommand("methods", "List the methods: paper, slots, count, whether they merge")
+      ->callback([&] { methods_command(methods); });
+
+  CLI::App* count = app.add_subcommand("count", "Trainable parameters of a method, from shapes alone");
+  count->add_option("--arch", arch, "a preset (see --help of presets in the README) or a model folder")
+      ->required();
+  count->add_option("--method", spec, "e.g. lora:r=16,on=q+v")->required();
+  count->callback([&] { count_command(methods, arch, spec); });
+
+  CLI::App* explain =
+      app.add_subcommand("explain", "Every edit and every trainable tensor of a method in a model");
+  explain->add_option("--model,--arch", arch, "a model folder or a preset")->required();
+  explain->add_option("--method", spec, "e.g. houlsby:m=64|bitfit")->required();
+  explain->callback([&] { explain_command(methods, arch, spec); });
+
+  CLI::App* contract =
+      app.add_subcommand("check", "Put a method through the method contract on small models");
+  contract->add_option("spec", spec, "e.g. lora:r=2,on=q+v")->required();
+  contract->callback([&] {
+    bool kept = true;
+    for (Stack stack : {Stack::encoder, Stack::decoder}) {
+      const auto findings = run_contract(methods, spec, stack);
+      fmt::print("{} on a small {}\n{}", spec, name(stack), text_of(findings));
+      kept &= all_kept(findings);
+    }
+    check(kept, "check: {} breaks the contract", spec);
+  });
+}
+
+}  // namespace graft::cli

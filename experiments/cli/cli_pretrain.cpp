@@ -1,0 +1,55 @@
+// graft pretrain: train a base model on the corpus.
+#include "experiments/cli/cli.h"
+#include "experiments/data/wordnet.h"
+#include "experiments/pretrain/pretrain.h"
+#include "nn/models/presets.h"
+
+namespace graft::cli {
+
+void add_pretrain(CLI::App& app) {
+  CLI::App* command = app.add_subcommand(
+      "pretrain", "Train a base model on the corpus: masked (encoder) or causal (decoder)");
+  static PretrainSpec spec;
+  static std::string arch = "graft-encoder", schedule = "trapezoid";
+  static int layers = 0;
+  const std::filesystem::path data = default_data_dir();
+  spec.train = data / "corpus.train.txt";
+  spec.heldout = data / "corpus.heldout.txt";
+  spec.tokenizer = data / "tokenizer.json";
+  command->add_option("--arch", arch, "graft-encoder, graft-decoder, or another preset")
+      ->capture_default_str();
+  command->add_option("--layers", layers, "another depth than the preset's");
+  command->add_option("--out", spec.out, "folder of the run; an unfinished run there is resumed")
+      ->required();
+  command->add_option("--train", spec.train)->capture_default_str();
+  command->add_option("--heldout", spec.heldout)->capture_default_str();
+  command->add_option("--tokenizer", spec.tokenizer)->capture_default_str();
+  command->add_option("--start-from", spec.start_from,
+                      "model folder of a shallower model: its blocks are stacked");
+  command->add_option("--seed", spec.seed)->capture_default_str();
+  command->add_option("--length", spec.length, "tokens per window")->capture_default_str();
+  command->add_option("--batch", spec.batch, "windows per step")->capture_default_str();
+  command->add_option("--steps", spec.steps)->capture_default_str();
+  command->add_option("--lr", spec.lr)->capture_default_str();
+  command->add_option("--decay", spec.decay)->capture_default_str();
+  command->add_option("--masking", spec.masking, "part of the tokens that is predicted")
+      ->capture_default_str();
+  command->add_option("--warmup", spec.warmup, "steps")->capture_default_str();
+  command->add_option("--schedule", schedule, "trapezoid, linear, cosine or constant")
+      ->capture_default_str();
+  command->add_option("--cooldown", spec.cooldown, "trapezoid: steps of the final fall to 0")
+      ->capture_default_str();
+  command->add_option("--eval-every", spec.eval_every, "steps")->capture_default_str();
+  command->add_option("--save-minutes", spec.save_minutes)->capture_default_str();
+  command->add_option("--stop-after", spec.stop_after, "stop, checkpointed, after this step");
+  command->callback([] {
+    spec.arch = arch_named(arch);
+    if (layers > 0) spec.arch.layers = layers;
+    spec.schedule = schedule_named(schedule);
+    const PretrainResult r = pretrain(spec);
+    fmt::print("step {}, held-out loss {:.4f}, weights {:016x}, in {}\n", r.step, r.heldout_loss,
+               r.weights_hash, (spec.out / "model").string());
+  });
+}
+
+}  // namespace graft::cli

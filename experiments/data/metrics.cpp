@@ -1,0 +1,126 @@
+// Plain double-precision sums in the order given.
+#include "experiments/data/metrics.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <numeric>
+#include <vector>
+
+#include "tensor/error.h"
+
+namespace graft {
+namespace {
+
+void check_lengths(std::size_t truth, std::size_t predicted, const char* metric) {
+  check(truth == predicted && truth > 0,
+        "{}: {} true values, {} predicted; need as many, at least one", metric, truth, predicted);
+}
+
+int class_count(std::span<const int> truth, std::span<const int> predicted, const char* metric) {
+  check_lengths(truth.size(), predicted.size(), metric);
+  int most = -1;
+  for (const auto list : {truth, predicted})
+    for (const int label : list) {
+      check(label >= 0, "{}: label {}; need 0 or more", metric, label);
+      most = std::max(most, label);
+    }
+  return most + 1;
+}
+
+double correlation(std::span<const double> x, std::span<const double> y) {
+  const double n = static_cast<double>(x.size());
+  const double mx = std::accumulate(x.begin(), x.end(), 0.0) / n;
+  const double my = std::accumulate(y.begin(), y.end(), 0.0) / n;
+  double xx = 0, yy = 0, xy = 0;
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    xx += (x[i] - mx) * (x[i] - mx);
+    yy += (y[i] - my) * (y[i] - my);
+    xy += (x[i] - mx) * (y[i] - my);
+  }
+  return xx > 0 && yy > 0 ? xy / std::sqrt(xx) / std::sqrt(yy) : 0;
+}
+
+std::vector<double> ranks(std::span<const float> values) {
+  std::vector<std::size_t> order(values.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(),
+                   [&](std::size_t x, std::size_t y) { return values[x] < values[y]; });
+  std::vector<double> rank(values.size());
+  for (std::size_t from = 0, to = 0; from < order.size(); from = to) {
+    while (to < order.size() && values[order[to]] == values[order[from]]) ++to;
+    for (std::size_t i = from; i < to; ++i) rank[order[i]] = (from + to - 1) / 2.0;
+  }
+  return rank;
+}
+
+}  // namespace
+
+double accuracy(std::span<const int> truth, std::span<const int> predicted) {
+  check_lengths(truth.size(), predicted.size(), "accuracy");
+  int right = 0;
+  for (std::size_t i = 0; i < truth.size(); ++i) right += truth[i] == predicted[i];
+  return right / static_cast<double>(truth.size());
+}
+
+double macro_f1(std::span<const int> truth, std::span<const int> predicted) {
+  const int classes = class_count(truth, predicted, "macro_f1");
+  std::vector<double> both(classes), named(classes);
+  for (std::size_t i = 0; i < truth.size(); ++i) {
+    both[truth[i]] += truth[i] == predicted[i];
+    ++named[truth[i]];
+    ++named[predicted[i]];
+  }
+  double sum = 0;
+  int present = 0;
+  for (int c = 0; c < classes; ++c) {
+    if (named[c] == 0) continue;
+    sum += 2 * both[c] / named[c];
+    ++present;
+  }
+  return sum / present;
+}
+
+double matthews(std::span<const int> truth, std::span<const int> predicted) {
+  const int classes = class_count(truth, predicted, "matthews");
+  std::vector<double> t(classes), p(classes);
+  double right = 0;
+  const double n = static_cast<double>(truth.size());
+  for (std::size_t i = 0; i < truth.size(); ++i) {
+    ++t[truth[i]];
+    ++p[predicted[i]];
+    right += truth[i] == predicted[i];
+  }
+  const double tp = std::inner_product(t.begin(), t.end(), p.begin(), 0.0);
+  const double tt = n * n - std::inner_product(t.begin(), t.end(), t.begin(), 0.0);
+  const double pp = n * n - std::inner_product(p.begin(), p.end(), p.begin(), 0.0);
+  return tt > 0 && pp > 0 ? (right * n - tp) / std::sqrt(tt) / std::sqrt(pp) : 0;
+}
+
+double pearson(std::span<const float> truth, std::span<const float> predicted) {
+  check_lengths(truth.size(), predicted.size(), "pearson");
+  return correlation(std::vector<double>(truth.begin(), truth.end()),
+                     std::vector<double>(predicted.begin(), predicted.end()));
+}
+
+double spearman(std::span<const float> truth, std::span<const float> predicted) {
+  check_lengths(truth.size(), predicted.size(), "spearman");
+  return correlation(ranks(truth), ranks(predicted));
+}
+
+double class_score(std::string_view metric, std::span<const int> truth,
+                   std::span<const int> predicted) {
+  if (metric == "accuracy") return accuracy(truth, predicted);
+  if (metric == "macro_f1") return macro_f1(truth, predicted);
+  if (metric == "matthews") return matthews(truth, predicted);
+  fail("metric: '{}' does not score classes; known are accuracy, macro_f1, matthews", metric);
+}
+
+double value_score(std::string_view metric, std::span<const float> truth,
+                   std::span<const float> predicted) {
+  if (metric == "pearson") return pearson(truth, predicted);
+  if (metric == "spearman") return spearman(truth, predicted);
+  fail("metric: '{}' does not score values; known are pearson, spearman", metric);
+}
+
+}  // namespace graft

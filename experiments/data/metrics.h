@@ -1,0 +1,34 @@
+// Scores of predictions. Classes are numbered from 0; every function throws Error for unequal
+// lengths or none.
+#pragma once
+
+#include <span>
+#include <string_view>
+
+namespace graft {
+
+// Share of equal entries.
+double accuracy(std::span<const int> truth, std::span<const int> predicted);
+
+// Mean over the classes of 2 tp / (2 tp + fp + fn); a class that neither list names counts as
+// absent and is left out, as scikit-learn does.
+double macro_f1(std::span<const int> truth, std::span<const int> predicted);
+
+// Matthews' correlation for any number of classes (Gorodkin 2004); 0 where one list is constant.
+double matthews(std::span<const int> truth, std::span<const int> predicted);
+
+// Correlation of values; 0 where one list is constant.
+double pearson(std::span<const float> truth, std::span<const float> predicted);
+
+// Correlation of ranks; equal values share their mean rank.
+double spearman(std::span<const float> truth, std::span<const float> predicted);
+
+// "accuracy", "macro_f1" or "matthews"; throws Error listing them for another name.
+double class_score(std::string_view metric, std::span<const int> truth,
+                   std::span<const int> predicted);
+
+// "pearson" or "spearman".
+double value_score(std::string_view metric, std::span<const float> truth,
+                   std::span<const float> predicted);
+
+}  // namespace graft

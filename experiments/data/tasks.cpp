@@ -1,0 +1,139 @@
+// The list of tasks and what they share.
+#include "experiments/data/tasks.h"
+
+#include <algorithm>
+#include <functional>
+#include <map>
+#include <set>
+#include <unordered_map>
+#include <utility>
+
+#include "experiments/data/md5.h"
+#include "experiments/data/task_rows.h"
+#include "experiments/data/text_clean.h"
+#include "tensor/error.h"
+
+namespace graft {
+namespace data {
+namespace {
+
+std::uint32_t md5_head(const std::string& text) {
+  return static_cast<std::uint32_t>(md5_unit(text) * 4294967296.0);
+}
+
+// Cuts rows that stand in hash order.
+void cut(std::vector<Example>& rows, int most, int per_class, std::size_t classes) {
+  if (per_class > 0) {
+    std::vector<int> taken(classes, 0);
+    std::erase_if(rows, [&](const Example& e) { return taken[e.label]++ >= per_class; });
+  }
+  if (most > 0 && static_cast<int>(rows.size()) > most) rows.resize(most);
+}
+
+}  // namespace
+
+Split split_of(std::string_view key, Shares shares) {
+  const double x = md5_unit("split\x1f" + std::string(key));
+  return x < shares.test ? Split::test : x < shares.dev ? Split::dev : Split::train;
+}
+
+std::uint32_t choose(std::string_view purpose, std::string_view text) {
+  return md5_head(std::string(purpose) + '\x1f' + std::string(text));
+}
+
+std::string normalised(std::string_view text, int most) {
+  std::string out;
+  int count = 0;
+  for (const std::string& word : plain_words(text)) {
+    if (most > 0 && count == most) break;
+    if (count++ > 0) out.push_back(' ');
+    out += word;
+  }
+  return out;
+}
+
+std::string described(const Synset& s) { return s.words[0] + " : " + s.definition; }
+
+std::vector<Above> ancestors(const WordNet& wn, int index, bool instances) {
+  std::vector<Above> found;
+  std::set<int> seen{index};
+  const auto visit = [&](int synset, int distance) {
+    for (const auto& p : wn[synset].pointers)
+      if ((p.symbol == "@" || (instances && p.symbol == "@i")) && seen.insert(p.target).second)
+        found.push_back({p.target, distance + 1});
+  };
+  visit(index, 0);
+  for (std::size_t i = 0; i < found.size(); ++i) visit(found[i].synset, found[i].distance);
+  return found;
+}
+
+void finish(TaskData& task, std::vector<Row> rows, Caps caps) {
+  struct Seen {
+    const Row* row;
+    bool conflict;
+  };
+  std::unordered_map<std::string, Seen> texts;
+  for (const Row& row : rows) {
+    const auto [at, fresh] = texts.try_emplace(row.a + '\t' + row.b, Seen{&row, false});
+    const Row& first = *at->second.row;
+    if (!fresh &&
+        (first.label != row.label || first.score != row.score || first.split != row.split))
+      at->second.conflict = true;
+  }
+  std::map<std::pair<std::uint32_t, std::string>, const Row*> ordered;
+  for (const auto& [text, seen] : texts)
+    if (!seen.conflict)
+      ordered[{md5_head("order\x1f" + task.name + '\x1f' + text), text}] = seen.row;
+  std::uint32_t last = 0;
+  for (const auto& [place, row] : ordered) {
+    // Two texts may share the first 32 bits of their md5; ids must differ.
+    const std::uint32_t id = last = std::max(place.first, last + 1);
+    auto& split = row->split == Split::test  ? task.test
+                  : row->split == Split::dev ? task.dev
+                                             : task.train;
+    split.push_back({row->a, row->b, row->label, row->score, id});
+  }
+  cut(task.train, caps.train, caps.train_per_class, task.labels.size());
+  for (auto* split : {&task.dev, &task.test})
+    cut(*split, caps.held, caps.held_per_class, task.labels.size());
+}
+
+}  // namespace data
+
+namespace {
+
+using Maker = std::function<TaskData(const WordNet&)>;
+
+const std::vector<std::pair<std::string, Maker>>& makers() {
+  static const std::vector<std::pair<std::string, Maker>> table = {
+      {"supersense", [](const WordNet& wn) { return data::make_supersense(wn, false); }},
+      {"supersense_bal", [](const WordNet& wn) { return data::make_supersense(wn, true); }},
+      {"pos", data::make_pos},
+      {"topic", data::make_topic},
+      {"hyper2", data::make_hyper2},
+      {"hyper3", data::make_hyper3},
+      {"acceptability_wn", data::make_acceptability},
+      {"antsyn", data::make_antsyn},
+      {"similarity_wn", data::make_similarity},
+  };
+  return table;
+}
+
+}  // namespace
+
+const std::vector<std::string>& task_names() {
+  static const auto names = [] {
+    std::vector<std::string> all;
+    for (const auto& [name, make] : makers()) all.push_back(name);
+    return all;
+  }();
+  return names;
+}
+
+TaskData build_task(const std::string& name, const WordNet& wn) {
+  for (const auto& [known, make] : makers())
+    if (known == name) return make(wn);
+  fail("task: unknown name '{}'; known are {}", name, fmt::join(task_names(), ", "));
+}
+
+}  // namespace graft

@@ -1,0 +1,52 @@
+// Downstream tasks made from WordNet 3.0, and how a user brings their own.
+//
+// No random number is drawn anywhere: a row's split follows from the md5 of its split key, and its
+// place from the md5 of its text, so every machine makes the same bytes. Keys are chosen so that
+// near copies share a split: no key and no row stands in two splits. The pretraining corpus holds
+// none of the text.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "experiments/data/wordnet.h"
+
+namespace graft {
+
+struct Example {
+  std::string a, b;  // b is empty unless the task is about pairs
+  int label = -1;    // index into TaskData::labels; -1: regression
+  float score = 0;   // regression only
+  std::uint32_t id =
+      0;  // differs within a task and stays the same between runs: addresses random draws
+};
+
+struct TaskData {
+  enum class Kind { classification, regression };
+
+  std::string name;
+  Kind kind = Kind::classification;
+  bool pair = false;
+  std::vector<std::string> labels;
+  std::vector<Example> train, dev, test;  // each in hash order: any first n rows are a fair sample
+  std::string metric;                     // "accuracy", "macro_f1" or "pearson"; see metrics.h
+  std::string note;                       // what a row is, in one sentence
+};
+
+// The names that build_task() knows, in the order of the tables:
+//   supersense         definition -> lexicographer file (noun.food, verb.motion, ...), 38 classes
+//   supersense_bal     the same with at most 600 training rows per class
+//   pos                definition -> noun, verb, adj, adv, balanced
+//   topic              definition -> topic domain (law, music, ...), 20 classes, few rows
+//   hyper2             is the first word a kind of the second? (word : definition) twice
+//   hyper3             entails, reverse or sibling, the same way: a stand-in for natural language
+//   inference acceptability_wn   an example sentence intact or with its word order or a function
+//   word spoilt antsyn             two words: antonym, synonym or unrelated; no test word occurs in
+//   training similarity_wn      two noun definitions -> 5 x Wu-Palmer similarity
+const std::vector<std::string>& task_names();
+
+// Throws Error listing the known names for an unknown one.
+TaskData build_task(const std::string& name, const WordNet& wn);
+
+}  // namespace graft

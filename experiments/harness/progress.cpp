@@ -1,0 +1,94 @@
+#include "experiments/harness/progress.h"
+
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include <cmath>
+
+#include "tensor/error.h"
+
+namespace graft {
+namespace {
+
+std::size_t columns(std::FILE* out) {
+  winsize size{};
+  bool known = ::ioctl(::fileno(out), TIOCGWINSZ, &size) == 0 && size.ws_col > 20;
+  return known ? size.ws_col : 80;
+}
+
+}  // namespace
+
+Remaining::Remaining(const std::vector<std::string>& costs) : total_(costs.size()) {
+  for (const auto& cost : costs) ++classes_[cost].left;
+}
+
+void Remaining::finished(const std::string& cost, double seconds) {
+  auto found = classes_.find(cost);
+  check(found != classes_.end() && found->second.left > 0,
+        "progress: no arm of cost \"{}\" is left", cost);
+  --found->second.left;
+  ++found->second.done;
+  found->second.seconds += seconds;
+  ++done_;
+}
+
+std::optional<double> Remaining::seconds() const {
+  if (done_ == 0) return std::nullopt;
+  double all = 0, left = 0;
+  for (const auto& [name, c] : classes_) all += c.seconds;
+  for (const auto& [name, c] : classes_) {
+    double each =
+        c.done ? c.seconds / static_cast<double>(c.done) : all / static_cast<double>(done_);
+    left += static_cast<double>(c.left) * each;
+  }
+  return left;
+}
+
+Progress::Progress(const std::vector<std::string>& costs, std::FILE* out)
+    : Progress(costs, out, ::isatty(::fileno(out)) == 1) {}
+
+Progress::Progress(const std::vector<std::string>& costs, std::FILE* out, bool terminal)
+    : remaining_(costs), out_(out), terminal_(terminal) {}
+
+Progress::~Progress() {
+  if (open_) std::fputc('\n', out_);
+}
+
+void Progress::starting(const std::string& arm) {
+  auto left = remaining_.seconds();
+  std::string text = fmt::format("[{}/{}", remaining_.done() + 1, remaining_.total());
+  if (left) text += ", about " + duration(*left) + " left";
+  show(text + "] " + arm);
+}
+
+void Progress::finished(const std::string& arm, const std::string& cost, double seconds) {
+  remaining_.finished(cost, seconds);
+  auto left = remaining_.seconds();
+  show(fmt::format("[{}/{} done, about {} left] {}: {}", remaining_.done(), remaining_.total(),
+                   duration(*left), arm, duration(seconds)));
+}
+
+void Progress::show(const std::string& text) {
+  if (!terminal_) {
+    fmt::print(out_, "{}\n", text);
+  } else {
+    // A line that wraps could not be rewritten; the cut never splits a UTF-8 character.
+    std::size_t keep = std::min(text.size(), columns(out_) - 1);
+    while (keep < text.size() && keep > 0 && (text[keep] & 0xc0) == 0x80) --keep;
+    fmt::print(out_, "\r\x1b[K{}", text.substr(0, keep));
+    open_ = true;
+  }
+  std::fflush(out_);
+}
+
+std::string duration(double seconds) {
+  auto s = std::llround(std::max(0.0, seconds));
+  if (s < 100) return fmt::format("{} s", s);
+  auto minutes = (s + 30) / 60;
+  if (minutes < 60) return fmt::format("{} min", minutes);
+  if (minutes < 48 * 60) return fmt::format("{} h {:02} min", minutes / 60, minutes % 60);
+  auto hours = (minutes + 30) / 60;
+  return fmt::format("{} d {:02} h", hours / 24, hours % 24);
+}
+
+}  // namespace graft

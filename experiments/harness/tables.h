@@ -1,0 +1,72 @@
+// Tables as values: for the terminal as text, for the page as HTML; results and tuning in them.
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "experiments/harness/stats.h"
+#include "experiments/harness/verdict.h"
+
+namespace graft {
+
+struct Column {
+  std::string name;
+  std::string group;    // neighbours of one group stand under one heading; empty: none
+  bool number = false;  // to the right
+};
+
+struct Table {
+  std::string caption;
+  std::vector<Column> columns;
+  std::vector<std::vector<std::string>> rows;
+
+  std::string text() const;  // for a terminal; throws where a row's length is not the columns'
+};
+
+// A mean with its interval, over so many seeds.
+struct Measure {
+  double mean = 0;
+  Interval interval;
+  int seeds = 0;
+};
+Measure measure(const Effect& effect);
+
+// One arm beside what was committed and what the paper reports; an empty text is shown as a dash.
+struct Result {
+  std::string arm;
+  std::string trained;  // share of the parameters that trains, e.g. "0.31 %"
+  std::optional<Measure> now, committed;
+  std::string paper, paper_trained, paper_model;
+};
+// Three groups of columns that no reader can take for one another: this run, the committed full
+// run, the paper.
+Table result_table(const std::string& caption, const std::string& metric,
+                   std::span<const Result> results, int digits = 2);
+
+// One learning rate that was tried for an arm: the best epoch's score on dev, mean over seeds.
+struct Trial {
+  double rate = 0;
+  double score = 0, sd = 0;
+  int epoch = 0;
+};
+struct Tuning {
+  std::string arm;
+  std::vector<Trial> trials;  // by rising rate
+  int seeds = 0;
+};
+const Trial& chosen(const Tuning& tuning);  // the highest score; the smaller rate where equal
+nlohmann::json to_json(const Tuning& tuning);
+Tuning tuning_from_json(const nlohmann::json& json);
+
+// Throws unless every arm had the same number of trials and seeds, at least five rates on a
+// half-decade grid, and its best rate inside its grid.
+void check_fair(std::span<const Tuning> tunings);
+Table tuning_table(std::span<const Tuning> tunings, int digits = 2);
+
+// Claims for the terminal: verdict, numbers and reason of each.
+std::string text(std::span<const Finding> findings);
+
+}  // namespace graft

@@ -1,0 +1,196 @@
+#include "experiments/pretrain/pretrain.h"
+
+#include <chrono>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "nn/files/atomic.h"
+#include "nn/files/safetensors.h"
+#include "nn/models/folder.h"
+
+namespace graft {
+namespace {
+
+namespace fs = std::filesystem;
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point t) {
+  return std::chrono::duration<double>(Clock::now() - t).count();
+}
+
+Parameters train_everything(Model& model) {
+  Parameters all;
+  model.each([&](Weight& w) {
+    auto p = std::make_shared<Parameter>(w.parameter());
+    p->value = Tensor::leaf(p->value.value(), p->label());
+    w.put(p);
+    all.push_back(p);
+  });
+  return all;
+}
+
+std::span<const float> floats(const Array& a) {
+  return {a.data<float>(), static_cast<std::size_t>(a.numel())};
+}
+
+// What the run is: a checkpoint of another run is refused. Where it ends may change: more steps are
+// how a run is made longer.
+nlohmann::json identity(const PretrainSpec& spec) {
+  return {{"family", spec.arch.family}, {"layers", spec.arch.layers}, {"width", spec.arch.width},
+          {"seed", spec.seed},          {"length", spec.length},      {"batch", spec.batch},
+          {"decay", spec.decay},        {"masking", spec.masking}};
+}
+
+void save_state(const PretrainSpec& spec, const Optimizer& optimizer, std::int64_t step) {
+  SafetensorsWriter writer;
+  writer.metadata["graft"] = identity(spec).dump();
+  writer.metadata["step"] = std::to_string(step);
+  for (const auto& p : optimizer.parameters())
+    writer.add("parameter " + p->label(), FileDtype::f32, p->value.shape(), floats(p->value.value()));
+  for (const auto& [name, array] : optimizer.state())
+    writer.add("state " + name, FileDtype::f32, array.shape(), floats(array));
+  writer.write(spec.out / "state.safetensors");
+}
+
+std::int64_t load_state(const PretrainSpec& spec, Optimizer& optimizer) {
+  const fs::path file = spec.out / "state.safetensors";
+  if (!fs::exists(file)) return 0;
+  const SafetensorsReader reader(file);
+  check(reader.metadata().contains("graft") &&
+            nlohmann::json::parse(reader.metadata().at("graft")) == identity(spec),
+        "pretrain: '{}' belongs to a run with other settings ({}); give another --out",
+        file.string(), reader.metadata().contains("graft") ? reader.metadata().at("graft") : "none");
+  for (const auto& p : optimizer.parameters()) {
+    Array& value = p->value.value();
+    reader.read_f32("parameter " + p->label(), {value.data<float>(), size_t(value.numel())});
+  }
+  std::map<std::string, Array> state;
+  for (const auto& [name, info] : reader.tensors())
+    if (name.starts_with("state ")) {
+      Array a = Array::empty(info.shape);
+      reader.read_f32(name, {a.data<float>(), size_t(a.numel())});
+      state[name.substr(6)] = a;
+    }
+  const std::int64_t step = std::stoll(reader.metadata().at("step"));
+  optimizer.load(state, static_cast<int>(step));
+  return step;
+}
+
+// Lines of the log up to `step`: what a killed run logged after its checkpoint is trained again.
+std::string log_until(const fs::path& log, std::int64_t step) {
+  std::string kept, line;
+  std::ifstream in(log);
+  while (std::getline(in, line)) {
+    const auto row = nlohmann::json::parse(line, nullptr, false);
+    if (!row.is_discarded() && row.value("step", step + 1) <= step) kept += line + "\n";
+  }
+  return kept;
+}
+
+}  // namespace
+
+double heldout_loss(const Model& model, const CorpusWindows& text, std::int64_t windows,
+                    const MaskingRule& rule) {
+  NoRecord off;
+  double total = 0, labels = 0;
+  windows = std::min(windows, text.windows(0, 0));
+  for (std::int64_t at = 0; at < windows; at += 32) {
+    Batch b = text.batch(0, 0, at, std::min<std::int64_t>(32, windows - at), rule);
+    b.divisor = 1;
+    Ctx ctx;
+    const Sequence s = model.forward(b, ctx);
+    total += model.lm_loss(s, b, ctx).item();
+    for (std::int32_t l : b.token_label) labels += l >= 0;
+  }
+  return total / labels;
+}
+
+void stack_from(Model& deep, Model& shallow) {
+  check(deep.arch().width == shallow.arch().width && deep.arch().hidden == shallow.arch().hidden &&
+            deep.arch().vocab == shallow.arch().vocab,
+        "stack: a model of width {}, {}, vocabulary {} cannot start from one of {}, {}, {}",
+        deep.arch().width, deep.arch().hidden, deep.arch().vocab, shallow.arch().width,
+        shallow.arch().hidden, shallow.arch().vocab);
+  const int depth = shallow.arch().layers;
+  std::map<std::string, Array> from;
+  shallow.each([&](Weight& w) { from[w.parameter().label()] = w.value().value(); });
+  deep.each([&](Weight& w) {
+    Parameter p = w.parameter();
+    if (p.site.layer >= 0) p.site.layer %= depth;
+    check(from.contains(p.label()), "stack: the smaller model has no '{}'", p.label());
+    w.parameter().value.value().copy_from(from.at(p.label()));
+  });
+}
+
+PretrainResult pretrain(const PretrainSpec& spec) {
+  fs::create_directories(spec.out);
+  const Tokenizer tokenizer = Tokenizer::load(spec.tokenizer);
+  check(tokenizer.size() == spec.arch.vocab, "pretrain: the tokenizer has {} tokens, the model {}",
+        tokenizer.size(), spec.arch.vocab);
+  const CorpusWindows train(spec.train, tokenizer, spec.length, spec.arch.causal);
+  const CorpusWindows heldout(spec.heldout, tokenizer, spec.length, spec.arch.causal);
+  fmt::print("corpus: {} training tokens, {} held out\n", train.tokens(), heldout.tokens());
+
+  Model model(spec.arch, {Dtype::f32, true, spec.seed});
+  if (!spec.start_from.empty()) {
+    const auto smaller = load_model(spec.start_from);
+    stack_from(model, *smaller);
+  }
+  Optimizer optimizer(train_everything(model), {.beta2 = 0.98, .eps = 1e-6, .decay = spec.decay});
+  std::int64_t step = load_state(spec, optimizer);
+  std::string log = log_until(spec.out / "log.jsonl", step);
+  if (step > 0) fmt::print("resumed at step {}\n", step);
+
+  const Schedule schedule{spec.schedule, spec.lr, static_cast<int>(spec.steps), spec.warmup, 0.0,
+                          spec.cooldown};
+  const MaskingRule rule{spec.masking};
+  int epoch = 0;  // a whole number of steps per epoch: what does not fill a batch is left out
+  std::int64_t epoch_start = 0;
+  const std::int64_t last = spec.stop_after > 0 ? std::min(spec.stop_after, spec.steps) : spec.steps;
+  const auto begun = Clock::now();
+  auto saved = begun;
+  const std::int64_t first = step;
+  double running = 0, held = 0;
+  int counted = 0;
+  while (step < last) {
+    while (step - epoch_start >= train.windows(spec.seed, epoch) / spec.batch)
+      epoch_start += train.windows(spec.seed, epoch++) / spec.batch;
+    const Batch batch =
+        train.batch(spec.seed, epoch, (step - epoch_start) * spec.batch, spec.batch, rule);
+    Ctx ctx{.train = true, .key = {spec.seed, static_cast<std::uint32_t>(step)}};
+    const Tensor loss = model.lm_loss(model.forward(batch, ctx), batch, ctx);
+    check(std::isfinite(loss.item()), "pretrain: the loss is {} at step {}; lower --lr", loss.item(),
+          step);
+    Gradients grads = backward(loss);
+    optimizer.step(grads, schedule.at(static_cast<int>(step)));
+    running += loss.item();
+    ++counted;
+    ++step;
+    const bool power = step >= 256 && (step & (step - 1)) == 0;
+    if (step % spec.eval_every == 0 || step == last) {
+      held = heldout_loss(model, heldout, 512, rule);
+      const double rate =
+          double(step - first) * spec.batch * spec.length / seconds_since(begun);
+      const nlohmann::json row{{"step", step},           {"epoch", epoch},
+                               {"train_loss", running / counted}, {"heldout_loss", held},
+                               {"lr", schedule.at(static_cast<int>(step - 1))},
+                               {"tokens", step * spec.batch * spec.length}};
+      log += row.dump() + "\n";
+      write_file_atomically(spec.out / "log.jsonl", log);
+      fmt::print("step {:>7}/{}  epoch {:>3}  loss {:.4f}  held out {:.4f}  {:.0f} tokens/s  {:.0f} min left\n",
+                 step, spec.steps, epoch, running / counted, held, rate,
+                 double(last - step) * spec.batch * spec.length / rate / 60);
+      std::fflush(stdout);
+      running = counted = 0;
+    }
+    if (seconds_since(saved) > 60 * spec.save_minutes || step == last) {
+      save_state(spec, optimizer, step);
+      saved = Clock::now();
+    }
+    if (power) save_model(model, spec.out / fmt::format("step-{}", step), FileDtype::f16, &tokenizer);
+  }
+  save_model(model, spec.out / "model", FileDtype::f16, &tokenizer);
+  return {step, held, model.hash()};
+}
+
+}  // namespace graft

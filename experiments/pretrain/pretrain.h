@@ -1,0 +1,47 @@
+// Pretraining a base model on a corpus: masked (encoders) or causal (decoders) language modelling.
+// The run is a pure function of its settings; killed at any moment it goes on from its last
+// checkpoint and ends with the same bits.
+#pragma once
+
+#include <filesystem>
+#include <string>
+
+#include "experiments/pretrain/corpus_windows.h"
+#include "nn/model.h"
+#include "nn/optim/optimizer.h"
+
+namespace graft {
+
+struct PretrainSpec {
+  Arch arch;
+  std::filesystem::path train, heldout, tokenizer, out;
+  std::filesystem::path start_from;  // blocks, embeddings and head of a smaller model, or empty
+  std::uint32_t seed = 0;
+  int length = 128, batch = 32;  // tokens per window, windows per step
+  std::int64_t steps = 1000;
+  double lr = 1e-3, decay = 0.01, masking = 0.15;
+  int warmup = 500, cooldown = 1000;
+  Schedule::Kind schedule = Schedule::Kind::trapezoid;
+  int eval_every = 500;         // steps between held-out losses
+  double save_minutes = 5;      // between checkpoints of the whole state
+  std::int64_t stop_after = 0;  // stop (checkpointed) after this step; 0: at the end
+};
+
+struct PretrainResult {
+  std::int64_t step = 0;
+  double heldout_loss = 0;
+  std::uint64_t weights_hash = 0;
+};
+
+// Trains until spec.steps. Writes into spec.out: state.safetensors (to resume), log.jsonl (one line
+// per evaluation), model/ (Hugging Face folder) and step-N/ at the steps 2^k from 256 on.
+PretrainResult pretrain(const PretrainSpec&);
+
+// Mean loss over the first `windows` held-out windows, always masked alike.
+double heldout_loss(const Model&, const CorpusWindows&, std::int64_t windows, const MaskingRule&);
+
+// Copies a smaller model's parameters into a deeper one of the same width: block i starts as block
+// i mod (its depth) (Gong et al. 2019, "Efficient training of BERT by progressively stacking").
+void stack_from(Model& deep, Model& shallow);
+
+}  // namespace graft

@@ -1,0 +1,121 @@
+#include "experiments/runs/encoded.h"
+
+#include <algorithm>
+#include <numeric>
+
+namespace graft {
+namespace {
+
+// Cuts the longer of two parts until both fit.
+bool fit(std::vector<int>& a, std::vector<int>& b, std::size_t most) {
+  bool cut = false;
+  while (a.size() + b.size() > most) {
+    (a.size() >= b.size() ? a : b).pop_back();
+    cut = true;
+  }
+  return cut;
+}
+
+struct Encoder {
+  const Tokenizer& tokenizer;
+  const Arch& arch;
+  const EncodeSpec& spec;
+  Goal goal;
+
+  EncodedExample operator()(const Example& e, int& shortened) const {
+    std::vector<int> a = tokenizer.encode(e.a), b = tokenizer.encode(e.b);
+    const bool two = !e.b.empty() || goal == Goal::language;
+    const std::size_t extra = (arch.causal ? 0 : 1) + 1 + two + spec.cloze;
+    check(spec.max_tokens > static_cast<int>(extra), "encode: {} tokens leave no room for text",
+          spec.max_tokens);
+    shortened += fit(a, b, spec.max_tokens - extra);
+    EncodedExample x;
+    x.label = e.label, x.target = e.score, x.id = e.id;
+    const auto put = [&x](const std::vector<int>& ids) {
+      x.token.insert(x.token.end(), ids.begin(), ids.end());
+    };
+    if (!arch.causal) x.token.push_back(tokenizer.cls());
+    put(a);
+    if (spec.cloze && !arch.causal) x.token.push_back(tokenizer.mask());
+    x.token.push_back(tokenizer.sep());
+    x.prompt = static_cast<int>(x.token.size());
+    if (two) {
+      put(b);
+      x.token.push_back(tokenizer.sep());
+    }
+    return x;
+  }
+};
+
+template <class T>
+std::size_t limited(const std::vector<T>& rows, int most) {
+  return most > 0 ? std::min<std::size_t>(rows.size(), most) : rows.size();
+}
+
+// "noun.food" is spoken for by " food".
+std::string word_of(const std::string& label) {
+  const std::size_t dot = label.rfind('.');
+  return " " + (dot == std::string::npos ? label : label.substr(dot + 1));
+}
+
+}  // namespace
+
+EncodedTask encode_task(const TaskData& data, const Tokenizer& tokenizer, const Arch& arch,
+                        const EncodeSpec& spec) {
+  EncodedTask out;
+  out.name = data.name;
+  out.labels = data.labels;
+  out.metric = data.metric;
+  out.goal = data.kind == TaskData::Kind::classification ? Goal::classification
+             : data.kind == TaskData::Kind::regression   ? Goal::regression
+                                                         : Goal::language;
+  check(arch.vocab == tokenizer.size(), "task {}: the tokenizer has {} tokens, the model {}", data.name,
+        tokenizer.size(), arch.vocab);
+  EncodeSpec fitted = spec;
+  fitted.max_tokens = std::min(spec.max_tokens, arch.positions);
+  const Encoder encode{tokenizer, arch, fitted, out.goal};
+  const auto all = [&](const std::vector<Example>& from, std::vector<EncodedExample>& to, int most) {
+    for (std::size_t i = 0; i < limited(from, most); ++i)
+      to.push_back(encode(from[i], out.shortened));
+    check(!to.empty(), "task {}: a split has no rows", data.name);
+  };
+  all(data.train, out.train, spec.train_rows);
+  all(data.dev, out.dev, spec.dev_rows);
+  all(data.test, out.test, spec.test_rows);
+  for (const std::string& label : data.labels) {
+    const auto ids = tokenizer.encode(word_of(label));
+    out.label_words.emplace_back(ids.begin(), ids.end());
+  }
+  return out;
+}
+
+Batch make_batch(const EncodedTask& task, const std::vector<EncodedExample>& examples,
+                 const std::vector<std::int32_t>& order, std::size_t first, std::size_t count) {
+  Batch b;
+  for (std::size_t i = first; i < first + count; ++i) {
+    const EncodedExample& e = examples[order[i]];
+    b.token.insert(b.token.end(), e.token.begin(), e.token.end());
+    b.length.push_back(static_cast<int>(e.token.size()));
+    b.example.push_back(e.id);
+    b.label.push_back(e.label);
+    b.target.push_back(e.target);
+    if (task.goal != Goal::language) continue;
+    for (std::size_t t = 0; t < e.token.size(); ++t) {  // each token is told by those before it
+      const bool told = t + 1 < e.token.size() && static_cast<int>(t) + 1 >= e.prompt;
+      b.token_label.push_back(told ? e.token[t + 1] : -1);
+    }
+  }
+  return b;
+}
+
+std::vector<std::int32_t> shuffled(std::size_t n, std::uint32_t seed, int epoch) {
+  std::vector<std::int32_t> order(n);
+  std::iota(order.begin(), order.end(), 0);
+  const Key key{seed, static_cast<std::uint32_t>(epoch)};
+  for (std::size_t i = n; i > 1; --i)
+    std::swap(order[i - 1],
+              order[static_cast<std::size_t>(uniform(key, stream_id("example order"), i) * i)]);
+  return order;
+}
+
+}  // namespace graft

@@ -1,0 +1,51 @@
+// A task's examples as token ids, ready for batches.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "experiments/data/tasks.h"
+#include "nn/batch.h"
+#include "nn/model.h"
+#include "nn/text/tokenizer.h"
+
+namespace graft {
+
+enum class Goal { classification, regression, language };
+
+struct EncodedExample {
+  std::vector<std::int32_t> token;
+  int prompt = 0;  // language: tokens before the part that is predicted
+  std::int32_t label = -1;
+  float target = 0;
+  std::uint32_t id = 0;
+};
+
+struct EncodedTask {
+  std::string name;
+  Goal goal = Goal::classification;
+  std::vector<std::string> labels;
+  std::string metric;
+  std::vector<EncodedExample> train, dev, test;
+  int shortened = 0;  // examples cut to fit the model's positions
+  std::vector<std::vector<std::int32_t>> label_words;  // tokens of each label's word, for cloze heads
+};
+
+struct EncodeSpec {
+  int max_tokens = 128;
+  int train_rows = 0, dev_rows = 0, test_rows = 0;  // the first so many rows; 0: all
+  bool cloze = false;                               // `text ... [MASK]`, read at the mask
+};
+
+// [CLS] a [SEP] (b [SEP]); decoders get a [SEP] b [SEP] without [CLS]. With goal language, b is what
+// is predicted. Longer texts lose the end of their longer part.
+EncodedTask encode_task(const TaskData&, const Tokenizer&, const Arch&, const EncodeSpec&);
+
+// Examples [first, first + count) of `order` as one ragged batch.
+Batch make_batch(const EncodedTask&, const std::vector<EncodedExample>&,
+                 const std::vector<std::int32_t>& order, std::size_t first, std::size_t count);
+
+// A permutation of 0..n-1, a pure function of (seed, epoch).
+std::vector<std::int32_t> shuffled(std::size_t n, std::uint32_t seed, int epoch);
+
+}  // namespace graft

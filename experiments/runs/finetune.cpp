@@ -1,0 +1,238 @@
+#include "experiments/runs/finetune.h"
+
+#include <chrono>
+#include <cmath>
+#include <numeric>
+
+#include "experiments/data/metrics.h"
+#include "experiments/runs/run_state.h"
+
+namespace graft {
+namespace {
+
+Tensor batch_loss(const Model& model, const EncodedTask& task, const Batch& batch, Ctx& ctx) {
+  const Sequence s = model.forward(batch, ctx);
+  if (task.goal == Goal::language) return model.lm_loss(s, batch, ctx);
+  return model.head().loss(model.head().scores(model, s, batch, ctx), batch);
+}
+
+double label_count(const EncodedTask& task, const Batch& batch) {
+  if (task.goal != Goal::language) return batch.sequences();
+  double n = 0;
+  for (std::int32_t l : batch.token_label) n += l >= 0;
+  return n;
+}
+
+// One optimizer step's gradients, micro-batch after micro-batch: the bits do not depend on the cut.
+double gather_gradients(const Model& model, const Adaptation& adaptation, const EncodedTask& task,
+                        const RunSpec& spec, const std::vector<std::int32_t>& order,
+                        std::size_t first, std::size_t count, Key key, Gradients& grads) {
+  double divisor = 0;
+  if (spec.micro > 0) divisor = label_count(task, make_batch(task, task.train, order, first, count));
+  const std::size_t step = spec.micro > 0 ? spec.micro : count;
+  double total = 0;
+  for (std::size_t at = 0; at < count; at += step) {
+    Batch batch = make_batch(task, task.train, order, first + at, std::min(step, count - at));
+    batch.divisor = divisor;
+    Ctx ctx{.train = true, .key = key, .checkpoint = spec.checkpoint_blocks};
+    Tensor loss = batch_loss(model, task, batch, ctx);
+    if (at == 0) {
+      const Tensor penalty = adaptation.penalty();
+      if (penalty.defined()) loss = loss + penalty;
+    }
+    check(std::isfinite(loss.item()), "train: the loss is {} (method {}, lr {}); lower the rate",
+          loss.item(), adaptation.spec(), spec.lr);
+    backward(loss, grads);
+    total += loss.item();
+  }
+  return total;
+}
+
+std::uint64_t hash_of(const Parameters& parameters) {
+  std::uint64_t h = 14695981039346656037ull;
+  for (const auto& p : parameters) h = (h ^ p->value.value().hash()) * 1099511628211ull;
+  return h;
+}
+
+}  // namespace
+
+std::unique_ptr<Head> make_head(const EncodedTask& task, const RunSpec& spec, const Model& model) {
+  if (task.goal == Goal::language) return nullptr;
+  const Build build{model.build().dtype, model.build().storage, spec.seed};
+  const int classes = task.goal == Goal::regression ? 0 : static_cast<int>(task.labels.size());
+  if (spec.head == "cloze") {
+    check(classes >= 2, "head=cloze: task {} has no classes", task.name);
+    return std::make_unique<ClozeHead>(task.label_words);
+  }
+  check(spec.head == "linear" || spec.head == "dense",
+        "head={}: there are linear, dense and cloze", spec.head);
+  check(spec.pool == "mean" || spec.pool == "cls" || spec.pool == "last",
+        "pool={}: there are mean, cls and last", spec.pool);
+  const Pool pool = spec.pool == "mean" ? Pool::mean : spec.pool == "cls" ? Pool::cls : Pool::last;
+  return std::make_unique<LinearHead>(build, model.arch(), classes, pool, spec.head == "dense");
+}
+
+void append_predictions(const EncodedTask& task, const Tensor& scores, std::vector<float>& into) {
+  const std::int64_t n = scores.dim(0), k = scores.dim(1);
+  const std::vector<double> values = scores.value().to_vector();
+  for (std::int64_t i = 0; i < n; ++i) {
+    const auto row = values.begin() + i * k;
+    into.push_back(task.goal == Goal::regression
+                       ? static_cast<float>(row[0])
+                       : static_cast<float>(std::max_element(row, row + k) - row));
+  }
+}
+
+Score score_predictions(const EncodedTask& task, const std::vector<EncodedExample>& examples,
+                        const std::vector<float>& predictions) {
+  check(predictions.size() == examples.size(), "score: {} predictions for {} examples",
+        predictions.size(), examples.size());
+  Score out;
+  out.predictions = predictions;
+  if (task.goal == Goal::classification) {
+    std::vector<int> truth, got;
+    for (std::size_t i = 0; i < examples.size(); ++i) {
+      truth.push_back(examples[i].label);
+      got.push_back(static_cast<int>(predictions[i]));
+      out.rows.push_back(truth.back() == got.back() ? 1.f : 0.f);
+    }
+    out.metric = class_score(task.metric, truth, got);
+  } else if (task.goal == Goal::regression) {
+    std::vector<float> truth;
+    for (std::size_t i = 0; i < examples.size(); ++i) {
+      truth.push_back(examples[i].target);
+      const float d = predictions[i] - truth.back();
+      out.rows.push_back(d * d);
+    }
+    out.metric = value_score(task.metric, truth, predictions);
+  } else {  // higher is better everywhere: minus the mean loss
+    out.rows = predictions;
+    out.metric = -std::accumulate(predictions.begin(), predictions.end(), 0.0) /
+                 static_cast<double>(predictions.size());
+  }
+  return out;
+}
+
+Score evaluate(Model& model, const EncodedTask& task, const std::vector<EncodedExample>& examples) {
+  NoRecord off;
+  std::vector<std::int32_t> order(examples.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::vector<float> predictions;
+  // A language example's own loss needs a pass of its own; classes share one.
+  const std::size_t step = task.goal == Goal::language ? 1 : 64;
+  for (std::size_t at = 0; at < examples.size(); at += step) {
+    const Batch batch = make_batch(task, examples, order, at, std::min(step, examples.size() - at));
+    Ctx ctx;
+    const Sequence s = model.forward(batch, ctx);
+    if (task.goal == Goal::language)
+      predictions.push_back(static_cast<float>(model.lm_loss(s, batch, ctx).item()));
+    else
+      append_predictions(task, model.head().scores(model, s, batch, ctx), predictions);
+  }
+  return score_predictions(task, examples, predictions);
+}
+
+RunResult finetune(Model& base, const EncodedTask& task, const RunSpec& spec, const Methods& methods,
+                   const AtBest& at_best, const RunPlaces& places) {
+  const auto begun = std::chrono::steady_clock::now();
+  const std::uint64_t base_hash = base.hash();
+  pool::reset_peak();
+  RunResult out;
+  out.base = base.parameters();
+  base.set_head(make_head(task, spec, base));
+  {
+    Build build = base.build();
+    build.seed = spec.seed;
+    const SeededBuild seeded(base, build);
+    Adaptation adaptation(methods, spec.method, base);
+    Parameters parameters = adaptation.parameters();
+    const Parameters head = train_head(base);
+    parameters.insert(parameters.end(), head.begin(), head.end());
+    out.trainable = adaptation.count();
+    for (const auto& p : head) out.head += p->value.numel();
+
+    Optimizer optimizer(parameters, {.kind = optim_named(spec.optimizer),
+                                     .eps = spec.eps,
+                                     .decay = spec.decay,
+                                     .clip = spec.clip});
+    const int per_epoch = static_cast<int>((task.train.size() + spec.batch - 1) / spec.batch);
+    const int steps = per_epoch * spec.epochs;
+    const Schedule schedule{schedule_named(spec.schedule), spec.lr, steps,
+                            static_cast<int>(spec.warmup * steps)};
+    RunState state(places, spec, parameters, optimizer);
+    int step = state.load();
+    Gradients grads;
+    while (step < steps) {
+      const int epoch = step / per_epoch, within = step % per_epoch;
+      const auto order = shuffled(task.train.size(), spec.seed, epoch);
+      for (int i = within; i < per_epoch; ++i, ++step) {
+        const std::size_t first = std::size_t(i) * spec.batch;
+        const std::size_t count = std::min<std::size_t>(spec.batch, task.train.size() - first);
+        grads.clear();
+        const double loss =
+            gather_gradients(base, adaptation, task, spec, order, first, count,
+                             {spec.seed, static_cast<std::uint32_t>(step)}, grads);
+        adaptation.after_backward(step);
+        optimizer.step(grads, schedule.at(step));
+        state.loss_sum += loss;
+        if (places.progress) places.progress(step + 1, steps, loss);
+        if (i + 1 < per_epoch) state.save_if_due(step + 1);
+      }
+      grads.clear();
+      state.end_epoch(evaluate(base, task, task.dev).metric, per_epoch);
+      state.save_if_due(step);
+    }
+    state.restore_best();
+    out.dev = state.dev;
+    out.train_loss = state.train_loss;
+    out.best_epoch = state.best_epoch;
+    out.dev_best = state.dev[state.best_epoch];
+    out.weights_hash = hash_of(parameters);
+    const Score test = evaluate(base, task, task.test);
+    out.test = test.metric;
+    out.test_rows = test.rows;
+    out.test_predictions = test.predictions;
+    if (at_best) at_best(base, adaptation, task);
+    state.remove();
+  }
+  base.set_head(nullptr);
+  check(base.hash() == base_hash, "train: method {} changed the frozen base", spec.method);
+  out.peak_bytes = pool::peak_bytes();
+  out.seconds =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - begun).count();
+  return out;
+}
+
+nlohmann::json RunSpec::json() const {
+  return {{"method", method},   {"head", head},         {"pool", pool},     {"optimizer", optimizer},
+          {"schedule", schedule}, {"lr", lr},           {"decay", decay},   {"clip", clip},
+          {"warmup", warmup},   {"eps", eps},           {"epochs", epochs}, {"batch", batch},
+          {"micro", micro},     {"seed", seed},         {"checkpoint_blocks", checkpoint_blocks}};
+}
+
+RunSpec RunSpec::from(const nlohmann::json& j) {
+  RunSpec s;
+  check(j.is_object(), "run: the configuration is not a JSON object");
+  const nlohmann::json known = s.json();
+  for (const auto& [key, value] : j.items())
+    check(known.contains(key), "run: unknown key '{}'; there are {}", key, known.dump());
+  const auto get = [&](const char* key, auto& value) {
+    if (!j.contains(key)) return;
+    try {
+      j.at(key).get_to(value);
+    } catch (const nlohmann::json::exception&) {
+      fail("run: key '{}' has the wrong type: {}", key, j.at(key).dump());
+    }
+  };
+  get("method", s.method), get("head", s.head), get("pool", s.pool);
+  get("optimizer", s.optimizer), get("schedule", s.schedule);
+  get("lr", s.lr), get("decay", s.decay), get("clip", s.clip), get("warmup", s.warmup);
+  get("eps", s.eps), get("epochs", s.epochs), get("batch", s.batch), get("micro", s.micro);
+  get("seed", s.seed), get("checkpoint_blocks", s.checkpoint_blocks);
+  check(s.lr > 0 && s.epochs > 0 && s.batch > 0 && s.micro >= 0,
+        "run: lr {}, epochs {}, batch {}, micro {}; rates and counts must be above 0", s.lr, s.epochs,
+        s.batch, s.micro);
+  return s;
+}
+
+}  // namespace graft

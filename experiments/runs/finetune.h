@@ -1,0 +1,72 @@
+// One fine-tuning run: a frozen base, a method, a task, a rate, a seed. A pure function of these.
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <nlohmann/json.hpp>
+
+#include "experiments/runs/encoded.h"
+#include "peft/methods.h"
+
+namespace graft {
+
+// Everything that decides a run's bits, apart from the base and the task's rows.
+struct RunSpec {
+  std::string method = "lora:r=8,on=q+v";
+  std::string head = "linear";  // linear, dense (RoBERTa's, with tanh) or cloze
+  std::string pool = "mean";    // mean, cls or last
+  std::string optimizer = "adamw", schedule = "linear";
+  double lr = 1e-3, decay = 0.01, clip = 1.0, warmup = 0.1;  // warm-up: part of all steps
+  double eps = 1e-8;                                         // Adam's
+  int epochs = 3, batch = 32, micro = 0;  // micro: sequences per pass, 0: the whole batch
+  std::uint32_t seed = 0;
+  bool checkpoint_blocks = false;
+
+  nlohmann::json json() const;
+  // Throws naming the key for one that is unknown or of the wrong type.
+  static RunSpec from(const nlohmann::json&);
+};
+
+struct RunResult {
+  std::vector<double> dev;         // the task's metric after each epoch
+  std::vector<double> train_loss;  // mean over each epoch
+  int best_epoch = 0;              // chosen on dev
+  double dev_best = 0, test = 0;   // test is read once, at the best epoch
+  std::vector<float> test_rows;    // per test example: right or wrong, squared error, or mean loss
+  std::vector<float> test_predictions;  // class, value, or mean loss
+  std::int64_t trainable = 0, head = 0, base = 0;
+  std::uint64_t weights_hash = 0;  // of all trainable numbers at the best epoch
+  double seconds = 0;
+  std::size_t peak_bytes = 0;
+};
+
+// What a finished run may be asked for before its adapter is taken off: `model` is at the best
+// epoch, adapted. (Removing adapters layer by layer without training again, saving, merging.)
+using AtBest = std::function<void(Model&, Adaptation&, const EncodedTask&)>;
+
+struct RunPlaces {
+  std::filesystem::path state;  // where a killed run resumes from, or empty
+  double state_seconds = 60;    // between such checkpoints
+  std::function<void(int step, int steps, double loss)> progress;
+};
+
+// The base is as it was afterwards, bit for bit (checked). Throws where the loss is not finite.
+RunResult finetune(Model& base, const EncodedTask&, const RunSpec&, const Methods&,
+                   const AtBest& = {}, const RunPlaces& = {});
+
+// The score of one split under the model as it stands, and the per-example values.
+struct Score {
+  double metric = 0;
+  std::vector<float> rows, predictions;
+};
+Score evaluate(Model&, const EncodedTask&, const std::vector<EncodedExample>&);
+// The same from blocks already run: what experiments that share partial forwards use.
+Score score_predictions(const EncodedTask&, const std::vector<EncodedExample>&,
+                        const std::vector<float>& predictions);
+// Class (or value) of each sequence from a head's scores.
+void append_predictions(const EncodedTask&, const Tensor& scores, std::vector<float>& into);
+
+// The head a spec asks for, for this task; drawn at (spec.seed).
+std::unique_ptr<Head> make_head(const EncodedTask&, const RunSpec&, const Model&);
+
+}  // namespace graft

@@ -1,0 +1,21 @@
+#include "experiments/runs/named_task.h"
+
+#include <algorithm>
+
+#include "experiments/data/task_files.h"
+#include "tensor/error.h"
+
+namespace graft {
+
+TaskData task_named(const std::string& name) {
+  namespace fs = std::filesystem;
+  if (fs::exists(fs::path(name) / "train.tsv")) return load_tsv_task(name);
+  const auto& known = task_names();
+  check(std::find(known.begin(), known.end(), name) != known.end(),
+        "task '{}': no folder with a train.tsv, and not one of {}", name, fmt::join(known, ", "));
+  const fs::path wordnet = find_wordnet(default_data_dir() / "packages");
+  check(!wordnet.empty(), "task {}: WordNet is not there; run experiments/data/fetch.sh", name);
+  return build_task(name, WordNet::load(wordnet));
+}
+
+}  // namespace graft

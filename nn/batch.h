@@ -1,0 +1,55 @@
+// What goes into a model: a ragged batch of token sequences, and the rows that come of it.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "autograd/ops.h"
+
+namespace graft {
+
+// Sequences one after another; no padding. `example` names each sequence for its random draws, so
+// that an example gets the same dropout masks in any batch.
+struct Batch {
+  std::vector<std::int32_t> token;
+  std::vector<int> length;
+  std::vector<std::uint32_t> example;
+  // Labels; which of them are used depends on the head.
+  std::vector<std::int32_t> token_label;  // per token, -1 for none: language modelling
+  std::vector<std::int32_t> label;        // per sequence: classification
+  std::vector<float> target;              // per sequence: regression
+  // Losses are divided by this count instead of the batch's own when it is given: micro-batches.
+  double divisor = 0;
+
+  int sequences() const { return static_cast<int>(length.size()); }
+  std::int64_t tokens() const { return static_cast<std::int64_t>(token.size()); }
+};
+
+// Rows as they pass through a model. Edits of the embedding may insert rows of their own; labels,
+// pooling and heads find the tokens by `source`.
+struct Sequence {
+  Tensor rows;                         // [N, D]
+  std::vector<int> length;             // rows of each sequence
+  std::vector<std::int32_t> source;    // index of the row's token within the batch, -1: virtual
+  std::vector<std::int32_t> position;  // position that is added or rotated
+  std::vector<std::int32_t> example;   // per row, for random draws
+  RowAddress address() const {
+    std::vector<std::int32_t> place;  // place within the sequence: unlike position, never shared
+    for (int l : length)
+      for (int i = 0; i < l; ++i) place.push_back(i);
+    return {Array::of(example), Array::of(place)};
+  }
+};
+
+// What the edits and modules of one forward pass may read besides their inputs. Passed, not global.
+struct Ctx {
+  bool train = false;       // dropout is on
+  Key key;                  // (seed, step) of random draws
+  int task = -1;            // index of the task in multi-task training
+  bool checkpoint = false;  // forget what happens inside blocks and compute it again in backward
+  const Batch* batch = nullptr;
+  const Sequence* sequence = nullptr;
+  RowAddress address = {};  // of the rows, for dropout
+};
+
+}  // namespace graft

@@ -1,0 +1,104 @@
+#include "nn/head.h"
+
+#include <cmath>
+
+#include "nn/model.h"
+
+namespace graft {
+namespace {
+
+Tensor pooled(const Sequence& s, Pool pool) {
+  if (pool == Pool::mean) return segment_mean(s.rows, s.length);
+  // The first (or last) row of each sequence that is a token; virtual rows do not count.
+  std::vector<std::int32_t> rows;
+  int start = 0;
+  for (int l : s.length) {
+    int at = pool == Pool::cls ? 0 : l - 1;
+    const int step = pool == Pool::cls ? 1 : -1;
+    while (at >= 0 && at < l && s.source[start + at] < 0) at += step;
+    check(at >= 0 && at < l, "pool: a sequence of {} rows has no token", l);
+    rows.push_back(start + at);
+    start += l;
+  }
+  return gather(s.rows, Array::of(rows));
+}
+
+Tensor class_loss(const Tensor& scores, const Batch& batch) {
+  check(batch.label.size() == batch.length.size(), "head: {} labels for {} sequences",
+        batch.label.size(), batch.length.size());
+  const double divisor = batch.divisor > 0 ? batch.divisor : batch.sequences();
+  return cross_entropy(scores, Array::of(batch.label), divisor);
+}
+
+}  // namespace
+
+std::int64_t Head::parameters() {
+  std::int64_t n = 0;
+  each([&](Weight& w) { n += w.value().numel(); });
+  return n;
+}
+
+LinearHead::LinearHead(const Build& build, const Arch& a, int classes, Pool pool, bool dense)
+    : classes_(classes),
+      pool_(pool),
+      out_(build, {a.stack, -1, Part::head}, a.width, classes > 0 ? classes : 1, true) {
+  if (dense) dense_.emplace(build, Site{a.stack, -2, Part::head}, a.width, a.width, true);
+}
+
+Tensor LinearHead::scores(const Model&, const Sequence& s, const Batch&, const Ctx& ctx) const {
+  Tensor x = pooled(s, pool_);
+  if (dense_) x = tanh((*dense_)(x, ctx));
+  return out_(x, ctx);
+}
+
+Tensor LinearHead::loss(const Tensor& scores, const Batch& batch) const {
+  if (classes_ > 0) return class_loss(scores, batch);
+  check(batch.target.size() == batch.length.size(), "head: {} targets for {} sequences",
+        batch.target.size(), batch.length.size());
+  const double divisor = batch.divisor > 0 ? batch.divisor : batch.sequences();
+  return squared_error(scores, Array::of(batch.target).to(scores.dtype()), divisor);
+}
+
+void LinearHead::each(const EachWeight& f) {
+  if (dense_) dense_->each(f);
+  out_.each(f);
+}
+
+ClozeHead::ClozeHead(std::vector<std::vector<std::int32_t>> words) : words_(std::move(words)) {
+  check(words_.size() >= 2, "cloze: {} label words; need at least two", words_.size());
+  for (const auto& word : words_) check(!word.empty(), "cloze: a label word has no tokens");
+}
+
+Tensor ClozeHead::scores(const Model& model, const Sequence& s, const Batch& batch,
+                         const Ctx& ctx) const {
+  const int mask = model.arch().mask;
+  std::vector<std::int32_t> rows;
+  int start = 0;
+  for (int l : s.length) {
+    int found = -1;
+    for (int i = 0; i < l; ++i) {
+      const std::int32_t source = s.source[start + i];
+      if (source < 0) continue;
+      if (model.arch().causal || batch.token[source] == mask) found = start + i;
+    }
+    check(found >= 0, "cloze: a sequence of {} rows has no mask token to read the label at", l);
+    rows.push_back(found);
+    start += l;
+  }
+  const Tensor logits = model.lm_logits(s, rows, ctx);
+  // A class's score is the mean of its tokens' logits: one small fixed matrix [V, classes].
+  const std::int64_t classes = static_cast<std::int64_t>(words_.size());
+  Array pick = Array::zeros({classes, logits.dim(1)}, logits.dtype());
+  dispatch(pick, [&]<class T>(T) {
+    for (std::int64_t c = 0; c < classes; ++c)
+      for (std::int32_t t : words_[c])
+        pick.data<T>()[c * logits.dim(1) + t] += static_cast<T>(1.0 / words_[c].size());
+  });
+  return linear(logits, Tensor(pick));
+}
+
+Tensor ClozeHead::loss(const Tensor& scores, const Batch& batch) const {
+  return class_loss(scores, batch);
+}
+
+}  // namespace graft

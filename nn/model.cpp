@@ -1,0 +1,156 @@
+#include "nn/model.h"
+
+namespace graft {
+
+Model::Model(const Arch& a, const Build& build) : embedding(build, a), arch_(a), build_(build) {
+  check(a.vocab > 0 && a.width > 0 && a.layers > 0 && a.heads > 0 && a.kv_heads > 0 && a.hidden > 0,
+        "model: vocabulary {}, width {}, layers {}, heads {}, key heads {}, hidden {}; all must be > 0",
+        a.vocab, a.width, a.layers, a.heads, a.kv_heads, a.hidden);
+  check(a.width % a.heads == 0 && a.heads % a.kv_heads == 0,
+        "model: width {} does not split into {} heads, or these over {} key heads", a.width, a.heads,
+        a.kv_heads);
+  for (int i = 0; i < a.layers; ++i) blocks.push_back(std::make_unique<Block>(build, a, i));
+  if (a.final_norm)
+    final_norm.emplace(build, Site{a.stack, -1, Part::norm_out}, a.width, a.norm_eps, a.rms);
+  if (a.lm_transform) {
+    lm_dense.emplace(build, Site{a.stack, -2, Part::head}, a.width, a.width, true);
+    lm_norm.emplace(build, Site{a.stack, -2, Part::norm_out}, a.width, a.norm_eps, a.rms);
+  }
+  if (a.lm_bias)
+    lm_bias.put(std::make_shared<Parameter>(
+        Parameter{{a.stack, -2, Part::head}, "vocabulary bias",
+                  initial(build, {Init::Kind::zeros, 0}, {a.vocab}, {}, ""), false, 1}));
+  if (!a.tied)
+    lm_head.emplace(build, Site{a.stack, -3, Part::head}, a.width, a.vocab, false);
+}
+
+Sequence Model::embed(const Batch& batch, Ctx& ctx) const {
+  ctx.batch = &batch;
+  return embedding(batch, ctx);
+}
+
+Sequence Model::run_blocks(Sequence s, const Ctx& given, int from, int to) const {
+  Ctx ctx = given;
+  Sequence shape = s;  // what blocks read of it; its rows are not looked at
+  shape.rows = {};
+  ctx.sequence = &shape;
+  for (int i = from; i < to; ++i) {
+    const Block& block = *blocks[i];
+    if (!ctx.checkpoint) {
+      s.rows = block(s.rows, ctx);
+      continue;
+    }
+    const auto kept = std::make_shared<Sequence>(shape);  // outlives this call: backward runs it
+    s.rows = checkpoint(
+        [&block, ctx, kept](const Tensor& x) {
+          Ctx again = ctx;
+          again.sequence = kept.get();
+          return block(x, again);
+        },
+        s.rows);
+  }
+  return s;
+}
+
+Sequence Model::finish(Sequence s, const Ctx& ctx) const {
+  if (final_norm) s.rows = (*final_norm)(s.rows, ctx);
+  return s;
+}
+
+Sequence Model::forward(const Batch& batch, Ctx& ctx) const {
+  Sequence s = embed(batch, ctx);
+  return finish(run_blocks(std::move(s), ctx, 0, arch_.layers), ctx);
+}
+
+const Tensor& Model::vocabulary() const {
+  return lm_head ? lm_head->w.value() : embedding.token.value();
+}
+
+Tensor Model::lm_hidden(const Tensor& rows, const Ctx& ctx) const {
+  if (!lm_dense) return rows;
+  return (*lm_norm)(map(arch_.activation, (*lm_dense)(rows, ctx)), ctx);
+}
+
+Tensor Model::lm_loss(const Sequence& s, const Batch& batch, const Ctx& ctx) const {
+  check(static_cast<std::int64_t>(batch.token_label.size()) == batch.tokens(),
+        "lm_loss: {} token labels for {} tokens", batch.token_label.size(), batch.tokens());
+  std::vector<std::int32_t> rows, labels;
+  for (std::size_t i = 0; i < s.source.size(); ++i) {
+    const std::int32_t source = s.source[i];
+    if (source < 0 || batch.token_label[source] < 0) continue;
+    rows.push_back(static_cast<std::int32_t>(i));
+    labels.push_back(batch.token_label[source]);
+  }
+  check(!rows.empty(), "lm_loss: no token of the batch has a label");
+  const double divisor = batch.divisor > 0 ? batch.divisor : static_cast<double>(rows.size());
+  const Tensor h = lm_hidden(gather(s.rows, Array::of(rows)), ctx);
+  return linear_cross_entropy(h, vocabulary(), lm_bias.value(), Array::of(labels), divisor);
+}
+
+Tensor Model::lm_logits(const Sequence& s, const std::vector<std::int32_t>& rows,
+                        const Ctx& ctx) const {
+  return linear(lm_hidden(gather(s.rows, Array::of(rows)), ctx), vocabulary(), lm_bias.value());
+}
+
+Head& Model::head() const {
+  check(head_ != nullptr, "model: it has no head; set one for the task first");
+  return *head_;
+}
+
+std::vector<Linear*> Model::linears(const Where& where) {
+  std::vector<Linear*> found, all;
+  for (auto& block : blocks) {
+    for (Linear* l : {&block->attention.q, &block->attention.k, &block->attention.v,
+                      &block->attention.o})
+      all.push_back(l);
+    if (block->mlp.gate) all.push_back(&*block->mlp.gate);
+    all.push_back(&block->mlp.up);
+    all.push_back(&block->mlp.down);
+  }
+  for (Part part : where.parts) {
+    bool any = false;
+    for (Linear* l : all) any |= l->site.part == part;
+    check(any, "no linear is called '{}' in this model; it has q k v o {}up down", name(part),
+          arch_.gated ? "gate " : "");
+  }
+  for (Linear* l : all)
+    if (where.has(l->site, arch_.layers)) found.push_back(l);
+  check(!found.empty(), "no linear matches {} in layers {}..{}; the model has layers 0..{}",
+        to_string(where.parts), where.first, where.last, arch_.layers - 1);
+  return found;
+}
+
+std::vector<Norm*> Model::norms() {
+  std::vector<Norm*> all;
+  if (embedding.norm) all.push_back(&*embedding.norm);
+  for (auto& block : blocks) {
+    all.push_back(&block->norm1);
+    all.push_back(&block->norm2);
+  }
+  if (final_norm) all.push_back(&*final_norm);
+  return all;
+}
+
+void Model::each(const EachWeight& f) {
+  embedding.each(f);
+  for (auto& block : blocks) block->each(f);
+  if (final_norm) final_norm->each(f);
+  if (lm_dense) lm_dense->each(f);
+  if (lm_norm) lm_norm->each(f);
+  if (lm_bias) f(lm_bias);
+  if (lm_head) lm_head->each(f);
+}
+
+std::int64_t Model::parameters() {
+  std::int64_t n = 0;
+  each([&](Weight& w) { n += w.value().numel(); });
+  return n;
+}
+
+std::uint64_t Model::hash() {
+  std::uint64_t h = 14695981039346656037ull;
+  each([&](Weight& w) { h = (h ^ w.value().value().hash()) * 1099511628211ull; });
+  return h;
+}
+
+}  // namespace graft

@@ -1,0 +1,59 @@
+// Model: embedding, blocks, final norm, and the heads that read the result. One implementation for
+// encoders and decoders; Arch holds the switches.
+#pragma once
+
+#include "nn/head.h"
+#include "nn/modules.h"
+
+namespace graft {
+
+class Model {
+ public:
+  Model(const Arch&, const Build&);
+
+  const Arch& arch() const { return arch_; }
+  const Build& build() const { return build_; }
+  void set_build(const Build& build) { build_ = build; }  // the seed of parameters added from now on
+
+  // One forward pass, in the parts that experiments share between arms: rows after the embedding,
+  // after blocks [from, to), and after the final norm. ctx must outlive the Sequence's use.
+  Sequence embed(const Batch&, Ctx&) const;
+  Sequence run_blocks(Sequence, const Ctx&, int from, int to) const;
+  Sequence finish(Sequence, const Ctx&) const;
+  Sequence forward(const Batch&, Ctx&) const;  // all of them
+
+  // Mean of the labelled tokens' cross-entropy. Labels may be sparse: the vocabulary product runs
+  // only where one stands.
+  Tensor lm_loss(const Sequence&, const Batch&, const Ctx&) const;
+  Tensor lm_logits(const Sequence&, const std::vector<std::int32_t>& rows, const Ctx&) const;
+
+  // The head for a task; replaces an earlier one.
+  void set_head(std::unique_ptr<Head> head) { head_ = std::move(head); }
+  Head& head() const;
+  bool has_head() const { return head_ != nullptr; }
+
+  std::vector<Linear*> linears(const Where&);  // throws if `where` matches none
+  std::vector<Norm*> norms();
+  void each(const EachWeight&);  // every parameter of the base, in a fixed order; not the head's
+  std::int64_t parameters();     // how many numbers they hold
+  std::uint64_t hash();          // of every base parameter's bits
+
+  Embedding embedding;
+  std::vector<std::unique_ptr<Block>> blocks;
+  std::optional<Norm> final_norm;
+  // BERT's transform before the vocabulary product, and that product's bias.
+  std::optional<Linear> lm_dense;
+  std::optional<Norm> lm_norm;
+  Weight lm_bias;
+  std::optional<Linear> lm_head;  // untied families only
+
+ private:
+  Tensor lm_hidden(const Tensor& rows, const Ctx&) const;
+  const Tensor& vocabulary() const;
+
+  Arch arch_;
+  Build build_;
+  std::unique_ptr<Head> head_;
+};
+
+}  // namespace graft

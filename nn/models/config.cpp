@@ -1,0 +1,226 @@
+#include "nn/models/config.h"
+
+#include <array>
+#include <sstream>
+#include <utility>
+
+#include "nn/files/atomic.h"
+#include "nn/models/family.h"
+
+namespace graft {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr int kLargest = 1 << 24;  // what no size or id exceeds; their sums fit an int
+
+// transformers' names of activations; the first of a Map is the one written.
+constexpr std::array<std::pair<const char*, Map>, 8> kActivations{
+    {{"gelu", Map::gelu},
+     {"gelu_new", Map::gelu_tanh},
+     {"gelu_pytorch_tanh", Map::gelu_tanh},
+     {"gelu_fast", Map::gelu_tanh},
+     {"relu", Map::relu},
+     {"silu", Map::silu},
+     {"swish", Map::silu},
+     {"tanh", Map::tanh}}};
+
+Json as_json(Map activation) {
+  for (const auto& [name, map] : kActivations)
+    if (map == activation) return name;
+  fail("config.json: transformers has no name for this model's activation");
+}
+Json as_json(const Json& value) { return value; }
+
+// Each says what it needs where the value is not of its kind.
+const char* read_value(const Json& value, int& field) {
+  if (!value.is_number_integer() || value < -kLargest || value > kLargest)
+    return "an integer of at most 2^24";
+  field = value.get<int>();
+  return nullptr;
+}
+const char* read_value(const Json& value, double& field) {
+  if (!value.is_number()) return "a number";
+  field = value.get<double>();
+  return nullptr;
+}
+const char* read_value(const Json& value, bool& field) {
+  if (!value.is_boolean()) return "true or false";
+  field = value.get<bool>();
+  return nullptr;
+}
+const char* read_value(const Json& value, Map& field) {
+  for (const auto& [name, map] : kActivations)
+    if (value == name) {
+      field = map;
+      return nullptr;
+    }
+  return "gelu, gelu_new, gelu_pytorch_tanh, gelu_fast, relu, silu, swish or tanh";
+}
+
+// Parses, and refuses a key that an object has twice: the library would keep one without a word.
+Json parse(const std::filesystem::path& path) {
+  std::vector<std::set<std::string>> keys;
+  const auto watch = [&](int, Json::parse_event_t event, Json& parsed) {
+    if (event == Json::parse_event_t::object_start) keys.emplace_back();
+    if (event == Json::parse_event_t::object_end) keys.pop_back();
+    if (event == Json::parse_event_t::key)
+      check(keys.back().insert(parsed.get<std::string>()).second, "{}: key '{}' is there twice",
+            path.string(), parsed.get<std::string>());
+    return true;
+  };
+  try {
+    Json values = Json::parse(read_file(path), watch);
+    check(values.is_object(), "{}: holds {}; need an object", path.string(), values.type_name());
+    return values;
+  } catch (const Json::exception& error) {
+    fail("{}: not JSON: {}", path.string(), error.what());
+  }
+}
+
+Arch read_values(const std::string& file, const Json& values) {
+  const auto type = values.find("model_type");
+  check(type != values.end() && type->is_string(), "{}: model_type is missing; it names the family",
+        file);
+  const Family& family = family_named(type->get<std::string>());
+  Arch arch = family.arch;
+  ConfigKeys keys(file, values);
+  family.keys(keys, arch);
+  keys.done();
+  return arch;
+}
+
+}  // namespace
+
+ConfigKeys::ConfigKeys(std::string file, const Json& given)
+    : values(given), reading_(true), file_(std::move(file)) {}
+
+const Json* ConfigKeys::find(const char* key) {
+  asked_.insert(key);
+  const auto at = values.find(key);
+  return at == values.end() || at->is_null() ? nullptr : &*at;
+}
+
+template <class T>
+bool ConfigKeys::take(const char* key, T& field) {
+  const Json* found = find(key);
+  if (!found) return false;
+  if (const char* wanted = read_value(*found, field))
+    problem(fmt::format("{} is {}; need {}", key, found->dump(), wanted));
+  return true;
+}
+
+template <class T>
+void ConfigKeys::need(const char* key, T& field) {
+  if (!reading_) return write(key, as_json(field));
+  if (!take(key, field)) problem(fmt::format("{} is missing", key));
+}
+
+template <class T>
+void ConfigKeys::optional(const char* key, T& field, T otherwise) {
+  if (!reading_) return write(key, as_json(field));
+  if (!take(key, field)) field = otherwise;
+}
+
+template void ConfigKeys::need(const char*, int&);
+template void ConfigKeys::need(const char*, double&);
+template void ConfigKeys::need(const char*, Map&);
+template void ConfigKeys::optional(const char*, int&, int);
+template void ConfigKeys::optional(const char*, bool&, bool);
+
+void ConfigKeys::id(const char* key, int& field, int otherwise) {
+  if (!reading_) return write(key, field < 0 ? Json(nullptr) : Json(field));
+  asked_.insert(key);
+  const auto at = values.find(key);
+  if (at == values.end()) {
+    field = otherwise;
+    return;
+  }
+  const Json& value = at->is_array() && !at->empty() ? at->front() : *at;
+  if (value.is_null()) {
+    field = -1;
+  } else if (const char* wanted = read_value(value, field)) {
+    problem(fmt::format("{} is {}; need {}", key, at->dump(), wanted));
+  }
+  field = std::max(field, -1);
+}
+
+void ConfigKeys::only(const char* key, const Json& value) {
+  if (!reading_) return;
+  const Json* found = find(key);
+  if (found && *found != value)
+    problem(
+        fmt::format("{} is {}; this version follows only {}", key, found->dump(), value.dump()));
+}
+
+void ConfigKeys::same(const char* key, double value) {
+  double other = 0;
+  if (!reading_) return write(key, value);
+  if (!take(key, other)) return problem(fmt::format("{} is missing", key));
+  if (other != value)
+    problem(fmt::format("{} is {}; this version has one dropout, which is {}", key, other, value));
+}
+
+void ConfigKeys::rope(double& theta) {
+  if (!reading_) {
+    write("rope_theta", theta);
+    return write("rope_parameters", {{"rope_theta", theta}, {"rope_type", "default"}});
+  }
+  const bool plain = take("rope_theta", theta);
+  if (!plain) theta = 10000;
+  only("rope_scaling", nullptr);
+  const Json* found = find("rope_parameters");
+  if (!found) return;
+  if (!found->is_object()) return problem("rope_parameters is not an object");
+  for (const auto& [key, value] : found->items()) {
+    double other = 0;
+    if (key == "rope_theta" && value.is_number()) {
+      other = value.get<double>();
+      if (plain && other != theta)
+        problem(fmt::format("rope_theta is {}, in rope_parameters {}", theta, other));
+      theta = other;
+    } else if (key != "rope_type" || value != "default") {
+      problem(
+          fmt::format("rope_parameters: {} is {}; this version follows only rope_theta and "
+                      "rope_type \"default\"",
+                      key, value.dump()));
+    }
+  }
+}
+
+void ConfigKeys::unused(const std::string& keys) {
+  std::istringstream words(keys);
+  for (std::string key; words >> key;) asked_.insert(key);
+}
+
+void ConfigKeys::write(const char* key, const Json& value) {
+  if (!reading_) values[key] = value;
+}
+
+void ConfigKeys::done() {
+  for (const auto& [key, value] : values.items())
+    if (!value.is_null() && !asked_.contains(key))
+      problem(fmt::format("{} is a key that this version does not know", key));
+  check(problems_.empty(), "{}: {}", file_, fmt::join(problems_, "; "));
+}
+
+Arch read_config(const std::filesystem::path& config_json) {
+  return read_values(config_json.string(), parse(config_json));
+}
+
+std::string config_text(const Arch& arch, std::string_view dtype) {
+  const Family& family = family_named(arch.family);
+  ConfigKeys keys;
+  keys.write("model_type", family.name);
+  keys.write("architectures", Json::array({family.architecture}));
+  keys.write("torch_dtype", dtype);
+  Arch copy = arch;
+  family.keys(keys, copy);
+  check(read_values("config.json", keys.values) == arch,
+        "config.json: family {} has no keys for all that this Arch says; its switches (norms, "
+        "biases, vocabulary head, offset of positions ...) must be the family's own",
+        family.name);
+  return keys.values.dump(2) + "\n";
+}
+
+}  // namespace graft

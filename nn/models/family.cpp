@@ -1,0 +1,215 @@
+#include "nn/models/family.h"
+
+#include <algorithm>
+
+#include "nn/models/config.h"
+
+namespace graft {
+namespace {
+
+// The layers that Model gives to the sites of its vocabulary head.
+constexpr int kOutside = -1, kTransform = -2, kUntied = -3;
+constexpr const char* kVocabularyBias = "vocabulary bias";
+
+std::string with_layer(std::string text, int layer) {
+  const std::size_t at = text.find("{}");
+  return at == std::string::npos ? text : text.replace(at, 2, std::to_string(layer));
+}
+
+// --- BERT and the RoBERTas: one body under several prefixes, two heads --------------------------
+
+std::vector<ModuleName> bert_body(const std::string& base, bool pre_norm) {
+  const std::string embeddings = base + "embeddings.", layer = base + "encoder.layer.{}.";
+  const std::string inside = pre_norm ? "attention.LayerNorm" : "attention.output.LayerNorm";
+  std::vector<ModuleName> names{
+      {Part::embed, kOutside, embeddings + "token_type_embeddings", false, 0, 1, "type", "weight"},
+      {Part::embed, kOutside, embeddings + "word_embeddings"},
+      {Part::position, kOutside, embeddings + "position_embeddings"},
+      {Part::norm_embed, kOutside, embeddings + "LayerNorm"},
+      {Part::block, 0, base + "encoder.layer.{}"},
+      {Part::norm1, 0, layer + inside},
+      {Part::q, 0, layer + "attention.self.query"},
+      {Part::k, 0, layer + "attention.self.key"},
+      {Part::v, 0, layer + "attention.self.value"},
+      {Part::o, 0, layer + "attention.output.dense"},
+      {Part::attn, 0, layer + "attention"},
+      {Part::norm2, 0, layer + (pre_norm ? "intermediate.LayerNorm" : "output.LayerNorm")},
+      {Part::up, 0, layer + "intermediate.dense"},
+      {Part::down, 0, layer + "output.dense"}};
+  if (pre_norm) names.push_back({Part::norm_out, kOutside, base + "LayerNorm"});
+  return names;
+}
+
+std::vector<ModuleName> with_head(std::vector<ModuleName> names, const std::string& dense,
+                                  const std::string& norm, const std::string& bias_module) {
+  names.push_back({Part::head, kTransform, bias_module, false, 0, 1, kVocabularyBias, "bias"});
+  names.push_back({Part::head, kTransform, dense});
+  names.push_back({Part::norm_out, kTransform, norm});
+  return names;
+}
+
+std::vector<ExtraName> bert_extras(const std::string& base, const std::string& head) {
+  return {{base + "embeddings.position_ids"},
+          {base + "embeddings.token_type_ids"},
+          {base + "pooler.dense.weight"},
+          {base + "pooler.dense.bias"},
+          {head + "decoder.weight", base + "embeddings.word_embeddings.weight"},
+          {head + "decoder.bias", head + "bias"}};
+}
+
+Arch bert_switches(bool pre_norm) {
+  Arch a;
+  a.pre_norm = a.final_norm = pre_norm;
+  a.embed_norm = a.lm_transform = a.lm_bias = true;
+  return a;
+}
+
+Family bert() {
+  const std::string head = "cls.predictions.";
+  Family f{"bert", "BertForMaskedLM", "bert.", bert_switches(false), bert_keys, {}, {}};
+  f.modules = with_head(bert_body(f.prefix, false), head + "transform.dense",
+                        head + "transform.LayerNorm", "cls.predictions");
+  f.extras = bert_extras(f.prefix, head);
+  f.extras.push_back({"cls.seq_relationship.weight"});
+  f.extras.push_back({"cls.seq_relationship.bias"});
+  return f;
+}
+
+Family roberta(std::string name, std::string architecture, std::string prefix, bool pre_norm) {
+  Family f{std::move(name),
+           std::move(architecture),
+           std::move(prefix),
+           bert_switches(pre_norm),
+           roberta_keys,
+           {},
+           {}};
+  f.modules =
+      with_head(bert_body(f.prefix, pre_norm), "lm_head.dense", "lm_head.layer_norm", "lm_head");
+  f.extras = bert_extras(f.prefix, "lm_head.");
+  return f;
+}
+
+// --- decoders -----------------------------------------------------------------------------------
+
+Arch decoder_switches() {
+  Arch a;
+  a.stack = Stack::decoder;
+  a.causal = true;
+  return a;
+}
+
+Family gpt2() {
+  const std::string base = "transformer.", layer = base + "h.{}.";
+  Family f{"gpt2", "GPT2LMHeadModel", base, decoder_switches(), gpt2_keys, {}, {}};
+  f.modules = {{Part::embed, kOutside, base + "wte"},
+               {Part::position, kOutside, base + "wpe"},
+               {Part::block, 0, base + "h.{}"},
+               {Part::norm1, 0, layer + "ln_1"},
+               {Part::q, 0, layer + "attn.c_attn", true, 0, 3},
+               {Part::k, 0, layer + "attn.c_attn", true, 1, 3},
+               {Part::v, 0, layer + "attn.c_attn", true, 2, 3},
+               {Part::o, 0, layer + "attn.c_proj", true},
+               {Part::attn, 0, layer + "attn"},
+               {Part::norm2, 0, layer + "ln_2"},
+               {Part::up, 0, layer + "mlp.c_fc", true},
+               {Part::down, 0, layer + "mlp.c_proj", true},
+               {Part::mlp, 0, layer + "mlp"},
+               {Part::norm_out, kOutside, base + "ln_f"},
+               {Part::head, kUntied, "lm_head"}};
+  f.extras = {
+      {layer + "attn.bias"}, {layer + "attn.masked_bias"}, {"lm_head.weight", base + "wte.weight"}};
+  return f;
+}
+
+Family opt() {
+  const std::string base = "model.decoder.", layer = base + "layers.{}.";
+  Family f{"opt", "OPTForCausalLM", "model.", decoder_switches(), opt_keys, {}, {}};
+  f.arch.activation = Map::relu;
+  f.modules = {{Part::embed, kOutside, base + "embed_tokens"},
+               {Part::position, kOutside, base + "embed_positions"},
+               {Part::block, 0, base + "layers.{}"},
+               {Part::norm1, 0, layer + "self_attn_layer_norm"},
+               {Part::q, 0, layer + "self_attn.q_proj"},
+               {Part::k, 0, layer + "self_attn.k_proj"},
+               {Part::v, 0, layer + "self_attn.v_proj"},
+               {Part::o, 0, layer + "self_attn.out_proj"},
+               {Part::attn, 0, layer + "self_attn"},
+               {Part::norm2, 0, layer + "final_layer_norm"},
+               {Part::up, 0, layer + "fc1"},
+               {Part::down, 0, layer + "fc2"},
+               {Part::norm_out, kOutside, base + "final_layer_norm"},
+               {Part::head, kUntied, "lm_head"}};
+  f.extras = {{"lm_head.weight", base + "embed_tokens.weight"}};
+  return f;
+}
+
+Family llama() {
+  const std::string base = "model.", layer = base + "layers.{}.";
+  Family f{"llama", "LlamaForCausalLM", base, decoder_switches(), llama_keys, {}, {}};
+  f.arch.learned_positions = f.arch.biases = false;
+  f.arch.rms = f.arch.gated = true;
+  f.arch.activation = Map::silu;
+  f.modules = {{Part::embed, kOutside, base + "embed_tokens"},
+               {Part::block, 0, base + "layers.{}"},
+               {Part::norm1, 0, layer + "input_layernorm"},
+               {Part::q, 0, layer + "self_attn.q_proj"},
+               {Part::k, 0, layer + "self_attn.k_proj"},
+               {Part::v, 0, layer + "self_attn.v_proj"},
+               {Part::o, 0, layer + "self_attn.o_proj"},
+               {Part::attn, 0, layer + "self_attn"},
+               {Part::norm2, 0, layer + "post_attention_layernorm"},
+               {Part::gate, 0, layer + "mlp.gate_proj"},
+               {Part::up, 0, layer + "mlp.up_proj"},
+               {Part::down, 0, layer + "mlp.down_proj"},
+               {Part::mlp, 0, layer + "mlp"},
+               {Part::norm_out, kOutside, base + "norm"},
+               {Part::head, kUntied, "lm_head"}};
+  f.extras = {{layer + "self_attn.rotary_emb.inv_freq"},
+              {"lm_head.weight", base + "embed_tokens.weight"}};
+  return f;
+}
+
+}  // namespace
+
+const std::vector<Family>& families() {
+  static const std::vector<Family> all = [] {
+    std::vector<Family> list{bert(),
+                             roberta("roberta", "RobertaForMaskedLM", "roberta.", false),
+                             roberta("roberta-prelayernorm", "RobertaPreLayerNormForMaskedLM",
+                                     "roberta_prelayernorm.", true),
+                             gpt2(),
+                             opt(),
+                             llama()};
+    for (Family& family : list) family.arch.family = family.name;
+    return list;
+  }();
+  return all;
+}
+
+const Family& family_named(std::string_view model_type) {
+  std::vector<std::string> names;
+  for (const Family& family : families()) {
+    if (family.name == model_type) return family;
+    names.push_back(family.name);
+  }
+  fail("models: no family is called '{}'; the families are {}", model_type, fmt::join(names, ", "));
+}
+
+Place place_of(const Arch& arch, const Site& site, const std::string& parameter) {
+  const Family& family = family_named(arch.family);
+  const int layer = std::min(site.layer, 0);
+  const bool named = parameter == "type" || parameter == kVocabularyBias;
+  for (const ModuleName& m : family.modules) {
+    if (m.part != site.part || m.layer != layer || site.stack != family.arch.stack) continue;
+    if (named ? m.parameter != parameter : !m.parameter.empty()) continue;
+    return {with_layer(m.module, site.layer), named ? m.tensor : parameter, m.transposed, m.piece,
+            m.pieces};
+  }
+  fail("models: family {} has no place for {} {}", family.name, to_string(site), parameter);
+}
+
+std::string hf_name(const Arch& arch, const Site& site, const std::string& parameter) {
+  return place_of(arch, site, parameter).name();
+}
+
+}  // namespace graft

@@ -1,0 +1,162 @@
+// What each family's keys in config.json mean.
+#include "nn/models/config.h"
+
+namespace graft {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+// Keys of any family. The first list: bookkeeping, starts of training, task heads, generation.
+void common_keys(ConfigKeys& k) {
+  k.unused(
+      "architectures model_type transformers_version _name_or_path name_or_path dtype "
+      "torch_dtype use_cache return_dict output_attentions output_hidden_states "
+      "torchscript use_bfloat16 tf_legacy_loss output_past _attn_implementation_autoset "
+      "chunk_size_feed_forward gradient_checkpointing initializer_range init_std "
+      "initializer_factor classifier_dropout num_labels id2label label2id problem_type "
+      "finetuning_task task_specific_params tokenizer_class prefix "
+      "decoder_start_token_id max_length min_length do_sample early_stopping num_beams "
+      "num_beam_groups diversity_penalty temperature top_k top_p typical_p "
+      "repetition_penalty length_penalty no_repeat_ngram_size "
+      "encoder_no_repeat_ngram_size bad_words_ids num_return_sequences output_scores "
+      "return_dict_in_generate forced_bos_token_id forced_eos_token_id "
+      "remove_invalid_values exponential_decay_length_penalty suppress_tokens "
+      "begin_suppress_tokens");
+  k.only("is_encoder_decoder", false);
+  k.only("add_cross_attention", false);
+  k.only("cross_attention_hidden_size", nullptr);
+  k.only("tie_encoder_decoder", false);
+  k.only("pruned_heads", Json::object());
+}
+
+// The keys that the BERT and RoBERTa encoders share. Dropout on attention weights exists in
+// training only, and these models have none: it is read over, and written as 0.
+void encoder_keys(ConfigKeys& k, Arch& a) {
+  common_keys(k);
+  k.need("vocab_size", a.vocab);
+  k.need("hidden_size", a.width);
+  k.need("num_hidden_layers", a.layers);
+  k.need("num_attention_heads", a.heads);
+  k.need("intermediate_size", a.hidden);
+  k.need("type_vocab_size", a.token_types);
+  k.need("hidden_act", a.activation);
+  k.need("layer_norm_eps", a.norm_eps);
+  k.need("hidden_dropout_prob", a.dropout);
+  k.unused(
+      "attention_probs_dropout_prob directionality pooler_fc_size pooler_type "
+      "pooler_num_attention_heads pooler_num_fc_layers pooler_size_per_head");
+  k.write("attention_probs_dropout_prob", 0.0);
+  k.only("position_embedding_type", "absolute");
+  k.only("is_decoder", false);
+  k.only("tie_word_embeddings", true);
+  k.id("mask_token_id", a.mask);
+  a.kv_heads = a.heads;
+}
+
+void decoder_keys(ConfigKeys& k, Arch& a, int pad, int bos, int eos) {
+  common_keys(k);
+  k.unused("is_decoder");
+  k.id("pad_token_id", a.pad, pad);
+  k.id("bos_token_id", a.cls, bos);
+  k.id("eos_token_id", a.sep, eos);
+  k.id("mask_token_id", a.mask);
+}
+
+}  // namespace
+
+void bert_keys(ConfigKeys& k, Arch& a) {
+  encoder_keys(k, a);
+  k.need("max_position_embeddings", a.positions);
+  k.id("pad_token_id", a.pad, 0);
+  k.id("cls_token_id", a.cls);
+  k.id("sep_token_id", a.sep);
+  k.unused("bos_token_id eos_token_id");
+}
+
+// RoBERTa's table of positions begins with the padding's own, so text starts at pad + 1.
+void roberta_keys(ConfigKeys& k, Arch& a) {
+  encoder_keys(k, a);
+  int rows = a.positions + a.position_offset;
+  k.need("max_position_embeddings", rows);
+  k.id("pad_token_id", a.pad, 1);
+  k.id("bos_token_id", a.cls, 0);
+  k.id("eos_token_id", a.sep, 2);
+  k.unused("cls_token_id sep_token_id");
+  a.position_offset = a.pad + 1;
+  a.positions = rows - a.position_offset;
+  if (a.pad < 0) k.problem("pad_token_id is null; positions are counted from it");
+  if (a.positions < 1)
+    k.problem(fmt::format("max_position_embeddings is {}, of which the padding takes {}", rows,
+                          a.position_offset));
+  if (a.activation != Map::gelu)
+    k.problem("hidden_act is not gelu, which this family's vocabulary head always has");
+}
+
+void gpt2_keys(ConfigKeys& k, Arch& a) {
+  decoder_keys(k, a, -1, 50256, 50256);
+  k.need("vocab_size", a.vocab);
+  k.need("n_positions", a.positions);
+  k.need("n_embd", a.width);
+  k.need("n_layer", a.layers);
+  k.need("n_head", a.heads);
+  k.optional("n_inner", a.hidden, 4 * a.width);
+  k.need("activation_function", a.activation);
+  k.need("layer_norm_epsilon", a.norm_eps);
+  k.need("resid_pdrop", a.dropout);
+  k.same("embd_pdrop", a.dropout);
+  k.write("attn_pdrop", 0.0);
+  k.optional("tie_word_embeddings", a.tied, true);
+  k.only("scale_attn_weights", true);
+  k.only("scale_attn_by_inverse_layer_idx", false);
+  k.unused(
+      "attn_pdrop n_ctx n_special predict_special_tokens reorder_and_upcast_attn "
+      "summary_type summary_use_proj summary_activation summary_proj_to_labels "
+      "summary_first_dropout");
+  a.kv_heads = a.heads;
+}
+
+void opt_keys(ConfigKeys& k, Arch& a) {
+  decoder_keys(k, a, 1, 2, 2);
+  k.need("vocab_size", a.vocab);
+  k.need("max_position_embeddings", a.positions);
+  k.need("hidden_size", a.width);
+  k.need("num_hidden_layers", a.layers);
+  k.need("num_attention_heads", a.heads);
+  k.need("ffn_dim", a.hidden);
+  k.need("activation_function", a.activation);
+  k.need("dropout", a.dropout);
+  k.write("attention_dropout", 0.0);
+  k.optional("tie_word_embeddings", a.tied, true);
+  k.only("word_embed_proj_dim", a.width);
+  k.only("do_layer_norm_before", true);
+  k.only("_remove_final_layer_norm", false);
+  k.only("enable_bias", true);
+  k.only("layer_norm_elementwise_affine", true);
+  k.only("layerdrop", 0);
+  k.unused("attention_dropout activation_dropout");
+  a.kv_heads = a.heads;
+  a.position_offset = 2;
+  a.norm_eps = 1e-5;  // has no key
+}
+
+void llama_keys(ConfigKeys& k, Arch& a) {
+  decoder_keys(k, a, -1, 1, 2);
+  k.need("vocab_size", a.vocab);
+  k.need("max_position_embeddings", a.positions);
+  k.need("hidden_size", a.width);
+  k.need("num_hidden_layers", a.layers);
+  k.need("num_attention_heads", a.heads);
+  k.optional("num_key_value_heads", a.kv_heads, a.heads);
+  k.need("intermediate_size", a.hidden);
+  k.need("hidden_act", a.activation);
+  k.need("rms_norm_eps", a.norm_eps);
+  k.optional("tie_word_embeddings", a.tied, false);
+  k.rope(a.rope_theta);
+  k.only("head_dim", a.heads > 0 ? a.head_width() : 0);
+  k.only("attention_bias", false);
+  k.only("mlp_bias", false);
+  k.unused("attention_dropout pretraining_tp max_sequence_length");
+  a.dropout = 0;  // has no key
+}
+
+}  // namespace graft

@@ -1,0 +1,311 @@
+#include "nn/models/folder.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <nlohmann/json.hpp>
+
+#include "nn/models/config.h"
+#include "nn/models/family.h"
+#include "nn/models/stored.h"
+
+namespace graft {
+namespace fs = std::filesystem;
+namespace {
+
+using nlohmann::ordered_json;
+
+constexpr const char *kConfig = "config.json", *kWeights = "model.safetensors",
+                     *kIndex = "model.safetensors.index.json", *kTokenizer = "tokenizer.json",
+                     *kTokenizerConfig = "tokenizer_config.json";
+
+ordered_json parse(const fs::path& path) {
+  try {
+    return ordered_json::parse(read_file(path));
+  } catch (const ordered_json::exception& error) {
+    fail("{}: not JSON: {}", path.string(), error.what());
+  }
+}
+
+// --- reading ------------------------------------------------------------------------------------
+
+// The tensors of a folder's files, by the names that the family gives them.
+struct Found {
+  const SafetensorsReader* file;
+  std::string name;  // in the file
+  const TensorInfo& info() const { return file->at(name); }
+};
+
+class FolderTensors {
+ public:
+  FolderTensors(const fs::path& folder, const Family& family, const std::vector<Stored>& expected) {
+    open_files(folder);
+    std::vector<Found> found;
+    bool prefixed = false;
+    for (const auto& file : files_)
+      for (const auto& [name, info] : file->tensors()) {
+        found.push_back({file.get(), name});
+        prefixed |= name.starts_with(family.prefix);
+      }
+    for (const Found& f : found) {
+      std::string name = in_todays_spelling(f.name);
+      const bool whole = prefixed || std::any_of(expected.begin(), expected.end(),
+                                                 [&](const Stored& t) { return t.name == name; });
+      if (!whole) name = family.prefix + name;
+      check(tensors.emplace(name, f).second, "{}: tensor {} is there twice", folder.string(), name);
+    }
+  }
+
+  std::map<std::string, Found> tensors;
+
+ private:
+  void open_files(const fs::path& folder) {
+    std::set<std::string> names;
+    if (fs::exists(folder / kWeights) || !fs::exists(folder / kIndex)) {
+      names.insert(kWeights);
+    } else {
+      const ordered_json index = parse(folder / kIndex);
+      check(index.contains("weight_map") && index["weight_map"].is_object(),
+            "{}: has no weight_map", (folder / kIndex).string());
+      for (const auto& [tensor, file] : index["weight_map"].items()) {
+        check(file.is_string() && file.get<std::string>().find('/') == std::string::npos,
+              "{}: weight_map: {} is not the name of a file", (folder / kIndex).string(),
+              file.dump());
+        names.insert(file.get<std::string>());
+      }
+    }
+    for (const std::string& name : names)
+      files_.push_back(std::make_unique<SafetensorsReader>(folder / name));
+  }
+
+  // BERT's first files call a norm's gain gamma and its bias beta.
+  static std::string in_todays_spelling(std::string name) {
+    if (name.ends_with(".gamma")) return name.replace(name.size() - 5, 5, "weight");
+    if (name.ends_with(".beta")) return name.replace(name.size() - 4, 4, "bias");
+    return name;
+  }
+
+  std::vector<std::unique_ptr<SafetensorsReader>> files_;
+};
+
+bool is_floating(FileDtype t) {
+  return t == FileDtype::f64 || t == FileDtype::f32 || t == FileDtype::f16 || t == FileDtype::bf16;
+}
+
+bool same_bytes(const Found& a, const Found& b) {
+  const auto x = a.file->bytes(a.name), y = b.file->bytes(b.name);
+  return a.info().dtype == b.info().dtype && std::ranges::equal(x, y);
+}
+
+// What is wrong with a tensor that the model has no place for; empty where it is a known extra.
+std::string why_unexpected(const std::string& name, const std::map<std::string, Found>& tensors,
+                           const Family& family, int layers) {
+  for (const ExtraName& extra : family.extras)
+    for (int layer = 0; layer < (extra.name.find("{}") == std::string::npos ? 1 : layers);
+         ++layer) {
+      std::string known = extra.name;
+      if (const std::size_t at = known.find("{}"); at != std::string::npos)
+        known.replace(at, 2, std::to_string(layer));
+      if (known != name) continue;
+      const auto other = tensors.find(extra.copy_of);
+      if (other == tensors.end() || same_bytes(tensors.at(name), other->second)) return {};
+      return fmt::format("{} differs from {}, of which a tied head has it as a copy", name,
+                         extra.copy_of);
+    }
+  return fmt::format("{} {} is unexpected", name, tensors.at(name).info().shape);
+}
+
+std::vector<std::string> differences(const std::vector<Stored>& expected, const Family& family,
+                                     const std::map<std::string, Found>& tensors, int layers) {
+  std::vector<std::string> all;
+  std::set<std::string> names;
+  for (const Stored& tensor : expected) {
+    names.insert(tensor.name);
+    const auto found = tensors.find(tensor.name);
+    if (found == tensors.end()) {
+      all.push_back(fmt::format("{} {} is missing", tensor.name, tensor.shape));
+      continue;
+    }
+    const TensorInfo& info = found->second.info();
+    if (info.shape != tensor.shape)
+      all.push_back(fmt::format("{} is {}; need {}", tensor.name, info.shape, tensor.shape));
+    else if (!is_floating(info.dtype))
+      all.push_back(
+          fmt::format("{} is {}; need a floating type", tensor.name, name_of(info.dtype)));
+  }
+  for (const auto& [name, found] : tensors) {
+    if (names.contains(name)) continue;
+    const std::string why = why_unexpected(name, tensors, family, layers);
+    if (!why.empty()) all.push_back(why);
+  }
+  return all;
+}
+
+// An encoder's config.json need not name the special tokens; tokenizer.json, of any kind, does.
+void fill_ids(Arch& arch, const fs::path& tokenizer_json) {
+  if (arch.stack != Stack::encoder || !fs::exists(tokenizer_json)) return;
+  const ordered_json json = parse(tokenizer_json);
+  if (!json.contains("added_tokens") || !json["added_tokens"].is_array()) return;
+  for (const auto& token : json["added_tokens"]) {
+    const auto content = token.find("content"), id = token.find("id");
+    if (content == token.end() || id == token.end() || !id->is_number_integer()) continue;
+    const auto fill = [&](int& field, const char* bert, const char* roberta) {
+      if (field < 0 && (*content == bert || *content == roberta)) field = id->get<int>();
+    };
+    fill(arch.pad, "[PAD]", "<pad>");
+    fill(arch.cls, "[CLS]", "<s>");
+    fill(arch.sep, "[SEP]", "</s>");
+    fill(arch.mask, "[MASK]", "<mask>");
+  }
+}
+
+// --- writing ------------------------------------------------------------------------------------
+
+void check_done(const fs::path& path, const char* operation, const std::error_code& error) {
+  check(!error, "{}: cannot {}: {}", path.string(), operation, error.message());
+}
+
+// Files written out of sight, in a folder inside the one they are for.
+class Staging {
+ public:
+  explicit Staging(const fs::path& folder) : folder_(folder), hidden_(folder / ".saving") {
+    std::error_code error;
+    fs::create_directories(folder_, error);
+    check_done(folder_, "make the folder", error);
+    fs::remove_all(hidden_, error);  // of a process that was killed
+    fs::create_directory(hidden_, error);
+    check_done(hidden_, "make the folder", error);
+  }
+  ~Staging() {
+    std::error_code ignored;
+    fs::remove_all(hidden_, ignored);
+  }
+  fs::path operator/(const char* name) const { return hidden_ / name; }
+
+  // `last` is what makes the folder whole: it goes first and comes last, and the disk sees each
+  // step before the next.
+  void put_in_place(const char* last) {
+    std::error_code error;
+    fs::remove(folder_ / last, error);
+    check_done(folder_ / last, "remove the file", error);
+    flush();
+    for (const auto& entry : fs::directory_iterator(hidden_))
+      if (entry.path().filename() != last) move(entry.path());
+    flush();
+    move(hidden_ / last);
+    flush();
+  }
+
+ private:
+  void move(const fs::path& file) {
+    std::error_code error;
+    fs::rename(file, folder_ / file.filename(), error);
+    check_done(folder_ / file.filename(), "put the new file in place", error);
+  }
+  void flush() {
+    const int file = ::open(folder_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (file < 0) return;
+    ::fsync(file);  // not all file systems can; then their own order has to do
+    ::close(file);
+  }
+
+  fs::path folder_, hidden_;
+};
+
+void write_weights(Model& model, const fs::path& path, FileDtype dtype) {
+  SafetensorsWriter writer;
+  for (const Stored& tensor : stored_tensors(model)) {
+    const std::vector<float> values = joined(tensor);
+    if (dtype == FileDtype::f16)
+      for (const float x : values)
+        check(!std::isfinite(x) || std::abs(x) < 65520, "{}: {} holds {}, too large for an f16",
+              path.parent_path().parent_path().string(), tensor.name, x);
+    writer.add(tensor.name, dtype, tensor.shape, values);
+  }
+  writer.write(path);
+}
+
+// What AutoTokenizer needs beside tokenizer.json. Segments are left out of its outputs, since
+// these models give every token segment 0.
+std::string tokenizer_config(const Arch& arch, const Tokenizer& tokenizer) {
+  ordered_json json{{"tokenizer_class", "PreTrainedTokenizerFast"},
+                    {"model_max_length", arch.positions},
+                    {"clean_up_tokenization_spaces", false},
+                    {"model_input_names", {"input_ids", "attention_mask"}}};
+  const auto name = [&](const char* key, int of_model, int of_tokenizer) {
+    const int id = of_model >= 0 ? of_model : of_tokenizer;
+    if (id < 0) return;
+    const auto& specials = tokenizer.model().specials;
+    check(std::ranges::any_of(specials, [&](const SpecialToken& t) { return t.id == id; }) &&
+              (of_model < 0 || of_tokenizer < 0 || of_model == of_tokenizer),
+          "tokenizer_config.json: {} is {} in the model; the tokenizer has {} there", key, id,
+          of_tokenizer < 0 ? "no special token" : fmt::format("{}", of_tokenizer));
+    json[key] = tokenizer.model().tokens[id];
+  };
+  const bool encoder = arch.stack == Stack::encoder;
+  name("bos_token", arch.cls, encoder ? tokenizer.cls() : -1);
+  name("eos_token", arch.sep, encoder ? tokenizer.sep() : -1);
+  name("pad_token", arch.pad, tokenizer.pad());
+  name("unk_token", -1, tokenizer.unk());
+  if (encoder) {
+    name("cls_token", arch.cls, tokenizer.cls());
+    name("sep_token", arch.sep, tokenizer.sep());
+    name("mask_token", arch.mask, tokenizer.mask());
+  }
+  return json.dump(2) + "\n";
+}
+
+const char* torch_name(FileDtype dtype) {
+  if (dtype == FileDtype::f32) return "float32";
+  if (dtype == FileDtype::f16) return "float16";
+  if (dtype == FileDtype::bf16) return "bfloat16";
+  fail("save_model: weights are saved as F32, F16 or BF16, not {}", name_of(dtype));
+}
+
+}  // namespace
+
+Arch load_arch(const fs::path& folder) {
+  Arch arch = read_config(folder / kConfig);
+  fill_ids(arch, folder / kTokenizer);
+  return arch;
+}
+
+std::unique_ptr<Model> load_model(const fs::path& folder, Dtype dtype) {
+  const Arch arch = load_arch(folder);
+  const Family& family = family_named(arch.family);
+  Model shapes(arch, Build{.storage = false});  // no memory is asked for before the files agree
+  const std::vector<Stored> expected = stored_tensors(shapes);
+  const FolderTensors found(folder, family, expected);
+  const auto wrong = differences(expected, family, found.tensors, arch.layers);
+  check(wrong.empty(), "{}: its tensors are not those of its config.json: {}", folder.string(),
+        fmt::join(wrong, "; "));
+  auto model = std::make_unique<Model>(arch, Build{dtype, true, 0});
+  for (const Stored& tensor : stored_tensors(*model)) {
+    const Found& at = found.tensors.at(tensor.name);
+    std::vector<float> values(static_cast<std::size_t>(count(tensor.shape)));
+    at.file->read_f32(at.name, values);
+    split(tensor, values, dtype);
+  }
+  return model;
+}
+
+void save_model(Model& model, const fs::path& folder, FileDtype dtype, const Tokenizer* tokenizer) {
+  const Arch& arch = model.arch();
+  const std::string config = config_text(arch, torch_name(dtype));
+  check(!tokenizer || tokenizer->size() <= arch.vocab,
+        "{}: the tokenizer has {} tokens, the model's vocabulary only {}", folder.string(),
+        tokenizer ? tokenizer->size() : 0, arch.vocab);
+  Staging staging(folder);
+  if (tokenizer) {
+    tokenizer->save(staging / kTokenizer);
+    write_file_atomically(staging / kTokenizerConfig, tokenizer_config(arch, *tokenizer));
+  }
+  write_weights(model, staging / kWeights, dtype);
+  write_file_atomically(staging / kConfig, config);
+  staging.put_in_place(kConfig);
+}
+
+}  // namespace graft

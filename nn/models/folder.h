@@ -1,0 +1,37 @@
+// Model folders as the Hugging Face hub lays them out: config.json, model.safetensors, and the
+// tokenizer beside them.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+
+#include "nn/files/safetensors.h"
+#include "nn/model.h"
+#include "nn/text/tokenizer.h"
+
+namespace graft {
+
+// What a folder's config.json describes; ids of special tokens that it leaves out are taken from
+// tokenizer.json, if that is there. Throws as read_config does.
+Arch load_arch(const std::filesystem::path& folder);
+
+// The model in a folder, its weights widened or narrowed to `dtype` (f32 or f64) from whatever
+// floating type they are stored in. Reads model.safetensors, or the several files that
+// model.safetensors.index.json lists. Throws one Error that names every tensor that is missing,
+// unexpected or of the wrong shape or type.
+std::unique_ptr<Model> load_model(const std::filesystem::path& folder, Dtype dtype = Dtype::f32);
+
+// Writes a folder that load_model and transformers' from_pretrained open: the numbers that stand in
+// the model's places now, without edits in its slots and without a task's head. dtype: f32, f16
+// or bf16. Throws where the family has no place for a parameter, or a number does not fit an f16.
+//
+// With a tokenizer also tokenizer.json and tokenizer_config.json, for AutoTokenizer; without one,
+// tokenizer files that stand there already stay. Other files are left alone.
+//
+// Until all files are written nothing in the folder changes. Then they are put in place with
+// config.json taken away first and put back last: a folder cut off in between has no config.json,
+// and nothing opens it.
+void save_model(Model& model, const std::filesystem::path& folder, FileDtype dtype = FileDtype::f32,
+                const Tokenizer* tokenizer = nullptr);
+
+}  // namespace graft

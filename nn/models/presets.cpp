@@ -1,0 +1,146 @@
+#include "nn/models/presets.h"
+
+#include "nn/models/family.h"
+
+namespace graft {
+namespace {
+
+struct Preset {
+  const char* name;
+  Arch arch;
+};
+
+Arch sized(const char* family, int width, int layers, int heads, int hidden) {
+  Arch a = family_named(family).arch;
+  a.width = width;
+  a.layers = layers;
+  a.heads = a.kv_heads = heads;
+  a.hidden = hidden;
+  a.dropout = 0.1;
+  return a;
+}
+
+// Devlin et al. 2019 (1810.04805), section 3.
+Arch bert(int width, int layers, int heads) {
+  Arch a = sized("bert", width, layers, heads, 4 * width);
+  a.vocab = 30522;
+  a.positions = 512;
+  a.token_types = 2;
+  a.norm_eps = 1e-12;
+  a.pad = 0, a.cls = 101, a.sep = 102, a.mask = 103;
+  return a;
+}
+
+// Liu et al. 2019 (1907.11692).
+Arch roberta(int width, int layers, int heads) {
+  Arch a = sized("roberta", width, layers, heads, 4 * width);
+  a.vocab = 50265;
+  a.positions = 512;
+  a.position_offset = 2;
+  a.token_types = 1;
+  a.pad = 1, a.cls = 0, a.sep = 2, a.mask = 50264;
+  return a;
+}
+
+// Radford et al. 2019, table 2; Brown et al. 2020 (2005.14165), table 2.1.
+Arch gpt2(int width, int layers, int heads, int positions = 1024) {
+  Arch a = sized("gpt2", width, layers, heads, 4 * width);
+  a.vocab = 50257;
+  a.positions = positions;
+  a.activation = Map::gelu_tanh;
+  a.cls = a.sep = 50256;
+  return a;
+}
+
+// Zhang et al. 2022 (2205.01068), table 1. opt-350m is left out: it is post-norm and embeds
+// narrower than it computes.
+Arch opt(int width, int layers, int heads) {
+  Arch a = sized("opt", width, layers, heads, 4 * width);
+  a.vocab = 50272;
+  a.positions = 2048;
+  a.position_offset = 2;
+  a.pad = 1, a.cls = a.sep = 2;
+  return a;
+}
+
+// Touvron et al. 2023 (2302.13971), table 2.
+Arch llama(int width, int layers, int heads, int hidden) {
+  Arch a = sized("llama", width, layers, heads, hidden);
+  a.vocab = 32000;
+  a.positions = 2048;
+  a.rope_theta = 10000;
+  a.norm_eps = 1e-6;
+  a.dropout = 0;
+  a.tied = false;
+  a.cls = 1, a.sep = 2;
+  return a;
+}
+
+// This project's own: small enough to train from nothing on a processor.
+Arch own(const char* family, int positions) {
+  Arch a = sized(family, 192, 12, 6, 768);
+  a.vocab = 8192;
+  a.positions = positions;
+  a.dropout = 0;
+  a.pad = 0, a.cls = 2, a.sep = 3;
+  return a;
+}
+
+Arch graft_encoder() {
+  Arch a = own("roberta-prelayernorm", 128);
+  a.position_offset = 1;
+  a.token_types = 1;
+  a.mask = 4;
+  return a;
+}
+
+Arch graft_decoder() {
+  Arch a = own("gpt2", 256);
+  a.activation = Map::gelu_tanh;
+  return a;
+}
+
+const std::vector<Preset>& presets() {
+  static const std::vector<Preset> all{{"graft-encoder", graft_encoder()},
+                                       {"graft-decoder", graft_decoder()},
+                                       {"bert-base", bert(768, 12, 12)},
+                                       {"bert-large", bert(1024, 24, 16)},
+                                       {"roberta-base", roberta(768, 12, 12)},
+                                       {"roberta-large", roberta(1024, 24, 16)},
+                                       {"gpt2", gpt2(768, 12, 12)},
+                                       {"gpt2-medium", gpt2(1024, 24, 16)},
+                                       {"gpt2-large", gpt2(1280, 36, 20)},
+                                       {"gpt2-xl", gpt2(1600, 48, 25)},
+                                       {"gpt3-175b", gpt2(12288, 96, 96, 2048)},
+                                       {"opt-125m", opt(768, 12, 12)},
+                                       {"opt-1.3b", opt(2048, 24, 32)},
+                                       {"opt-2.7b", opt(2560, 32, 32)},
+                                       {"opt-6.7b", opt(4096, 32, 32)},
+                                       {"opt-13b", opt(5120, 40, 40)},
+                                       {"opt-30b", opt(7168, 48, 56)},
+                                       {"opt-66b", opt(9216, 64, 72)},
+                                       {"llama-7b", llama(4096, 32, 32, 11008)},
+                                       {"llama-13b", llama(5120, 40, 40, 13824)}};
+  return all;
+}
+
+}  // namespace
+
+std::vector<std::string> arch_names() {
+  std::vector<std::string> names;
+  for (const Preset& p : presets()) names.push_back(p.name);
+  return names;
+}
+
+Arch arch_named(std::string_view name) {
+  for (const Preset& p : presets())
+    if (p.name == name) return p.arch;
+  fail("models: no model is called '{}'; the names are {}", name, fmt::join(arch_names(), ", "));
+}
+
+Arch without_lm_head(Arch arch) {
+  arch.lm_transform = arch.lm_bias = false;
+  return arch;
+}
+
+}  // namespace graft

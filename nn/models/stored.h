@@ -1,0 +1,28 @@
+// Which tensor of a file holds which parameters of a model, and how their numbers lie in it.
+#pragma once
+
+#include <span>
+#include <string>
+#include <vector>
+
+#include "nn/model.h"
+
+namespace graft {
+
+// One tensor of a model file: one parameter, or several joined along their first dimension.
+struct Stored {
+  std::string name;
+  Shape shape;              // in the file
+  bool transposed = false;  // the file has the joined matrix [out, in] as [in, out]
+  std::vector<Weight*> pieces;
+};
+
+// In the order of Model::each. Throws where the family has no place for a parameter.
+std::vector<Stored> stored_tensors(Model& model);
+
+// The numbers as the file has them, from what stands in the weights now.
+std::vector<float> joined(const Stored& tensor);
+// Puts the file's numbers in the parameters' place, as constants of that type.
+void split(const Stored& tensor, std::span<const float> values, Dtype dtype);
+
+}  // namespace graft

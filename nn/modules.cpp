@@ -1,0 +1,220 @@
+#include "nn/modules.h"
+
+#include <cmath>
+
+namespace graft {
+namespace {
+
+void put(Weight& place, const Build& build, const Init& init, Shape shape, const Site& site,
+         const std::string& name, bool decay) {
+  Array value = initial(build, init, std::move(shape), site, name);
+  place.put(std::make_shared<Parameter>(Parameter{site, name, Tensor(std::move(value)), decay, 1}));
+}
+
+void visit(Weight& place, const EachWeight& f) {
+  if (place) f(place);
+}
+
+Tensor dropped(const Tensor& x, double p, const Ctx& ctx, const Site& site) {
+  if (!ctx.train || p == 0) return x;
+  return dropout(x, p, {ctx.key, stream_id((to_string(site) + "/dropout").c_str())}, ctx.address);
+}
+
+}  // namespace
+
+Linear::Linear(const Build& build, const Site& at, int in, int out, bool bias, Init init)
+    : site(at), in_(in), out_(out) {
+  put(w, build, init, {out, in}, site, "weight", true);
+  if (bias) put(b, build, {Init::Kind::zeros, 0}, {out}, site, "bias", false);
+}
+
+Tensor Linear::operator()(const Tensor& x, const Ctx& ctx) const {
+  return out(linear(x, weight(w.value(), ctx), b.value()), x, ctx);
+}
+
+void Linear::each(const EachWeight& f) {
+  visit(w, f);
+  visit(b, f);
+}
+
+Norm::Norm(const Build& build, const Site& at, int width, double eps, bool rms)
+    : site(at), eps_(eps), rms_(rms) {
+  put(gain, build, {Init::Kind::ones, 1}, {width}, site, "weight", false);
+  if (!rms) put(bias, build, {Init::Kind::zeros, 0}, {width}, site, "bias", false);
+}
+
+Tensor Norm::operator()(const Tensor& x, const Ctx& ctx) const {
+  const Affine a = affine({gain.value(), bias.value()}, ctx);
+  return rms_ ? rms_norm(x, a.gain, eps_) : layer_norm(x, a.gain, a.bias, eps_);
+}
+
+void Norm::each(const EachWeight& f) {
+  visit(gain, f);
+  visit(bias, f);
+}
+
+Attention::Attention(const Build& build, const Arch& a, int layer)
+    : q(build, {a.stack, layer, Part::q}, a.width, a.width, a.biases),
+      k(build, {a.stack, layer, Part::k}, a.width, a.kv_heads * a.head_width(), a.biases),
+      v(build, {a.stack, layer, Part::v}, a.width, a.kv_heads * a.head_width(), a.biases),
+      o(build, {a.stack, layer, Part::o}, a.width, a.width, a.biases,
+        {Init::Kind::normal, 0.02 / std::sqrt(2.0 * a.layers)}),
+      heads_(a.heads),
+      kv_heads_(a.kv_heads),
+      causal_(a.causal),
+      dropout_(a.dropout) {
+  if (a.rope_theta > 0 && build.storage) {
+    const int half = a.head_width() / 2;
+    frequency_ = Array::empty({half}, build.dtype);
+    dispatch(frequency_, [&]<class T>(T) {
+      for (int i = 0; i < half; ++i)
+        frequency_.data<T>()[i] = static_cast<T>(std::pow(a.rope_theta, -2.0 * i / (2 * half)));
+    });
+  }
+}
+
+Tensor Attention::operator()(const Tensor& x, const Tensor& residual, const Ctx& ctx) const {
+  const Sequence& rows = *ctx.sequence;
+  Attn a{q(x, ctx), k(x, ctx), v(x, ctx), 1 / std::sqrt(static_cast<double>(q.out_width() / heads_)),
+         {}};
+  if (frequency_.defined()) {
+    const Array position = Array::of(rows.position);
+    a.q = rotate(a.q, position, frequency_, heads_);
+    a.k = rotate(a.k, position, frequency_, kv_heads_);
+  }
+  a = banks(std::move(a), ctx);
+  const Tensor y = o(attend(a, rows), ctx);
+  return out(dropped(y, dropout_, ctx, o.site), Sub{x, residual}, ctx);
+}
+
+// Ungated banks are prepended and share the softmax; a gated bank is a second attention over its
+// own keys, times its gate, added: a gate of zero leaves the output as it was.
+Tensor Attention::attend(const Attn& a, const Sequence& rows) const {
+  AttentionShape shape{causal_, a.scale, rows.length, {}};
+  Tensor k = a.k, v = a.v;
+  for (const Bank& bank : a.banks) {
+    if (bank.gate.defined()) continue;
+    const std::vector<int> before = shape.k_length.empty() ? rows.length : shape.k_length;
+    k = prepend(bank.k, k, before);
+    v = prepend(bank.v, v, before);
+    shape.k_length = before;
+    for (int& l : shape.k_length) l += static_cast<int>(bank.k.dim(0));
+  }
+  Tensor y = sdpa(a.q, k, v, heads_, kv_heads_, shape);
+  for (const Bank& bank : a.banks) {
+    if (!bank.gate.defined()) continue;
+    const std::vector<int> none(rows.length.size(), 0);
+    const Tensor empty(Array::empty({0, bank.k.dim(1)}, bank.k.dtype()));
+    const AttentionShape own{false, a.scale, rows.length,
+                             std::vector<int>(rows.length.size(), static_cast<int>(bank.k.dim(0)))};
+    y = y + bank.gate * sdpa(a.q, prepend(bank.k, empty, none), prepend(bank.v, empty, none), heads_,
+                             kv_heads_, own);
+  }
+  return y;
+}
+
+void Attention::each(const EachWeight& f) {
+  for (Linear* l : {&q, &k, &v, &o}) l->each(f);
+}
+
+Mlp::Mlp(const Build& build, const Arch& a, int layer)
+    : up(build, {a.stack, layer, Part::up}, a.width, a.hidden, a.biases),
+      down(build, {a.stack, layer, Part::down}, a.hidden, a.width, a.biases,
+           {Init::Kind::normal, 0.02 / std::sqrt(2.0 * a.layers)}),
+      activation_(a.activation),
+      dropout_(a.dropout) {
+  if (a.gated) gate.emplace(build, Site{a.stack, layer, Part::gate}, a.width, a.hidden, a.biases);
+}
+
+Tensor Mlp::operator()(const Tensor& x, const Tensor& residual, const Ctx& ctx) const {
+  Tensor h;
+  if (gate)
+    h = activation_ == Map::silu ? swiglu((*gate)(x, ctx), up(x, ctx))
+                                 : map(activation_, (*gate)(x, ctx)) * up(x, ctx);
+  else
+    h = map(activation_, up(x, ctx));
+  const Tensor y = down(hidden(std::move(h), ctx), ctx);
+  return out(dropped(y, dropout_, ctx, down.site), Sub{x, residual}, ctx);
+}
+
+void Mlp::each(const EachWeight& f) {
+  if (gate) gate->each(f);
+  up.each(f);
+  down.each(f);
+}
+
+Block::Block(const Build& build, const Arch& a, int layer)
+    : norm1(build, {a.stack, layer, Part::norm1}, a.width, a.norm_eps, a.rms),
+      attention(build, a, layer),
+      norm2(build, {a.stack, layer, Part::norm2}, a.width, a.norm_eps, a.rms),
+      mlp(build, a, layer),
+      pre_norm_(a.pre_norm) {}
+
+Tensor Block::operator()(const Tensor& x, const Ctx& ctx) const {
+  if (pre_norm_) {
+    const Tensor h = x + attention(norm1(x, ctx), x, ctx);
+    return out(h + mlp(norm2(h, ctx), h, ctx), ctx);
+  }
+  const Tensor h = norm1(x + attention(x, x, ctx), ctx);
+  return out(norm2(h + mlp(h, h, ctx), ctx), ctx);
+}
+
+void Block::each(const EachWeight& f) {
+  norm1.each(f);
+  attention.each(f);
+  norm2.each(f);
+  mlp.each(f);
+}
+
+Embedding::Embedding(const Build& build, const Arch& a)
+    : positions_(a.positions), offset_(a.position_offset), dropout_(a.dropout) {
+  const Init init{Init::Kind::normal, 0.02};
+  put(token, build, init, {a.vocab, a.width}, {a.stack, -1, Part::embed}, "weight", true);
+  if (a.learned_positions)
+    put(position, build, init, {a.positions + a.position_offset, a.width},
+        {a.stack, -1, Part::position}, "weight", true);
+  if (a.token_types > 0)
+    put(type, build, {Init::Kind::zeros, 0}, {a.token_types, a.width}, {a.stack, -1, Part::embed},
+        "type", true);
+  if (a.embed_norm)
+    norm.emplace(build, Site{a.stack, -1, Part::norm_embed}, a.width, a.norm_eps, a.rms);
+}
+
+Sequence Embedding::operator()(const Batch& batch, Ctx& ctx) const {
+  check(batch.example.size() == batch.length.size(), "embedding: {} sequences, {} example numbers",
+        batch.length.size(), batch.example.size());
+  Sequence s;
+  s.length = batch.length;
+  for (int i = 0, row = 0; i < batch.sequences(); ++i)
+    for (int j = 0; j < batch.length[i]; ++j) {
+      s.source.push_back(row++);
+      s.position.push_back(j);
+      s.example.push_back(static_cast<std::int32_t>(batch.example[i]));
+    }
+  check(static_cast<std::int64_t>(s.source.size()) == batch.tokens(),
+        "embedding: lengths add up to {}, the batch has {} tokens", s.source.size(), batch.tokens());
+  s.rows = gather(token.value(), Array::of(batch.token));
+  s = out(std::move(s), ctx);
+  ctx.address = s.address();
+  if (position) {
+    std::vector<std::int32_t> at = s.position;
+    for (std::int32_t& p : at) {
+      check(p < positions_, "embedding: position {}; the model has {}: shorten the text", p, positions_);
+      p += offset_;
+    }
+    s.rows = s.rows + gather(position.value(), Array::of(at));
+  }
+  if (type) s.rows = s.rows + gather(type.value(), Array::zeros({s.rows.dim(0)}, Dtype::i32));
+  if (norm) s.rows = (*norm)(s.rows, ctx);
+  s.rows = dropped(s.rows, dropout_, ctx, {Stack::encoder, -1, Part::embed});
+  return s;
+}
+
+void Embedding::each(const EachWeight& f) {
+  visit(token, f);
+  visit(position, f);
+  visit(type, f);
+  if (norm) norm->each(f);
+}
+
+}  // namespace graft

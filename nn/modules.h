@@ -1,0 +1,153 @@
+// The modules of a transformer and their slots. forward reads like the papers; no method of
+// adapting a model is named here. Modules neither copy nor move: handles point at their slots.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+
+#include "nn/batch.h"
+#include "nn/parameter.h"
+#include "nn/slot.h"
+
+namespace graft {
+
+using EachWeight = std::function<void(Weight&)>;
+
+// The shapes that modules are built from. One value serves every family; nn/models/ fills it.
+struct Arch {
+  std::string family;  // as Hugging Face's model_type
+  Stack stack = Stack::encoder;
+  int vocab = 0, width = 0, layers = 0, heads = 0, kv_heads = 0, hidden = 0, positions = 0;
+  int position_offset = 0;  // RoBERTa and OPT begin counting above 0
+  int token_types = 0;      // rows of BERT's table of segments; every token is given row 0
+  bool learned_positions = true;
+  double rope_theta = 0;  // > 0: rotary positions
+  bool causal = false, pre_norm = true, rms = false, gated = false, biases = true;
+  bool embed_norm = false, final_norm = true, tied = true;
+  bool lm_transform = false;  // BERT's dense + activation + norm before the vocabulary
+  bool lm_bias = false;
+  Map activation = Map::gelu;
+  double norm_eps = 1e-5, dropout = 0;
+  int pad = -1, cls = -1, sep = -1, mask = -1;
+  int head_width() const { return width / heads; }
+  bool operator==(const Arch&) const = default;
+};
+
+// y = W x + b.
+struct Linear {
+  Linear(const Build&, const Site&, int in, int out, bool bias, Init = {Init::Kind::normal, 0.02});
+  Tensor operator()(const Tensor& x, const Ctx&) const;
+  void each(const EachWeight&);
+  int in() const { return in_; }
+  int out_width() const { return out_; }
+
+  const Site site;
+  Weight w, b;                      // [out, in], [out]
+  Slot<Tensor, Ctx> weight;         // W -> W': the exact form
+  Slot<Tensor, Tensor, Ctx> out;    // y, given x: the cheap form
+
+ private:
+  int in_, out_;
+};
+
+// Gain and bias of a norm, as edits may change them.
+struct Affine {
+  Tensor gain, bias;  // bias is undefined in an RMSNorm
+};
+
+struct Norm {
+  Norm(const Build&, const Site&, int width, double eps, bool rms);
+  Tensor operator()(const Tensor& x, const Ctx&) const;
+  void each(const EachWeight&);
+
+  const Site site;
+  Weight gain, bias;
+  Slot<Affine, Ctx> affine;
+
+ private:
+  double eps_;
+  bool rms_;
+};
+
+// Extra keys and values [P, kv_heads dh] for one attention. Without a gate they join the tokens'
+// softmax; with one ([1] or [heads dh]) they have a softmax of their own, times the gate, added.
+struct Bank {
+  Tensor k, v, gate;
+};
+
+// Queries, keys and values after projection and rotation.
+struct Attn {
+  Tensor q, k, v;
+  double scale;
+  std::vector<Bank> banks;
+};
+
+// What a sub-layer consumed, and the skip connection beside it.
+struct Sub {
+  Tensor x, residual;
+};
+
+struct Attention {
+  Attention(const Build&, const Arch&, int layer);
+  // x is what the sub-layer consumes (normed, if pre-norm); residual what its result is added to.
+  Tensor operator()(const Tensor& x, const Tensor& residual, const Ctx&) const;
+  void each(const EachWeight&);
+
+  Linear q, k, v, o;
+  Slot<Attn, Ctx> banks;
+  Slot<Tensor, Sub, Ctx> out;  // the sub-layer's y before it joins the residual
+
+ private:
+  Tensor attend(const Attn&, const Sequence&) const;
+  int heads_, kv_heads_;
+  bool causal_;
+  double dropout_;
+  Array frequency_;  // of rotary positions, or undefined
+};
+
+struct Mlp {
+  Mlp(const Build&, const Arch&, int layer);
+  Tensor operator()(const Tensor& x, const Tensor& residual, const Ctx&) const;
+  void each(const EachWeight&);
+
+  std::optional<Linear> gate;
+  Linear up, down;
+  Slot<Tensor, Ctx> hidden;  // what enters `down`
+  Slot<Tensor, Sub, Ctx> out;
+
+ private:
+  Map activation_;
+  double dropout_;
+};
+
+struct Block {
+  Block(const Build&, const Arch&, int layer);
+  Tensor operator()(const Tensor& x, const Ctx&) const;
+  void each(const EachWeight&);
+
+  Norm norm1;
+  Attention attention;
+  Norm norm2;
+  Mlp mlp;
+  Slot<Tensor, Ctx> out;  // the residual stream after the block
+
+ private:
+  bool pre_norm_;
+};
+
+struct Embedding {
+  Embedding(const Build&, const Arch&);
+  Sequence operator()(const Batch&, Ctx&) const;  // also fills ctx.sequence's row addresses
+  void each(const EachWeight&);
+
+  Weight token, position, type;
+  std::optional<Norm> norm;
+  Slot<Sequence, Ctx> out;  // token rows before positions are added: edits may insert rows
+
+ private:
+  int positions_, offset_;
+  double dropout_;
+};
+
+}  // namespace graft

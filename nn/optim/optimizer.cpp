@@ -1,0 +1,177 @@
+#include "nn/optim/optimizer.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numbers>
+
+#include "tensor/kernels.h"
+
+namespace graft {
+
+OptimSpec::Kind optim_named(const std::string& name) {
+  if (name == "adamw") return OptimSpec::Kind::adamw;
+  if (name == "sgd") return OptimSpec::Kind::sgd;
+  if (name == "adafactor") return OptimSpec::Kind::adafactor;
+  fail("optimizer: '{}' is unknown; there are adamw, sgd and adafactor", name);
+}
+
+Schedule::Kind schedule_named(const std::string& name) {
+  if (name == "constant") return Schedule::Kind::constant;
+  if (name == "linear") return Schedule::Kind::linear;
+  if (name == "cosine") return Schedule::Kind::cosine;
+  if (name == "trapezoid") return Schedule::Kind::trapezoid;
+  fail("schedule: '{}' is unknown; there are constant, linear, cosine and trapezoid", name);
+}
+
+double Schedule::at(int step) const {
+  if (step < warmup) return peak * (step + 1) / warmup;
+  if (kind == Kind::constant || steps <= warmup) return peak;
+  if (kind == Kind::trapezoid) {
+    const int left = steps - step;
+    return left >= cooldown ? peak : peak * (floor + (1 - floor) * left / cooldown);
+  }
+  const double part = std::min(1.0, static_cast<double>(step - warmup) / (steps - warmup));
+  const double left =
+      kind == Kind::linear ? 1 - part : 0.5 * (1 + std::cos(std::numbers::pi * part));
+  return peak * (floor + (1 - floor) * left);
+}
+
+Optimizer::Optimizer(Parameters parameters, OptimSpec spec)
+    : parameters_(std::move(parameters)), spec_(spec) {
+  check(!parameters_.empty(), "optimizer: there is nothing to train");
+  for (const auto& p : parameters_) {
+    check(p->trains(), "optimizer: '{}' is frozen", p->label());
+    auto& state = state_.emplace_back();
+    for (const auto& [name, shape] : state_shapes(*p))
+      state.push_back(Array::zeros(shape, p->value.dtype()));
+  }
+}
+
+std::vector<std::pair<std::string, Shape>> Optimizer::state_shapes(const Parameter& p) const {
+  const Shape& shape = p.value.shape();
+  if (spec_.kind == OptimSpec::Kind::sgd) return {{"velocity", shape}};
+  if (spec_.kind == OptimSpec::Kind::adamw) return {{"mean", shape}, {"square", shape}};
+  if (shape.size() == 2) return {{"rows", {shape[0]}}, {"columns", {shape[1]}}};
+  return {{"square", shape}};
+}
+
+double Optimizer::step(Gradients& grads, double lr) {
+  double squares = 0;
+  for (const auto& p : parameters_) {
+    check(grads.has(p->value), "optimizer: no gradient reached '{}'", p->label());
+    const double s = kernels::sum_squares(grads[p->value]);
+    check(std::isfinite(s), "optimizer: the gradient of '{}' is not finite at step {}; lower the rate",
+          p->label(), steps_ + 1);
+    squares += s;
+  }
+  const double norm = std::sqrt(squares);
+  ++steps_;
+  const double shrink = spec_.clip > 0 && norm > spec_.clip ? spec_.clip / norm : 1;
+  for (std::size_t i = 0; i < parameters_.size(); ++i) {
+    Array& grad = grads[parameters_[i]->value];
+    if (shrink != 1) {
+      if (!grad.contiguous() || grad.storage().use_count() > 1) grad = grad.clone();
+      kernels::scale(grad, grad, shrink);
+    }
+    update(i, grad.as_contiguous(), lr * parameters_[i]->lr_scale);
+  }
+  return norm;
+}
+
+void Optimizer::update(std::size_t i, const Array& grad, double lr) {
+  Parameter& p = *parameters_[i];
+  Array& w = p.value.value();
+  const double decay = p.decay ? spec_.decay : 0;
+  switch (spec_.kind) {
+    case OptimSpec::Kind::adamw:
+      kernels::adamw(w, state_[i][0], state_[i][1], grad,
+                     {lr, spec_.beta1, spec_.beta2, spec_.eps, decay, steps_});
+      return;
+    case OptimSpec::Kind::sgd:
+      kernels::sgd(w, state_[i][0], grad, lr, spec_.momentum, decay);
+      return;
+    case OptimSpec::Kind::adafactor:
+      adafactor(i, grad, lr);
+      if (decay > 0) kernels::scale(w, w, 1 - lr * decay);
+      return;
+  }
+}
+
+// Shazeer & Stern 2018, algorithms 4 (matrices) and 5 (vectors), without momentum, with update
+// clipping at 1. The external rate takes the place of the paper's relative step.
+void Optimizer::adafactor(std::size_t i, const Array& grad, double lr) {
+  constexpr double kEps1 = 1e-30, kEps2 = 1e-3, kClip = 1;
+  Array& w = parameters_[i]->value.value();
+  auto& state = state_[i];
+  const double beta = 1 - std::pow(steps_, -spec_.factored_decay);
+  dispatch(w, [&]<class T>(T) {
+    const T* g = grad.data<T>();
+    T* out = w.data<T>();
+    const std::int64_t n = w.numel();
+    std::vector<double> u(n);
+    if (w.ndim() == 2) {
+      const std::int64_t rows = w.dim(0), columns = w.dim(1);
+      T* r = state[0].data<T>();
+      T* c = state[1].data<T>();
+      std::vector<double> column(columns, 0);
+      double total = 0;
+      for (std::int64_t a = 0; a < rows; ++a) {
+        double row = 0;
+        for (std::int64_t b = 0; b < columns; ++b) {
+          const double s = double(g[a * columns + b]) * g[a * columns + b] + kEps1;
+          row += s, column[b] += s;
+        }
+        r[a] = static_cast<T>(beta * r[a] + (1 - beta) * row / columns);
+        total += r[a];
+      }
+      for (std::int64_t b = 0; b < columns; ++b)
+        c[b] = static_cast<T>(beta * c[b] + (1 - beta) * column[b] / rows);
+      for (std::int64_t a = 0; a < rows; ++a)
+        for (std::int64_t b = 0; b < columns; ++b)
+          u[a * columns + b] =
+              g[a * columns + b] / std::sqrt(double(r[a]) * c[b] / (total / rows));
+    } else {
+      T* v = state[0].data<T>();
+      for (std::int64_t a = 0; a < n; ++a) {
+        v[a] = static_cast<T>(beta * v[a] + (1 - beta) * (double(g[a]) * g[a] + kEps1));
+        u[a] = g[a] / std::sqrt(double(v[a]));
+      }
+    }
+    double squares = 0, size = 0;
+    for (std::int64_t a = 0; a < n; ++a) squares += u[a] * u[a], size += double(out[a]) * out[a];
+    const double clip = std::max(1.0, std::sqrt(squares / n) / kClip);
+    const double rate = lr * (spec_.scale_by_size ? std::max(kEps2, std::sqrt(size / n)) : 1);
+    for (std::int64_t a = 0; a < n; ++a) out[a] = static_cast<T>(out[a] - rate * u[a] / clip);
+  });
+}
+
+std::map<std::string, Array> Optimizer::state() const {
+  std::map<std::string, Array> all;
+  for (std::size_t i = 0; i < parameters_.size(); ++i) {
+    const auto shapes = state_shapes(*parameters_[i]);
+    for (std::size_t j = 0; j < shapes.size(); ++j)
+      all[parameters_[i]->label() + " " + shapes[j].first] = state_[i][j];
+  }
+  return all;
+}
+
+void Optimizer::load(const std::map<std::string, Array>& saved, int steps) {
+  std::size_t found = 0;
+  for (std::size_t i = 0; i < parameters_.size(); ++i) {
+    const auto shapes = state_shapes(*parameters_[i]);
+    for (std::size_t j = 0; j < shapes.size(); ++j) {
+      const std::string key = parameters_[i]->label() + " " + shapes[j].first;
+      const auto at = saved.find(key);
+      check(at != saved.end(), "optimizer state: '{}' is missing", key);
+      check(at->second.shape() == shapes[j].second, "optimizer state: '{}' has shape {}, need {}", key,
+            at->second.shape(), shapes[j].second);
+      state_[i][j].copy_from(at->second);
+      ++found;
+    }
+  }
+  check(found == saved.size(), "optimizer state: {} entries, of which this run uses {}", saved.size(),
+        found);
+  steps_ = steps;
+}
+
+}  // namespace graft

@@ -1,0 +1,71 @@
+// Parameters: named arrays at a site, and how they start.
+#pragma once
+
+#include <memory>
+#include <optional>
+
+#include "autograd/tensor.h"
+#include "nn/site.h"
+#include "tensor/philox.h"
+
+namespace graft {
+
+// How to build: without storage a model is its shapes alone (what `count` needs).
+struct Build {
+  Dtype dtype = Dtype::f32;
+  bool storage = true;
+  std::uint32_t seed = 0;
+};
+
+// Start values. Drawn on the host at the address (seed; site and name), so that what else was built
+// before makes no difference.
+struct Init {
+  enum class Kind { zeros, ones, normal, truncated, uniform };
+  Kind kind = Kind::zeros;
+  double scale = 0;  // standard deviation; `truncated` cuts at 2 of them; `uniform`: in +-scale
+};
+Array initial(const Build&, const Init&, Shape, const Site&, const std::string& name);
+
+struct Parameter {
+  Site site;
+  std::string name;  // "weight", "bias", "lora_A", ...
+  Tensor value;      // a constant, or a leaf if it trains
+  bool decay = true;     // weight decay applies (not to biases and norms)
+  double lr_scale = 1;
+  bool trains() const { return value.needs_grad(); }
+  std::string label() const { return to_string(site) + " " + name; }
+};
+
+// A place in a base model that holds a parameter. An adapter may put a trainable copy of its own
+// there (class Owned); the base's bytes stay as they are and come back when the copy goes.
+class Weight {
+ public:
+  Weight() : cell_(std::make_shared<std::shared_ptr<Parameter>>()) {}
+  Weight(const Weight&) = delete;
+  Weight& operator=(const Weight&) = delete;
+
+  explicit operator bool() const { return *cell_ != nullptr; }  // some families have no biases
+  const Tensor& value() const;                                  // undefined Tensor if there is none
+  Parameter& parameter() const { return **cell_; }
+  void put(std::shared_ptr<Parameter> p) { *cell_ = std::move(p); }
+
+ private:
+  friend class Owned;
+  std::shared_ptr<std::shared_ptr<Parameter>> cell_;
+};
+
+// Keeps `copy` in a Weight's place until it is dropped; then what was there before is back. Copies
+// in one place are dropped in the reverse order of taking it. May outlive the model.
+class Owned {
+ public:
+  Owned(Weight& place, std::shared_ptr<Parameter> copy);
+  Owned(Owned&&) noexcept = default;
+  Owned& operator=(Owned&&) = delete;
+  ~Owned();
+
+ private:
+  std::weak_ptr<std::shared_ptr<Parameter>> place_;
+  std::shared_ptr<Parameter> copy_, before_;
+};
+
+}  // namespace graft

@@ -1,0 +1,86 @@
+// Slot: a typed place in a module where edits may be added. Its type is the contract; an empty slot
+// costs one branch and leaves every bit as it was.
+#pragma once
+
+#include <algorithm>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace graft {
+
+// One edit, as its Handle sees it.
+struct EditBase {
+  std::string name;
+  bool enabled = true;
+  std::uint64_t calls = 0;  // how often it ran: an edit that never fires is a bug
+  virtual ~EditBase() = default;
+};
+
+// Holds an edit in its slot: dropping the handle takes the edit out. It may outlive the slot.
+class Handle {
+ public:
+  Handle() = default;
+  Handle(std::shared_ptr<EditBase> edit, std::function<void()> remove)
+      : edit_(std::move(edit)), remove_(std::move(remove)) {}
+  Handle(Handle&& other) noexcept { swap(other); }
+  Handle& operator=(Handle&& other) noexcept {
+    Handle(std::move(other)).swap(*this);
+    return *this;
+  }
+  ~Handle() {
+    if (remove_) remove_();
+  }
+  EditBase& edit() const { return *edit_; }
+
+ private:
+  void swap(Handle& other) noexcept {
+    std::swap(edit_, other.edit_);
+    std::swap(remove_, other.remove_);
+  }
+  std::shared_ptr<EditBase> edit_;
+  std::function<void()> remove_;
+};
+
+// An ordered chain of edits T -> T, each with read-only inputs In. Order is the order of adding: an
+// edit sees the value as edited so far.
+template <class T, class... In>
+class Slot {
+ public:
+  using Edit = std::function<T(T, const In&...)>;
+  Slot() = default;
+  Slot(const Slot&) = delete;
+  Slot& operator=(const Slot&) = delete;
+
+  bool empty() const { return chain_->empty(); }
+
+  [[nodiscard]] Handle add(std::string name, Edit edit) {
+    auto entry = std::make_shared<Entry>();
+    entry->name = std::move(name);
+    entry->edit = std::move(edit);
+    chain_->push_back(entry);
+    return Handle(entry, [weak = std::weak_ptr(chain_), entry] {
+      if (auto chain = weak.lock()) std::erase(*chain, entry);
+    });
+  }
+
+  T operator()(T value, const In&... in) const {
+    if (empty()) return value;
+    for (const auto& entry : std::vector(*chain_)) {  // a copy: an edit may drop its own handle
+      if (!entry->enabled) continue;
+      ++entry->calls;
+      value = entry->edit(std::move(value), in...);
+    }
+    return value;
+  }
+
+ private:
+  struct Entry : EditBase {
+    Edit edit;
+  };
+  std::shared_ptr<std::vector<std::shared_ptr<Entry>>> chain_ =
+      std::make_shared<std::vector<std::shared_ptr<Entry>>>();
+};
+
+}  // namespace graft

@@ -1,0 +1,120 @@
+#include "peft/adapter.h"
+
+#include <algorithm>
+
+namespace graft {
+
+void Adapter::merge() {
+  fail("{}: it cannot be merged: its edit is not a change of a weight matrix", name_);
+}
+void Adapter::unmerge() { fail("{}: it is not merged", name_); }
+
+void Adapter::enable(int first, int last, bool on) {
+  for (auto& [site, handle] : handles_)
+    if (site.layer >= first && site.layer <= last) handle.edit().enabled = on;
+}
+
+std::vector<Adapter::Fired> Adapter::fired() const {
+  std::vector<Fired> all;
+  for (const auto& [site, handle] : handles_)
+    all.push_back({site, handle.edit().name, handle.edit().calls});
+  return all;
+}
+
+Tensor Adapter::param(const Model& model, const Site& site, const std::string& name, Shape shape,
+                      const Init& init, Like like) {
+  auto p = std::make_shared<Parameter>();
+  p->site = site;
+  p->name = name;
+  p->decay = like.decay;
+  p->lr_scale = like.lr_scale;
+  for (const auto& other : parameters_)
+    check(other->label() != p->label(), "{}: two parameters are called '{}'", name_, p->label());
+  p->value =
+      Tensor::leaf(initial(model.build(), init, std::move(shape), site, name_ + "/" + name), p->label());
+  parameters_.push_back(p);
+  return p->value;
+}
+
+void Adapter::own(Weight& place) {
+  const Parameter& base = place.parameter();
+  check(!base.trains(), "{}: '{}' already trains by a method before it in the spec", name_,
+        base.label());
+  auto copy = std::make_shared<Parameter>(base);
+  const Array& value = base.value.value();
+  copy->value = Tensor::leaf(value.has_storage() ? value.clone() : value, base.label());
+  parameters_.push_back(copy);
+  owned_.emplace_back(place, copy);
+}
+
+void Adapter::hold(const Site& site, Handle handle) { handles_.emplace_back(site, std::move(handle)); }
+
+Adaptation::Adaptation(const Methods& methods, const std::string& spec, Model& model)
+    : spec_(spec) {
+  for (Options& options : parse_spec(spec)) {
+    const auto row = std::find_if(methods.begin(), methods.end(),
+                                  [&](const Method& m) { return m.name == options.method(); });
+    if (row == methods.end()) {
+      std::vector<std::string> names;
+      for (const Method& m : methods) names.push_back(m.name);
+      fail("method '{}' is unknown; there are {}", options.method(), fmt::join(names, ", "));
+    }
+    auto adapter = row->make(options, model.arch());
+    options.finish();
+    adapter->attach(model);
+    formula_ += adapter->formula(model.arch());
+    adapters_.push_back(std::move(adapter));
+  }
+}
+
+Adaptation::~Adaptation() {
+  while (!adapters_.empty()) adapters_.pop_back();
+}
+
+Parameters Adaptation::parameters() const {
+  Parameters all;
+  for (const auto& a : adapters_)
+    all.insert(all.end(), a->parameters().begin(), a->parameters().end());
+  return all;
+}
+
+std::int64_t Adaptation::count() const {
+  std::int64_t n = 0;
+  for (const auto& p : parameters()) n += p->value.numel();
+  return n;
+}
+
+Tensor Adaptation::penalty() const {
+  Tensor sum;
+  for (const auto& a : adapters_) {
+    const Tensor one = a->penalty();
+    if (one.defined()) sum = sum.defined() ? sum + one : one;
+  }
+  return sum;
+}
+
+void Adaptation::after_backward(int step) {
+  for (auto& a : adapters_) a->after_backward(step);
+}
+void Adaptation::enable(int first, int last, bool on) {
+  for (auto& a : adapters_) a->enable(first, last, on);
+}
+void Adaptation::merge() {
+  for (auto& a : adapters_) a->merge();
+}
+void Adaptation::unmerge() {
+  for (auto a = adapters_.rbegin(); a != adapters_.rend(); ++a) (*a)->unmerge();
+}
+
+Parameters train_head(Model& model) {
+  Parameters all;
+  if (!model.has_head()) return all;
+  model.head().each([&](Weight& w) {
+    Parameter& p = w.parameter();
+    if (!p.trains()) p.value = Tensor::leaf(p.value.value(), p.label());
+    all.push_back(std::make_shared<Parameter>(p));
+  });
+  return all;
+}
+
+}  // namespace graft

@@ -1,0 +1,112 @@
+// Adapter: one way of adapting a frozen model. A subclass is a file, a file is a paper.
+#pragma once
+
+#include "nn/model.h"
+#include "nn/optim/optimizer.h"
+#include "peft/spec.h"
+
+namespace graft {
+
+class Adapter {
+ public:
+  virtual ~Adapter() = default;
+  Adapter(const Adapter&) = delete;
+  Adapter& operator=(const Adapter&) = delete;
+
+  // Makes the parameters, adds the edits, holds their handles. Throws, with a list of what there
+  // is, where the options match nothing. Called once.
+  virtual void attach(Model&) = 0;
+  // How many numbers train, from the paper's formula and the shapes alone: an independent check on
+  // what attach() allocates.
+  virtual std::int64_t formula(const Arch&) const = 0;
+
+  // Puts the adapted weights in the base's place, so that inference costs nothing more; and takes
+  // them out again, bit for bit. Throws where the method cannot.
+  virtual void merge();
+  virtual void unmerge();
+  bool merged() const { return merged_; }
+
+  virtual Tensor penalty() const { return {}; }        // a regulariser to add to the loss
+  virtual void after_backward(int /*step*/) {}  // budget schedules
+
+  const Parameters& parameters() const { return parameters_; }
+  const std::string& name() const { return name_; }
+  // Switches the edits at layers first..last on or off (-1: those outside the blocks).
+  void enable(int first, int last, bool on);
+  // Every edit's place and how often it ran.
+  struct Fired {
+    Site site;
+    std::string name;
+    std::uint64_t calls;
+  };
+  std::vector<Fired> fired() const;
+
+ protected:
+  explicit Adapter(std::string name) : name_(std::move(name)) {}
+
+  struct Like {  // how a parameter trains
+    bool decay = true;
+    double lr_scale = 1;
+  };
+  // A new trainable parameter at a site. Its site and name are its address in files and in noise.
+  Tensor param(const Model&, const Site&, const std::string& name, Shape, const Init&, Like);
+  Tensor param(const Model& m, const Site& s, const std::string& name, Shape shape, const Init& i) {
+    return param(m, s, name, std::move(shape), i, Like{});
+  }
+  // Trains a private copy of a base parameter in its place; the base's bytes never change.
+  void own(Weight&);
+  void hold(const Site&, Handle);
+
+  bool merged_ = false;
+
+ private:
+  std::string name_;
+  Parameters parameters_;
+  std::vector<std::pair<Site, Handle>> handles_;
+  std::vector<Owned> owned_;
+};
+
+// A row of the table of methods. The table is a value: commands, experiments and the contract take
+// it as an argument, so a method outside this tree is one file, one row and a main of its own.
+struct Method {
+  std::string name;     // as a spec names it
+  std::string paper;    // authors, year, section or equation
+  std::string slots;    // where it edits
+  std::string formula;  // of the trainable count, in the paper's letters
+  std::string options;  // key=standard ...
+  bool mergeable = false;
+  bool starts_as_base = false;  // before training its outputs are the base's, bit for bit
+  std::unique_ptr<Adapter> (*make)(Options&, const Arch&);
+  std::string example;  // a spec for tests: small, every part of the method at work
+};
+using Methods = std::vector<Method>;
+
+// The adapters of one spec, attached in order; dropped in reverse, which leaves the bare model.
+class Adaptation {
+ public:
+  Adaptation(const Methods&, const std::string& spec, Model&);
+  ~Adaptation();
+  Adaptation(const Adaptation&) = delete;
+  Adaptation& operator=(const Adaptation&) = delete;
+
+  const std::string& spec() const { return spec_; }
+  Parameters parameters() const;         // of all adapters, in order
+  std::int64_t count() const;            // numbers that train, the head's not among them
+  std::int64_t formula() const { return formula_; }
+  Tensor penalty() const;                // sum of the adapters' penalties; undefined if none
+  void after_backward(int step);
+  void enable(int first, int last, bool on);
+  void merge();
+  void unmerge();
+  const std::vector<std::unique_ptr<Adapter>>& adapters() const { return adapters_; }
+
+ private:
+  std::string spec_;
+  std::int64_t formula_ = 0;
+  std::vector<std::unique_ptr<Adapter>> adapters_;
+};
+
+// The trainable parameters of the model's head, made leaves. Nothing if it has none.
+Parameters train_head(Model&);
+
+}  // namespace graft

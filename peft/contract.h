@@ -1,0 +1,25 @@
+// The method contract: what every row of the table of methods must keep, tried on small models.
+// `graft check SPEC` and the tests run it; a method of one's own can be put through it alike.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "peft/adapter.h"
+
+namespace graft {
+
+struct Clause {
+  std::string text;  // "every edit fired"
+  bool kept = false;
+  std::string detail;  // figures, or why the clause does not apply
+};
+
+// A small random encoder or decoder that every method fits: 3 layers, width 12.
+Arch contract_arch(Stack);
+// All clauses for one spec. `starts_as_base` and `mergeable` are what the table's rows claim.
+std::vector<Clause> run_contract(const Methods&, const std::string& spec, Stack);
+std::string text_of(const std::vector<Clause>&);
+bool all_kept(const std::vector<Clause>&);
+
+}  // namespace graft

@@ -1,0 +1,63 @@
+#include "peft/files.h"
+
+#include "nn/files/atomic.h"
+#include "nn/files/safetensors.h"
+
+namespace graft {
+namespace {
+namespace fs = std::filesystem;
+constexpr const char* kConfig = "adapter_config.json";
+constexpr const char* kValues = "adapter_model.safetensors";
+}  // namespace
+
+void save_adapter(const fs::path& folder, const std::string& spec, const Parameters& trained,
+                  const nlohmann::json& more) {
+  std::error_code error;
+  fs::create_directories(folder, error);
+  check(!error, "adapter: cannot make folder '{}': {}", folder.string(), error.message());
+  SafetensorsWriter writer;
+  for (const auto& p : trained) {
+    const Array value = p->value.value().to(Dtype::f32).as_contiguous();
+    writer.add(p->label(), FileDtype::f32, value.shape(),
+               {value.data<float>(), static_cast<std::size_t>(value.numel())});
+  }
+  writer.write(folder / kValues);
+  const nlohmann::json config{{"format", "graft-adapter-1"}, {"spec", spec}, {"more", more}};
+  write_file_atomically(folder / kConfig, config.dump(2) + "\n");
+}
+
+AdapterFile read_adapter_config(const fs::path& folder) {
+  const fs::path file = folder / kConfig;
+  const auto config = nlohmann::json::parse(read_file(file), nullptr, false);
+  check(config.is_object() && config.value("format", "") == "graft-adapter-1",
+        "adapter: '{}' is not an adapter_config.json of this program", file.string());
+  check(config.contains("spec") && config["spec"].is_string() && config.contains("more"),
+        "adapter: '{}' lacks 'spec' or 'more'", file.string());
+  return {config["spec"], config["more"]};
+}
+
+void load_adapter_values(const fs::path& folder, const Parameters& parameters) {
+  const SafetensorsReader reader(folder / kValues);
+  std::string differences;
+  std::set<std::string> used;
+  for (const auto& p : parameters) {
+    used.insert(p->label());
+    const auto at = reader.tensors().find(p->label());
+    if (at == reader.tensors().end())
+      differences += fmt::format("\n  missing: {} {}", p->label(), p->value.shape());
+    else if (at->second.shape != p->value.shape())
+      differences += fmt::format("\n  {}: the file has {}, the model needs {}", p->label(),
+                                 at->second.shape, p->value.shape());
+  }
+  for (const auto& [name, info] : reader.tensors())
+    if (!used.contains(name)) differences += fmt::format("\n  unexpected: {} {}", name, info.shape);
+  check(differences.empty(), "adapter: '{}' does not fit the model and spec:{}", folder.string(),
+        differences);
+  for (const auto& p : parameters) {
+    Array value = Array::empty(p->value.shape());
+    reader.read_f32(p->label(), {value.data<float>(), static_cast<std::size_t>(value.numel())});
+    p->value.value().copy_from(value);
+  }
+}
+
+}  // namespace graft

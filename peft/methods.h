@@ -1,0 +1,38 @@
+// The table of methods: one row each.
+#pragma once
+
+#include "peft/adapter.h"
+
+namespace graft {
+
+std::unique_ptr<Adapter> make_head(Options&, const Arch&);
+std::unique_ptr<Adapter> make_full(Options&, const Arch&);
+std::unique_ptr<Adapter> make_top(Options&, const Arch&);
+std::unique_ptr<Adapter> make_bitfit(Options&, const Arch&);
+std::unique_ptr<Adapter> make_layernorm(Options&, const Arch&);
+std::unique_ptr<Adapter> make_houlsby(Options&, const Arch&);
+std::unique_ptr<Adapter> make_lora(Options&, const Arch&);
+
+inline Methods all_methods() {
+  return {
+      {"head", "feature-based transfer; only the task's head learns", "none", "0 (+ head)", "", false,
+       true, make_head, "head"},
+      {"full", "full fine-tuning", "every parameter, in a private copy", "all", "embeddings=yes", false,
+       true, make_full, "full"},
+      {"top", "Houlsby et al. 2019, 3.4: fine-tune the top k layers", "the upper blocks' parameters",
+       "k (4d^2 + 2dF + ...)", "k=1", false, true, make_top, "top:k=1"},
+      {"bitfit", "Ben Zaken et al. 2021", "every bias", "L (9d + 2F...) biases", "layers=all", false,
+       true, make_bitfit, "bitfit"},
+      {"layernorm", "Houlsby et al. 2019, 3.4: norms only", "every norm's gain and bias", "2d per norm",
+       "", false, true, make_layernorm, "layernorm"},
+      {"houlsby", "Houlsby et al. 2019, 2.1", "attention and mlp out",
+       "2 L (2md + d + m) + 2d per norm", "m=64 std=0.01 on=attn+mlp f=gelu norms=yes layers=all",
+       false, false, make_houlsby, "houlsby:m=3"},
+      {"lora", "Hu et al. 2021, eq. 3", "linear out: q k v o gate up down",
+       "r (in + out) per matrix",
+       "r=8 alpha=r on=q+v dropout=0 init=gaussian scale=plain layers=all", true, true, make_lora,
+       "lora:r=2,alpha=4,on=q+k+v+o+up+down"},
+  };
+}
+
+}  // namespace graft

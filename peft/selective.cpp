@@ -1,0 +1,109 @@
+// Methods that add nothing and train a part of the base itself, in private copies.
+//
+//   head       the task's head alone; the base is a fixed encoder of text.
+//   full       every parameter: what all other methods are compared with.
+//   top        the k uppermost blocks and the final norm (Houlsby et al. 2019, section 3.4, where
+//              fine-tuning the top layers is the baseline at equal size).
+//   bitfit     every bias of the blocks and norms (Ben Zaken et al. 2021, 2106.10199).
+//   layernorm  every norm's gain and bias (Houlsby et al. 2019, section 3.4).
+//
+// Start: the base, bit for bit. Merge: the copies are whole weights; there is nothing to merge.
+#include "peft/methods.h"
+
+namespace graft {
+namespace {
+
+std::int64_t norm_size(const Arch& a) { return a.width * (a.rms ? 1 : 2); }
+std::int64_t linear_biases(const Arch& a) {  // of one block: q k v o up down (gate)
+  const std::int64_t kv = std::int64_t{a.kv_heads} * a.head_width();
+  return a.biases ? 3 * a.width + 2 * kv + a.hidden * (a.gated ? 2 : 1) : 0;
+}
+std::int64_t block_size(const Arch& a) {
+  const std::int64_t d = a.width, kv = std::int64_t{a.kv_heads} * a.head_width();
+  return 2 * d * d + 2 * d * kv + (a.gated ? 3 : 2) * d * a.hidden + linear_biases(a) +
+         2 * norm_size(a);
+}
+
+struct HeadOnly : Adapter {
+  HeadOnly(Options&, const Arch&) : Adapter("head") {}
+  void attach(Model&) override {}
+  std::int64_t formula(const Arch&) const override { return 0; }
+};
+
+struct Full : Adapter {
+  Full(Options& o, const Arch&) : Adapter("full"), embeddings(o.flag("embeddings", true)) {}
+  void attach(Model& m) override {
+    if (embeddings) m.embedding.each([&](Weight& w) { own(w); });
+    for (auto& block : m.blocks) block->each([&](Weight& w) { own(w); });
+    if (m.final_norm) m.final_norm->each([&](Weight& w) { own(w); });
+  }
+  std::int64_t formula(const Arch& a) const override {
+    const std::int64_t d = a.width;
+    std::int64_t n = a.layers * block_size(a) + a.final_norm * norm_size(a);
+    if (embeddings)
+      n += a.vocab * d + a.learned_positions * (a.positions + a.position_offset) * d +
+           a.token_types * d + a.embed_norm * norm_size(a);
+    return n;
+  }
+  bool embeddings;
+};
+
+struct Top : Adapter {
+  Top(Options& o, const Arch& a) : Adapter("top"), k(o.integer("k", 1)) {
+    check(k <= a.layers, "top: k={}; the model has {} layers", k, a.layers);
+  }
+  void attach(Model& m) override {
+    for (int i = m.arch().layers - k; i < m.arch().layers; ++i)
+      m.blocks[i]->each([&](Weight& w) { own(w); });
+    if (m.final_norm) m.final_norm->each([&](Weight& w) { own(w); });
+  }
+  std::int64_t formula(const Arch& a) const override {
+    return k * block_size(a) + a.final_norm * norm_size(a);
+  }
+  int k;
+};
+
+struct BitFit : Adapter {
+  BitFit(Options& o, const Arch& a) : Adapter("bitfit"), where(o.layers(a)) {
+    check(a.biases || !a.rms, "bitfit: this model has no biases");
+  }
+  void attach(Model& m) override {
+    const auto bias = [&](Weight& w) {
+      if (w.parameter().name == "bias") own(w);
+    };
+    for (int i = where.first; i <= where.last; ++i) m.blocks[i]->each(bias);
+    if (where.last == m.arch().layers - 1 && m.final_norm) m.final_norm->each(bias);
+  }
+  std::int64_t formula(const Arch& a) const override {
+    const std::int64_t norm = a.rms ? 0 : a.width;
+    return (where.last - where.first + 1) * (linear_biases(a) + 2 * norm) +
+           (where.last == a.layers - 1 && a.final_norm ? norm : 0);
+  }
+  Where where;
+};
+
+struct LayerNormOnly : Adapter {
+  LayerNormOnly(Options&, const Arch&) : Adapter("layernorm") {}
+  void attach(Model& m) override {
+    for (Norm* norm : m.norms()) norm->each([&](Weight& w) { own(w); });
+  }
+  std::int64_t formula(const Arch& a) const override {
+    return (2 * a.layers + a.embed_norm + a.final_norm) * norm_size(a);
+  }
+};
+
+}  // namespace
+
+std::unique_ptr<Adapter> make_head(Options& o, const Arch& a) {
+  return std::make_unique<HeadOnly>(o, a);
+}
+std::unique_ptr<Adapter> make_full(Options& o, const Arch& a) { return std::make_unique<Full>(o, a); }
+std::unique_ptr<Adapter> make_top(Options& o, const Arch& a) { return std::make_unique<Top>(o, a); }
+std::unique_ptr<Adapter> make_bitfit(Options& o, const Arch& a) {
+  return std::make_unique<BitFit>(o, a);
+}
+std::unique_ptr<Adapter> make_layernorm(Options& o, const Arch& a) {
+  return std::make_unique<LayerNormOnly>(o, a);
+}
+
+}  // namespace graft

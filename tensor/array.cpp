@@ -1,0 +1,275 @@
+#include "tensor/array.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace graft {
+namespace {
+
+Shape row_major(const Shape& shape) {
+  Shape strides(shape.size());
+  std::int64_t step = 1;
+  for (int i = static_cast<int>(shape.size()) - 1; i >= 0; --i) {
+    strides[i] = step;
+    step *= shape[i];
+  }
+  return strides;
+}
+
+// Calls f(offset) for every element in row-major order; offset is in elements.
+template <class F>
+void each_offset(const Shape& shape, const Shape& strides, F&& f) {
+  const int n = static_cast<int>(shape.size());
+  if (count(shape) == 0) return;
+  Shape index(n, 0);
+  std::int64_t offset = 0;
+  while (true) {
+    f(offset);
+    int d = n - 1;
+    for (; d >= 0; --d) {
+      offset += strides[d];
+      if (++index[d] < shape[d]) break;
+      offset -= strides[d] * shape[d];
+      index[d] = 0;
+    }
+    if (d < 0) return;
+  }
+}
+
+template <class F>
+void any_dtype(Dtype dtype, F&& f) {
+  switch (dtype) {
+    case Dtype::f32: f(float{}); return;
+    case Dtype::f64: f(double{}); return;
+    case Dtype::i32: f(std::int32_t{}); return;
+  }
+}
+
+}  // namespace
+
+const char* name(Dtype dtype) {
+  return dtype == Dtype::f32 ? "f32" : dtype == Dtype::f64 ? "f64" : "i32";
+}
+std::size_t size_of(Dtype dtype) { return dtype == Dtype::f64 ? 8 : 4; }
+
+std::int64_t count(const Shape& shape) {
+  std::int64_t n = 1;
+  for (std::int64_t d : shape) n *= d;
+  return n;
+}
+
+Array::Array(Shape shape, Dtype dtype)
+    : shape_(std::move(shape)), strides_(row_major(shape_)), dtype_(dtype), defined_(true) {
+  for (std::int64_t d : shape_) check(d >= 0, "array: negative size in shape {}", shape_);
+  numel_ = count(shape_);
+}
+
+Array Array::empty(Shape shape, Dtype dtype) {
+  Array a(std::move(shape), dtype);
+  a.storage_ = pool::allocate(a.bytes());
+  return a;
+}
+
+Array Array::zeros(Shape shape, Dtype dtype) {
+  Array a = empty(std::move(shape), dtype);
+  if (a.numel_) std::memset(a.storage_->data, 0, a.bytes());
+  return a;
+}
+
+Array Array::full(Shape shape, double value, Dtype dtype) {
+  Array a = empty(std::move(shape), dtype);
+  a.fill(value);
+  return a;
+}
+
+Array Array::shape_only(Shape shape, Dtype dtype) { return Array(std::move(shape), dtype); }
+
+Array Array::borrowed(const void* data, Shape shape, Dtype dtype, std::shared_ptr<void> owner) {
+  Array a(std::move(shape), dtype);
+  a.storage_ = std::make_shared<Storage>();
+  a.storage_->data = static_cast<std::byte*>(const_cast<void*>(data));
+  a.storage_->bytes = a.bytes();
+  a.storage_->keepalive = std::move(owner);
+  return a;
+}
+
+std::int64_t Array::dim(int i) const {
+  const int at = i < 0 ? i + ndim() : i;
+  check(at >= 0 && at < ndim(), "array: no dimension {} in shape {}", i, shape_);
+  return shape_[at];
+}
+
+std::int64_t Array::stride(int i) const {
+  const int at = i < 0 ? i + ndim() : i;
+  check(at >= 0 && at < ndim(), "array: no dimension {} in shape {}", i, shape_);
+  return strides_[at];
+}
+
+bool Array::contiguous() const {
+  std::int64_t step = 1;
+  for (int i = ndim() - 1; i >= 0; --i) {
+    if (shape_[i] != 1 && strides_[i] != step) return numel_ == 0;
+    step *= shape_[i];
+  }
+  return true;
+}
+
+Array Array::reshape(Shape shape) const {
+  check(contiguous(), "reshape: {} with strides {} is not contiguous", shape_, strides_);
+  std::int64_t known = 1;
+  int infer = -1;
+  for (std::size_t i = 0; i < shape.size(); ++i) {
+    if (shape[i] >= 0)
+      known *= shape[i];
+    else
+      infer = static_cast<int>(i);
+  }
+  if (infer >= 0) shape[infer] = known ? numel_ / known : 0;
+  check(count(shape) == numel_, "reshape: {} does not fit into {}", shape_, shape);
+  Array a = *this;
+  a.shape_ = std::move(shape);
+  a.strides_ = row_major(a.shape_);
+  return a;
+}
+
+Array Array::slice(int d, std::int64_t begin, std::int64_t end) const {
+  if (d < 0) d += ndim();
+  check(0 <= begin && begin <= end && end <= dim(d), "slice: [{}, {}) of dimension {} in {}", begin,
+        end, d, shape_);
+  Array a = *this;
+  a.shape_[d] = end - begin;
+  a.numel_ = count(a.shape_);
+  a.offset_ += begin * strides_[d];
+  return a;
+}
+
+Array Array::transpose(int a, int b) const {
+  if (a < 0) a += ndim();
+  if (b < 0) b += ndim();
+  check(a >= 0 && b >= 0 && a < ndim() && b < ndim(), "transpose: ({}, {}) of {}", a, b, shape_);
+  Array t = *this;
+  std::swap(t.shape_[a], t.shape_[b]);
+  std::swap(t.strides_[a], t.strides_[b]);
+  return t;
+}
+
+Array Array::expand(Shape shape) const {
+  const int extra = static_cast<int>(shape.size()) - ndim();
+  check(extra >= 0, "expand: {} to {}", shape_, shape);
+  Array a = *this;
+  a.strides_.assign(shape.size(), 0);
+  for (int i = 0; i < ndim(); ++i) {
+    check(shape_[i] == shape[i + extra] || shape_[i] == 1, "expand: {} to {}", shape_, shape);
+    a.strides_[i + extra] = shape_[i] == 1 ? 0 : strides_[i];
+  }
+  a.shape_ = std::move(shape);
+  a.numel_ = count(a.shape_);
+  return a;
+}
+
+Array Array::clone() const {
+  Array a = empty(shape_, dtype_);
+  a.copy_from(*this);
+  return a;
+}
+
+Array Array::to(Dtype dtype) const {
+  if (dtype == dtype_) return *this;
+  if (!storage_) return shape_only(shape_, dtype);
+  Array a = empty(shape_, dtype);
+  a.copy_from(*this);
+  return a;
+}
+
+void Array::copy_from(const Array& source) {
+  check(shape_ == source.shape_, "copy: {} into {}", source.shape_, shape_);
+  if (numel_ == 0) return;
+  if (dtype_ == source.dtype_ && contiguous() && source.contiguous()) {
+    any_dtype(dtype_, [&]<class T>(T) { std::memcpy(data<T>(), source.data<T>(), bytes()); });
+    return;
+  }
+  any_dtype(dtype_, [&]<class T>(T) {
+    any_dtype(source.dtype_, [&]<class S>(S) {
+      std::vector<std::int64_t> from;
+      from.reserve(numel_);
+      each_offset(shape_, source.strides_, [&](std::int64_t o) { from.push_back(o); });
+      const S* in = source.data<S>();
+      T* out = data<T>();
+      std::size_t i = 0;
+      each_offset(shape_, strides_,
+                  [&](std::int64_t o) { out[o] = static_cast<T>(in[from[i++]]); });
+    });
+  });
+}
+
+void Array::fill(double value) {
+  any_dtype(dtype_, [&]<class T>(T) {
+    T* out = data<T>();
+    each_offset(shape_, strides_, [&](std::int64_t o) { out[o] = static_cast<T>(value); });
+  });
+}
+
+double Array::item() const {
+  check(numel_ == 1, "item: {} has {} elements, not one", shape_, numel_);
+  return at(0);
+}
+
+double Array::at(std::int64_t i) const {
+  check(0 <= i && i < numel_, "at: element {} of {}", i, shape_);
+  std::int64_t offset = 0;
+  for (int d = ndim() - 1; d >= 0; --d) {
+    offset += i % shape_[d] * strides_[d];
+    i /= shape_[d];
+  }
+  double value = 0;
+  any_dtype(dtype_, [&]<class T>(T) { value = static_cast<double>(data<T>()[offset]); });
+  return value;
+}
+
+std::vector<double> Array::to_vector() const {
+  std::vector<double> values;
+  values.reserve(numel_);
+  any_dtype(dtype_, [&]<class T>(T) {
+    const T* in = data<T>();
+    each_offset(shape_, strides_,
+                [&](std::int64_t o) { values.push_back(static_cast<double>(in[o])); });
+  });
+  return values;
+}
+
+std::uint64_t Array::hash() const {
+  std::uint64_t h = 14695981039346656037ull;
+  const auto add = [&h](const void* bytes, std::size_t n) {
+    for (std::size_t i = 0; i < n; ++i)
+      h = (h ^ static_cast<const unsigned char*>(bytes)[i]) * 1099511628211ull;
+  };
+  add(shape_.data(), shape_.size() * sizeof(std::int64_t));
+  add(&dtype_, 1);
+  const Array whole = as_contiguous();
+  any_dtype(dtype_, [&]<class T>(T) { add(whole.data<T>(), whole.bytes()); });
+  return h;
+}
+
+bool same_bits(const Array& a, const Array& b) {
+  if (a.shape() != b.shape() || a.dtype() != b.dtype()) return false;
+  const Array x = a.as_contiguous(), y = b.as_contiguous();
+  bool same = true;
+  any_dtype(a.dtype(), [&]<class T>(T) {
+    same = x.numel() == 0 || std::memcmp(x.data<T>(), y.data<T>(), x.bytes()) == 0;
+  });
+  return same;
+}
+
+Shape broadcast(const Shape& a, const Shape& b, const char* where) {
+  const std::size_t n = std::max(a.size(), b.size());
+  Shape out(n);
+  for (std::size_t i = 0; i < n; ++i) {
+    const std::int64_t x = i + a.size() < n ? 1 : a[i + a.size() - n];
+    const std::int64_t y = i + b.size() < n ? 1 : b[i + b.size() - n];
+    check(x == y || x == 1 || y == 1, "{}: shapes {} and {} do not broadcast", where, a, b);
+    out[i] = x == 1 ? y : x;
+  }
+  return out;
+}
+
+}  // namespace graft

@@ -1,0 +1,27 @@
+// The kernels, by backend. kernels.inc is the one list of signatures; a backend implements each of
+// them in kernels/x.cpp (cpu) or kernels/x.cu (cuda), and the linker names what one lacks.
+#pragma once
+
+#include "tensor/array.h"
+#include "tensor/philox.h"
+
+namespace graft {
+
+enum class Binary { add, sub, mul, div };
+enum class Map { gelu, gelu_tanh, relu, silu, tanh, sigmoid, exp, log, square, sqrt };
+
+// Which keys a query sees. Rows of all sequences lie one after another, without padding.
+struct AttentionShape {
+  bool causal = false;           // query i of n sees keys 0 .. (keys - n) + i
+  double scale = 1;              // multiplies q.k
+  std::vector<int> q_length;     // rows of each sequence
+  std::vector<int> k_length;     // keys of each sequence; empty means q_length
+};
+
+namespace cpu {
+#include "tensor/kernels.inc"
+}  // namespace cpu
+
+namespace kernels = cpu;
+
+}  // namespace graft

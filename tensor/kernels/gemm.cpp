@@ -1,0 +1,180 @@
+// Matrix multiplication. Written here and not taken from a BLAS, because of a promise that no BLAS
+// makes: every element of c is one chain of fused multiply-adds in the order of K. So its bits do
+// not depend on the number of threads, on the other rows of a batch, on blocking, or on a library
+// version; splitting a sum over rows into two calls changes nothing.
+//
+// b is packed a block at a time (columns x depth); all threads take tasks from one counter: first
+// those that pack the next block, then those that multiply by this one. Between blocks the chains
+// wait in c. a is read where it lies.
+#include <omp.h>
+
+#include <atomic>
+
+#include "tensor/kernels.h"
+#include "tensor/kernels/gemm_pack.h"
+#include "tensor/kernels/scratch.h"
+#include "tensor/parallel.h"
+
+namespace graft::cpu {
+namespace {
+
+using std::int64_t;
+
+constexpr int64_t kDepthBytes = 3072;         // of one row of a: K is cut into such blocks
+constexpr int64_t kBlockBytes = 4 << 20;      // of one packed block of b
+constexpr int64_t kRowBlock = 20 * kTileRows;  // rows of a that stay in the second-level cache
+constexpr int64_t kSerialFlops = 1 << 20;     // below, waking a thread costs more than it gains
+
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+template <class T>
+struct Gemm {
+  static constexpr int kPanel = cpu::kPanel<T>;
+
+  Matrix<const T> a, b;
+  Matrix<T> c;
+  int64_t rows, columns, depth;
+  T alpha;
+  bool from_zero;
+
+  // How it is cut: blocks of columns, within each blocks of depth.
+  int64_t column_block = 0, column_blocks = 0, depth_block = 0, depth_blocks = 0;
+  int64_t row_block = 0, row_blocks = 0, panel_group = 0;
+  T* packed[2] = {};
+  // Three counters: while stage s counts in one, the next stage's is set to zero, and the last
+  // stage's may still be read by a thread that finds nothing left.
+  std::atomic<int64_t> next[3] = {0, 0, 0};
+
+  void plan(int threads) {
+    constexpr int64_t kDepth = kDepthBytes / sizeof(T), kBlock = kBlockBytes / sizeof(T);
+    depth_blocks = ceil_div(depth, kDepth);
+    depth_block = ceil_div(depth, depth_blocks);
+    const int64_t most = std::max<int64_t>(kBlock / depth_block / kPanel, 1);
+    const int64_t panels = ceil_div(columns, kPanel);
+    column_blocks = ceil_div(panels, most);
+    column_block = ceil_div(panels, column_blocks) * kPanel;
+    row_blocks = ceil_div(rows, kRowBlock);
+    row_block = ceil_div(ceil_div(rows, row_blocks), kTileRows) * kTileRows;
+    row_blocks = ceil_div(rows, row_block);
+    // About eight tasks a thread, so that the last one is short.
+    const int64_t groups = threads == 1 ? 1 : ceil_div(8 * threads, row_blocks);
+    panel_group = std::max<int64_t>(column_block / kPanel / groups, 1);
+    const int64_t size = depth_block * column_block;
+    const bool two = column_blocks * depth_blocks > 1;
+    packed[0] = scratch<struct GemmColumns, T>(two ? 2 * size : size);
+    packed[1] = two ? packed[0] + size : packed[0];
+  }
+
+  int64_t stages() const { return column_blocks * depth_blocks; }
+  struct Block {
+    int64_t column, columns, k, depth;
+    int64_t panels() const { return ceil_div(columns, kPanel); }
+  };
+  Block block(int64_t stage) const {
+    const int64_t column = stage / depth_blocks * column_block;
+    const int64_t k = stage % depth_blocks * depth_block;
+    return {column, std::min(column_block, columns - column), k, std::min(depth_block, depth - k)};
+  }
+
+  void pack(int64_t stage, int64_t panel) {
+    const Block part = block(stage);
+    const int64_t from = panel * kPanel;
+    const int64_t n = std::min<int64_t>(kPanel, part.columns - from);
+    pack_panel(packed[stage % 2] + from * part.depth, panel_width<T>(n),
+               {b.at(part.k, part.column + from), b.row, b.column}, part.depth, n, alpha);
+  }
+
+  // Whether rows of a are worth packing for so many panels. Rows a multiple of the page apart fall
+  // into the same few places of the first-level cache; a transposed a takes a cache line per step.
+  bool packs_rows(int64_t panels) const {
+    static const int kA = getenv("GA") ? atoi(getenv("GA")) : 4, kB = getenv("GB") ? atoi(getenv("GB")) : 8;
+    if (a.column == 1) return panels >= kA && a.row * sizeof(T) % 4096 == 0;
+    return panels >= kB;
+  }
+
+  // The rows [begin, begin + count) of a, [k, k + depth) deep, as multiply_panel takes them.
+  Left<T> left(int64_t begin, int64_t count, int64_t k, int64_t depth, bool packed) const {
+    const Matrix<const T> part = a.from(begin, k);
+    if (!packed) return {part};
+    T* to = scratch<struct GemmRows, T>(row_block * depth_block);
+    for (int64_t i = 0; i < count;) {
+      const int n = tile_rows(count - i);
+      pack_panel(to + i * depth, n, part.from(i, 0).transpose(), depth, n, T{1});
+      i += n;
+    }
+    return {{to, 0, 0}, true};
+  }
+
+  // The panels [first, last) of b against the rows [begin, end) of a.
+  void multiply(int64_t stage, int64_t first, int64_t last, int64_t begin, int64_t end) {
+    const Block part = block(stage);
+    const Left<T> rows = left(begin, end - begin, part.k, part.depth, packs_rows(last - first));
+    for (int64_t panel = first; panel < last; ++panel) {
+      const int64_t from = panel * kPanel;
+      const int n = static_cast<int>(std::min<int64_t>(kPanel, part.columns - from));
+      multiply_panel(c.from(begin, part.column + from), rows,
+                     packed[stage % 2] + from * part.depth, end - begin, n, part.depth,
+                     from_zero && part.k == 0);
+    }
+  }
+
+  // Every thread of the team runs this; with parallel false there is no team.
+  void work(bool parallel) {
+    for (int64_t stage = -1; stage < stages(); ++stage) {
+      std::atomic<int64_t>& counter = next[(stage + 3) % 3];
+      next[(stage + 4) % 3].store(0, std::memory_order_relaxed);
+      const int64_t packs = stage + 1 < stages() ? block(stage + 1).panels() : 0;
+      const int64_t panels = stage < 0 ? 0 : block(stage).panels();
+      const int64_t tasks = packs + ceil_div(panels, panel_group) * row_blocks;
+      for (int64_t task; (task = counter.fetch_add(1, std::memory_order_relaxed)) < tasks;) {
+        if (task < packs) {
+          pack(stage + 1, task);
+          continue;
+        }
+        const int64_t row = (task - packs) % row_blocks * row_block;
+        const int64_t panel = (task - packs) / row_blocks * panel_group;
+        multiply(stage, panel, std::min(panels, panel + panel_group), row,
+                 std::min(rows, row + row_block));
+      }
+      if (parallel) {
+#pragma omp barrier
+      }
+    }
+  }
+};
+
+template <class T>
+void run_gemm(Array& c, const Array& a, const Array& b, double alpha, double beta) {
+  Gemm<T> g{.a = {a.data<T>(), a.stride(0), a.stride(1)},
+            .b = {b.data<T>(), b.stride(0), b.stride(1)},
+            .c = {c.data<T>(), c.stride(0), 1},
+            .rows = c.dim(0),
+            .columns = c.dim(1),
+            .depth = a.dim(1),
+            .alpha = static_cast<T>(alpha),
+            .from_zero = beta == 0};
+  if (g.depth == 0) {
+    if (g.from_zero)
+      for (int64_t i = 0; i < g.rows; ++i) std::fill_n(g.c.at(i, 0), g.columns, T{0});
+    return;
+  }
+  const bool parallel = runs_parallel(2 * g.rows * g.columns * g.depth, kSerialFlops);
+  g.plan(parallel ? omp_get_max_threads() : 1);
+  if (!parallel) {
+    g.work(false);
+    return;
+  }
+#pragma omp parallel
+  g.work(true);
+}
+
+}  // namespace
+
+void gemm(Array& c, const Array& a, const Array& b, double alpha, double beta) {
+  check(c.stride(1) == 1 || c.dim(1) <= 1, "gemm: the columns of c {} have stride {}, not 1",
+        c.shape(), c.stride(1));
+  if (c.numel() == 0) return;
+  dispatch(c, [&]<class T>(T) { run_gemm<T>(c, a, b, alpha, beta); });
+}
+
+}  // namespace graft::cpu

@@ -1,0 +1,114 @@
+// Packing for gemm: columns of b laid out in the order in which the tile reads them.
+#pragma once
+
+#include <algorithm>
+
+#include "tensor/kernels/gemm_tile.h"
+
+namespace graft::cpu {
+
+// One step of the transposition of a square of vectors: exchanges the off-diagonal blocks of size
+// Step in each pair of rows (i, i + Step).
+template <int Step, class V, std::size_t... I>
+[[gnu::always_inline]] inline void exchange(V* r, std::index_sequence<I...>) {
+  constexpr int kN = sizeof...(I);
+#pragma GCC unroll 16
+  for (int i = 0; i < kN; ++i) {
+    if (i & Step) continue;
+    const V a = r[i], b = r[i + Step];
+    r[i] = __builtin_shufflevector(a, b, (I & Step ? kN + I - Step : I)...);
+    r[i + Step] = __builtin_shufflevector(a, b, (I & Step ? kN + I : I + Step)...);
+  }
+}
+template <class V, std::size_t... I>
+[[gnu::always_inline]] inline void transpose_square(V* r, std::index_sequence<I...> lanes) {
+  constexpr int kN = sizeof...(I);
+  exchange<1>(r, lanes);
+  if constexpr (kN > 2) exchange<2>(r, lanes);
+  if constexpr (kN > 4) exchange<4>(r, lanes);
+  if constexpr (kN > 8) exchange<8>(r, lanes);
+}
+
+// to[k, j] = alpha b[k, j] for j < columns, where b runs along k (a weight [out, in] seen
+// transposed). Squares go through registers; the last one overlaps its neighbour.
+template <class T>
+void pack_along_depth(T* to, int width, const Matrix<const T>& b, std::int64_t depth,
+                      std::int64_t columns, T alpha) {
+  constexpr int kN = kHalfLanes<T>;
+  using V = Vec<T, kHalfBytes>;
+  const std::int64_t whole = columns < kN ? 0 : depth - depth % kN;
+  for (std::int64_t left = columns; left > 0 && whole > 0; left -= kN) {
+    const std::int64_t j = std::min(columns - left, columns - kN);
+    for (std::int64_t k = 0; k < whole; k += kN) {
+      V square[kN];
+#pragma GCC unroll 8
+      for (int i = 0; i < kN; ++i) square[i] = load<V>(b.at(k, j + i)) * alpha;
+      transpose_square(square, std::make_index_sequence<kN>{});
+#pragma GCC unroll 8
+      for (int i = 0; i < kN; ++i) store(to + (k + i) * width + j, square[i]);
+    }
+  }
+  for (std::int64_t k = whole; k < depth; ++k)
+    for (std::int64_t j = 0; j < columns; ++j) to[k * width + j] = *b.at(k, j) * alpha;
+}
+
+// The same where b runs along its columns; Columns is their number when it is known, else 0.
+template <int Columns, class T>
+void pack_along_columns(T* to, int width, const Matrix<const T>& b, std::int64_t depth,
+                        std::int64_t columns, T alpha) {
+  if constexpr (Columns != 0) columns = Columns;
+  for (std::int64_t k = 0; k < depth; ++k) {
+    const T* from = b.at(k, 0);
+    for (std::int64_t j = 0; j < columns; ++j) to[k * width + j] = from[j] * alpha;
+  }
+}
+
+// Packs b[depth, columns] times alpha into rows of `width` numbers, zeros behind the last column.
+template <class T>
+void pack_panel(T* to, int width, const Matrix<const T>& b, std::int64_t depth,
+                std::int64_t columns, T alpha) {
+  if (b.column == 1 && columns == kPanel<T>) {
+    pack_along_columns<kPanel<T>>(to, width, b, depth, columns, alpha);
+  } else if (b.column == 1 && columns == kTileRows) {
+    pack_along_columns<kTileRows>(to, width, b, depth, columns, alpha);
+  } else if (b.column == 1) {
+    pack_along_columns<0>(to, width, b, depth, columns, alpha);
+  } else if (b.row == 1) {
+    pack_along_depth(to, width, b, depth, columns, alpha);
+  } else {
+    for (std::int64_t k = 0; k < depth; ++k)
+      for (std::int64_t j = 0; j < columns; ++j) to[k * width + j] = *b.at(k, j) * alpha;
+  }
+  if (columns < width)
+    for (std::int64_t k = 0; k < depth; ++k)
+      std::fill(to + k * width + columns, to + (k + 1) * width, T{0});
+}
+
+// All panels of a small b, one after another: panel p begins at p * kPanel * depth.
+template <class T>
+void pack_panels(T* to, const Matrix<const T>& b, std::int64_t depth, std::int64_t columns,
+                 T alpha) {
+  for (std::int64_t j = 0; j < columns; j += kPanel<T>) {
+    const std::int64_t n = std::min<std::int64_t>(kPanel<T>, columns - j);
+    pack_panel(to + j * depth, panel_width<T>(n), b.from(0, j), depth, n, alpha);
+  }
+}
+// Numbers that pack_panels writes, at most.
+template <class T>
+std::int64_t packed_size(std::int64_t depth, std::int64_t columns) {
+  return (columns + kPanel<T> - 1) / kPanel<T> * kPanel<T> * depth;
+}
+
+// c[rows, columns] = (from_zero ? 0 : c) + a b, b packed by pack_panels(depth = packed_depth), of
+// which the first `depth` rows are used.
+template <class T>
+void multiply_panels(Matrix<T> c, Matrix<const T> a, const T* b, std::int64_t rows,
+                     std::int64_t columns, std::int64_t depth, std::int64_t packed_depth,
+                     bool from_zero) {
+  for (std::int64_t j = 0; j < columns; j += kPanel<T>)
+    multiply_panel<T>(c.from(0, j), {a}, b + j * packed_depth, rows,
+                   static_cast<int>(std::min<std::int64_t>(kPanel<T>, columns - j)), depth,
+                   from_zero);
+}
+
+}  // namespace graft::cpu

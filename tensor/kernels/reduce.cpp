@@ -1,0 +1,93 @@
+// Sums. Over rows: columns.h. Over columns and over everything: lanes.h, or in order in f64.
+#include <vector>
+
+#include "tensor/kernels.h"
+#include "tensor/kernels/columns.h"
+#include "tensor/kernels/lanes.h"
+#include "tensor/parallel.h"
+#include "tensor/vmath.h"
+
+namespace graft::cpu {
+
+void add_rows(Array& y, const Array& x) {
+  dispatch(y, [&]<class T>(T) {
+    const std::int64_t columns = y.numel(), rows = columns ? x.numel() / columns : 0;
+    const T* in = x.data<T>();
+    const auto step = [=](T sum, std::int64_t r, std::int64_t c)
+                          GRAFT_INLINE { return sum + in[r * columns + c]; };
+    chain_columns(y.data<T>(), rows, columns, step);
+  });
+}
+
+void add_rows_of_product(Array& y, const Array& a, const Array& b) {
+  dispatch(y, [&]<class T>(T) {
+    const std::int64_t columns = y.numel(), rows = columns ? a.numel() / columns : 0;
+    const T *left = a.data<T>(), *right = b.data<T>();
+    const auto step = [=](T sum, std::int64_t r, std::int64_t c) GRAFT_INLINE {
+      return vmath::fma(left[r * columns + c], right[r * columns + c], sum);
+    };
+    chain_columns(y.data<T>(), rows, columns, step);
+  });
+}
+
+void sum_all(Array& y, const Array& x) {
+  dispatch(x, [&]<class T>(T) {
+    const T* in = x.data<T>();
+    double sum = 0;
+    for (std::int64_t i = 0; i < x.numel(); ++i) sum += in[i];
+    y.data<T>()[0] = static_cast<T>(sum);
+  });
+}
+
+void sum_columns(Array& y, const Array& x) {
+  dispatch(x, [&]<class T>(T) {
+    const std::int64_t rows = y.numel(), columns = rows ? x.numel() / rows : 0;
+    const T* in = x.data<T>();
+    T* out = y.data<T>();
+    parallel_for(rows, row_grain(columns), [=](std::int64_t r) {
+      const T* row = in + r * columns;
+      out[r] = lane_sum<T>(columns, [=](std::int64_t c) GRAFT_INLINE { return row[c]; });
+    });
+  });
+}
+
+double sum_squares(const Array& x) {
+  constexpr std::int64_t kBlock = 4096;
+  double sum = 0;
+  dispatch(x, [&]<class T>(T) {
+    const T* in = x.data<T>();
+    std::vector<double> part((x.numel() + kBlock - 1) / kBlock);
+    parallel_for(static_cast<std::int64_t>(part.size()), kGrain / kBlock, [&](std::int64_t b) {
+      const T* block = in + b * kBlock;
+      const auto square = [=](std::int64_t i) GRAFT_INLINE {
+        const double value = block[i];
+        return value * value;
+      };
+      part[b] = lane_sum<double>(std::min(kBlock, x.numel() - b * kBlock), square);
+    });
+    for (double p : part) sum += p;
+  });
+  return sum;
+}
+
+bool all_finite(const Array& x) {
+  bool finite = true;
+  dispatch(x, [&]<class T>(T) {
+    const T* in = x.data<T>();
+    int bad = 0;
+    parallel_ranges(x.numel(), kGrain, [&bad, in](std::int64_t begin, std::int64_t end) {
+      const T* from = in + begin;
+      // Zero times infinity or NaN is NaN, which stays in the sum.
+      const T zero =
+          lane_sum<T>(end - begin, [=](std::int64_t i) GRAFT_INLINE { return from[i] * T{0}; });
+      if (zero != 0) {
+#pragma omp atomic write
+        bad = 1;
+      }
+    });
+    finite = bad == 0;
+  });
+  return finite;
+}
+
+}  // namespace graft::cpu

@@ -1,0 +1,73 @@
+// What the attention kernel and its gradient share: where sequences and heads lie, and which keys
+// a query sees.
+#pragma once
+
+#include <vector>
+
+#include "tensor/kernels.h"
+#include "tensor/kernels/gemm_pack.h"
+#include "tensor/kernels/scratch.h"
+
+namespace graft::cpu {
+
+struct Sequence {
+  std::int64_t query, key;      // its first row of q and of k
+  std::int64_t queries, keys;  // their numbers
+  bool causal;
+  // Keys that query i sees: the first so many. The last query sees all.
+  std::int64_t visible(std::int64_t i) const {
+    return causal ? std::clamp<std::int64_t>(keys - queries + i + 1, 0, keys) : keys;
+  }
+};
+
+inline std::vector<Sequence> sequences(const AttentionShape& shape) {
+  const std::vector<int>& keys = shape.k_length.empty() ? shape.q_length : shape.k_length;
+  check(keys.size() == shape.q_length.size(), "sdpa: {} query lengths but {} key lengths",
+        shape.q_length.size(), keys.size());
+  std::vector<Sequence> all;
+  Sequence s{0, 0, 0, 0, shape.causal};
+  for (std::size_t i = 0; i < keys.size(); ++i) {
+    s.queries = shape.q_length[i];
+    s.keys = keys[i];
+    all.push_back(s);
+    s.query += s.queries;
+    s.key += s.keys;
+  }
+  return all;
+}
+
+template <class T>
+std::int64_t round_to_panel(std::int64_t n) {
+  return (n + kPanel<T> - 1) / kPanel<T> * kPanel<T>;
+}
+template <class T>
+std::int64_t round_to_lanes(std::int64_t n) {
+  return (n + kLanes<T> - 1) / kLanes<T> * kLanes<T>;
+}
+
+// Rows of all heads of an array: row(i, head) is where a head's numbers of row i begin.
+template <class T>
+Matrix<const T> rows_of(const Array& x) {
+  return {x.data<T>(), x.stride(0), 1};
+}
+template <class T>
+Matrix<T> rows_of(Array& x) {
+  return {x.data<T>(), x.stride(0), 1};
+}
+
+// Cuts one block of working memory into pieces.
+template <class T>
+class Pieces {
+ public:
+  explicit Pieces(T* at) : at_(at) {}
+  T* next(std::int64_t count) {
+    T* piece = at_;
+    at_ += round_to_panel<T>(count);
+    return piece;
+  }
+
+ private:
+  T* at_;
+};
+
+}  // namespace graft::cpu

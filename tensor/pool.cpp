@@ -1,0 +1,89 @@
+#include "tensor/pool.h"
+
+#include <bit>
+#include <cstdlib>
+#include <mutex>
+#include <unordered_map>
+#include <vector>
+
+#include "tensor/error.h"
+
+namespace graft {
+namespace {
+
+struct Pool {
+  std::mutex mutex;
+  std::unordered_map<std::size_t, std::vector<std::byte*>> free;
+  std::size_t live = 0, peak = 0;
+};
+
+// Never destroyed: an Array with static lifetime may return its block after main().
+Pool& the_pool() {
+  static Pool* pool = new Pool;
+  return *pool;
+}
+
+// Eight classes per power of two: at most 12.5 % slack, and equal shapes always meet again.
+std::size_t size_class(std::size_t bytes) {
+  if (bytes <= 512) return (bytes + 63) / 64 * 64;
+  const std::size_t step = std::bit_floor(bytes) / 8;
+  return (bytes + step - 1) / step * step;
+}
+
+}  // namespace
+
+Storage::~Storage() {
+  if (!data || keepalive) return;
+  Pool& pool = the_pool();
+  std::lock_guard lock(pool.mutex);
+  pool.live -= bytes;
+  pool.free[size_class(bytes)].push_back(data);
+}
+
+namespace pool {
+
+std::shared_ptr<Storage> allocate(std::size_t bytes) {
+  auto storage = std::make_shared<Storage>();
+  if (bytes == 0) return storage;
+  Pool& pool = the_pool();
+  std::lock_guard lock(pool.mutex);
+  const std::size_t size = size_class(bytes);
+  auto& shelf = pool.free[size];
+  if (!shelf.empty()) {
+    storage->data = shelf.back();
+    shelf.pop_back();
+  } else {
+    storage->data = static_cast<std::byte*>(std::aligned_alloc(64, size));
+    check(storage->data != nullptr, "memory: cannot get {} bytes; {} bytes are in use", bytes,
+          pool.live);
+  }
+  storage->bytes = bytes;
+  pool.live += bytes;
+  pool.peak = std::max(pool.peak, pool.live);
+  return storage;
+}
+
+std::size_t live_bytes() {
+  std::lock_guard lock(the_pool().mutex);
+  return the_pool().live;
+}
+
+std::size_t peak_bytes() {
+  std::lock_guard lock(the_pool().mutex);
+  return the_pool().peak;
+}
+
+void reset_peak() {
+  std::lock_guard lock(the_pool().mutex);
+  the_pool().peak = the_pool().live;
+}
+
+void trim() {
+  std::lock_guard lock(the_pool().mutex);
+  for (auto& [size, shelf] : the_pool().free)
+    for (std::byte* block : shelf) std::free(block);
+  the_pool().free.clear();
+}
+
+}  // namespace pool
+}  // namespace graft

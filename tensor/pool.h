@@ -1,0 +1,29 @@
+// Where numbers live: blocks of memory kept for reuse, with exact counts of the bytes in use.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+
+namespace graft {
+
+// One block. Bytes are 64-byte aligned and not initialised; the block returns to the pool when the
+// last Array on it goes.
+struct Storage {
+  std::byte* data = nullptr;
+  std::size_t bytes = 0;           // as asked, which is what the counters count
+  std::shared_ptr<void> keepalive;  // set when the bytes belong to someone else (a mapped file)
+  Storage() = default;
+  Storage(const Storage&) = delete;
+  Storage& operator=(const Storage&) = delete;
+  ~Storage();
+};
+
+namespace pool {
+std::shared_ptr<Storage> allocate(std::size_t bytes);  // throws Error when memory is exhausted
+std::size_t live_bytes();                              // bytes of all blocks now in use
+std::size_t peak_bytes();                              // the most there were since reset_peak()
+void reset_peak();
+void trim();  // gives the kept free blocks back to the system
+}  // namespace pool
+
+}  // namespace graft

@@ -1,0 +1,93 @@
+# Sourced, not run: builds a preset, runs test programs, times the stages and counts the outcome.
+# However the sourcing script ends, its last line is "N passed, N failed, N skipped", and it exits
+# non-zero when something failed.
+# shellcheck shell=bash
+
+passed=0 failed=0 skipped=0
+skip_lines=''  # every line that said SKIPPED
+stage_name='' stage_start=0
+
+# stage NAME: ends the stage before, saying how long it took, and begins the next.
+stage() {
+  end_stage
+  stage_name=$1 stage_start=$SECONDS
+  echo "== $stage_name"
+}
+
+end_stage() {
+  [[ -z $stage_name ]] || echo "== $stage_name took $((SECONDS - stage_start)) s"
+  stage_name=''
+}
+
+finish() {
+  local status=$?
+  trap - EXIT
+  end_stage
+  # A script that stopped half-way (a build that broke, an interrupt) has failed, too.
+  if ((status != 0 && failed == 0)); then failed=1; fi
+  echo "$passed passed, $failed failed, $skipped skipped"
+  exit $((failed > 0))
+}
+trap finish EXIT
+# Without these a killed script would reach finish() as if all had gone well.
+trap 'exit 129' HUP
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+failure() {
+  echo "FAILED: $1"
+  failed=$((failed + 1))
+}
+
+# build PRESET
+build() {
+  cmake --preset "$1" && cmake --build --preset "$1" --parallel "$(nproc)"
+}
+
+# note_skips LOG: keeps the lines about skipped cases.
+note_skips() {
+  skip_lines+=$(grep -a SKIPPED "$1" || true)$'\n'
+}
+
+# different_skips: how many of those lines differ; a case that is run again is the same skip.
+different_skips() {
+  grep . <<< "$skip_lines" | sort -u | wc -l || true
+}
+
+# run_tests COMMAND...: runs a doctest program and counts its test cases. A case that printed
+# SKIPPED counts as skipped, not as passed. A run that matches no case has failed, and so has one
+# that fails outside its cases: a crash, or a leak found at the end.
+run_tests() {
+  local log status=0 ok=0 bad=0 skips summary
+  log=$(mktemp)
+  "$@" 2>&1 | tee "$log" || status=$?
+  summary=$(grep -a '^\[doctest\] test cases:' "$log" | tail -n 1) || true
+  skips=$(grep -a -c SKIPPED "$log") || true
+  note_skips "$log"
+  rm -f "$log"
+  if [[ $summary =~ \|\ *([0-9]+)\ passed\ *\|\ *([0-9]+)\ failed ]]; then
+    ok=${BASH_REMATCH[1]} bad=${BASH_REMATCH[2]}
+  fi
+  passed=$((passed + (ok > skips ? ok - skips : 0)))
+  failed=$((failed + bad))
+  skipped=$((skipped + skips))
+  if ((bad == 0 && status != 0)); then failure "$* (exit status $status)"; fi
+  if ((ok + bad == 0 && status == 0)); then failure "$* ran no test case"; fi
+}
+
+# run_script COMMAND...: runs a script that ends with such a last line and adds its counts.
+run_script() {
+  local log last status=0
+  log=$(mktemp)
+  "$@" 2>&1 | tee "$log" || status=$?
+  last=$(tail -n 1 "$log")
+  note_skips "$log"
+  rm -f "$log"
+  if [[ $last =~ ^([0-9]+)\ passed,\ ([0-9]+)\ failed,\ ([0-9]+)\ skipped$ ]]; then
+    passed=$((passed + BASH_REMATCH[1]))
+    failed=$((failed + BASH_REMATCH[2]))
+    skipped=$((skipped + BASH_REMATCH[3]))
+    if ((status == 0 || BASH_REMATCH[2] > 0)); then return; fi
+  fi
+  failure "$* (exit status $status)"
+}

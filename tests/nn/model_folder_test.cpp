@@ -1,0 +1,222 @@
+// Model folders: what is saved, what is refused, and what is left when saving fails.
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <cstdlib>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "nn/models/presets.h"
+#include "nn/text/bpe_trainer.h"
+#include "tests/nn/model_fixtures.h"
+
+using namespace graft;
+using namespace graft::testing;
+
+TEST_CASE("a saved folder has the bytes of the tensors it was loaded from") {
+  for (const std::string family : kFamilies) {
+    CAPTURE(family);
+    const Folder folder;
+    const auto model = load_model(fixture(family));
+    save_model(*model, folder.path);
+    const SafetensorsReader before(fixture(family) / "model.safetensors");
+    const SafetensorsReader after(folder / "model.safetensors");
+    CHECK(before.tensors().size() == after.tensors().size());
+    for (const auto& [name, info] : before.tensors()) {
+      CAPTURE(name);
+      CHECK(after.at(name).shape == info.shape);
+      CHECK(std::ranges::equal(before.bytes(name), after.bytes(name)));
+    }
+    const auto again = load_model(folder.path);
+    CHECK(again->arch() == model->arch());
+    CHECK(again->hash() == model->hash());
+    CHECK(folder.entries() == 2);
+  }
+}
+
+TEST_CASE("weights stored in 16 bits are widened when they are loaded") {
+  const auto model = load_model(fixture("gpt2"));
+  for (const FileDtype dtype : {FileDtype::f16, FileDtype::bf16}) {
+    const Folder folder;
+    save_model(*model, folder.path, dtype);
+    const auto narrow = load_model(folder.path);
+    const Array &x = model->embedding.token.value().value(),
+                &y = narrow->embedding.token.value().value();
+    CHECK(y.dtype() == Dtype::f32);
+    double worst = 0;
+    for (int i = 0; i < x.numel(); ++i)
+      worst = std::max(worst, std::abs(x.at(i) - y.at(i)) / std::abs(x.at(i)));
+    CHECK(worst > 0);
+    CHECK(worst <= (dtype == FileDtype::f16 ? 0x1p-11 : 0x1p-8));
+  }
+  model->blocks[0]->mlp.up.w.parameter().value.value().fill(70000);
+  const Folder folder;
+  contains(error_of([&] { save_model(*model, folder.path, FileDtype::f16); }),
+           "transformer.h.0.mlp.c_fc.weight holds 70000");
+  CHECK(folder.entries() == 0);
+}
+
+TEST_CASE("every difference between a model file and its config.json is in one message") {
+  Copy copy("bert");
+  copy.rename(
+      [](const std::string& name) -> std::vector<std::string> {
+        if (name == "bert.encoder.layer.1.output.dense.bias") return {};
+        if (name == "bert.embeddings.LayerNorm.weight") return {name, "bert.surprise"};
+        if (name == "cls.predictions.bias") return {};
+        return {name};
+      },
+      [](SafetensorsWriter& writer) {
+        writer.add("cls.predictions.bias", FileDtype::f32, {2}, std::vector<float>{1, 2});
+      });
+  const std::string message = copy.error();
+  contains(message, copy.path.string());
+  contains(message, "bert.encoder.layer.1.output.dense.bias [16] is missing");
+  contains(message, "bert.surprise [16] is unexpected");
+  contains(message, "cls.predictions.bias is [2]; need [50]");
+}
+
+TEST_CASE("a model file may lack the base's prefix, use old names, and hold known extras") {
+  const auto cut = [](std::size_t n) {
+    return [n](const std::string& name) { return std::vector<std::string>{name.substr(n)}; };
+  };
+  const auto same = [](const Copy& copy, const std::string& family) {
+    return load_model(copy.path)->hash() == load_model(fixture(family))->hash();
+  };
+  Copy gpt2("gpt2");
+  gpt2.rename(cut(12), [](SafetensorsWriter& writer) {
+    writer.add("h.1.attn.bias", FileDtype::f32, {1, 1}, std::vector<float>{1});
+  });
+  CHECK(same(gpt2, "gpt2"));
+
+  Copy bert("bert");
+  bert.rename([](const std::string& name) -> std::vector<std::string> {
+    std::string old = name;
+    const std::size_t norm = old.find("LayerNorm.");
+    if (norm != std::string::npos)
+      old = old.substr(0, norm) + "LayerNorm." + (old.ends_with("weight") ? "gamma" : "beta");
+    if (name == "bert.embeddings.word_embeddings.weight")
+      return {old, "cls.predictions.decoder.weight"};
+    if (name == "cls.predictions.bias") return {old, "bert.pooler.dense.bias"};
+    return {old};
+  });
+  CHECK(same(bert, "bert"));
+
+  Copy opt("opt");
+  opt.rename([](const std::string& name) -> std::vector<std::string> {
+    if (name == "model.decoder.embed_positions.weight") return {name, "lm_head.weight"};
+    return {name};
+  });
+  contains(opt.error(), "lm_head.weight differs from model.decoder.embed_tokens.weight");
+}
+
+TEST_CASE("a model in several files is read through its index") {
+  Copy copy("llama");
+  const std::string first = "model-00001-of-00002.safetensors",
+                    second = "model-00002-of-00002.safetensors";
+  ordered_json map;
+  SafetensorsWriter writers[2];
+  {
+    const SafetensorsReader reader(copy / "model.safetensors");
+    for (const auto& [name, info] : reader.tensors()) {
+      const int at = name.find("layers.1") != std::string::npos;
+      writers[at].add(name, info.dtype, info.shape, reader.bytes(name));
+      map[name] = at ? second : first;
+    }
+  }
+  writers[0].write(copy.path / first);
+  writers[1].write(copy.path / second);
+  fs::remove(copy / "model.safetensors");
+  write_file_atomically(copy / "model.safetensors.index.json",
+                        ordered_json{{"metadata", {}}, {"weight_map", map}}.dump());
+  CHECK(load_model(copy.path)->hash() == load_model(fixture("llama"))->hash());
+  map["lm_head.weight"] = "../elsewhere";
+  write_file_atomically(copy / "model.safetensors.index.json",
+                        ordered_json{{"weight_map", map}}.dump());
+  contains(copy.error(), "\"../elsewhere\" is not the name of a file");
+}
+
+TEST_CASE("a model that its family cannot say is not saved") {
+  Arch arch = load_arch(fixture("gpt2"));
+  arch.pre_norm = false;
+  Model model(arch, Build{});
+  const Folder folder;
+  contains(error_of([&] { save_model(model, folder.path); }), "family gpt2 has no keys for all");
+  CHECK(folder.entries() == 0);
+}
+
+TEST_CASE("a save that fails leaves the folder as it was") {
+  const Folder folder;
+  const auto before = load_model(fixture("gpt2"));
+  save_model(*before, folder.path);
+  const auto other = load_model(fixture("bert"));
+  {
+    const FileSizeLimit full(20000);
+    contains(error_of([&] { save_model(*other, folder.path); }), "cannot write the file");
+  }
+  CHECK(folder.entries() == 2);
+  CHECK(load_model(folder.path)->hash() == before->hash());
+  fs::create_directory(folder / ".saving");  // of a process that was killed
+  write_file_atomically(folder.path / ".saving" / "model.safetensors", "half");
+  write_file_atomically(folder / "notes.txt", "mine");
+  CHECK(load_model(folder.path)->hash() == before->hash());
+  save_model(*other, folder.path);
+  CHECK(load_model(folder.path)->hash() == other->hash());
+  CHECK(folder.entries() == 3);
+  fs::remove(folder / "config.json");  // a save cut off while files are put in place
+  contains(error_of([&] { load_model(folder.path); }), "config.json");
+}
+
+TEST_CASE("a tokenizer is saved beside its model and must agree with it") {
+  const std::string_view text = "one two three";
+  BpeTraining options{.vocab_size = 270,
+                      .specials = {"[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"}};
+  const Tokenizer tokenizer = train_bpe(std::span(&text, 1), options);
+  Arch arch = load_arch(fixture("roberta-prelayernorm"));
+  const Folder folder;
+  const auto save = [&] {
+    save_model(*std::make_unique<Model>(arch, Build{}), folder.path, FileDtype::f32, &tokenizer);
+  };
+  contains(error_of(save), "the model's vocabulary only 50");
+  arch.vocab = 300;
+  save();
+  CHECK(Tokenizer::load(folder / "tokenizer.json").size() == tokenizer.size());
+  const auto json = ordered_json::parse(read_file(folder / "tokenizer_config.json"));
+  CHECK(json["tokenizer_class"] == "PreTrainedTokenizerFast");
+  CHECK(json["mask_token"] == "[MASK]");
+  CHECK(json["model_max_length"] == 13);
+  arch.mask = 4;  // config.json left it out; tokenizer.json has it
+  CHECK(load_arch(folder.path) == arch);
+  arch.sep = 1;
+  contains(error_of(save), "eos_token is 1 in the model; the tokenizer has 3 there");
+}
+
+// Folders and logits for tests/fixtures/models/check_roundtrip.py; run with --no-skip.
+TEST_CASE("folders for check_roundtrip.py" * doctest::skip()) {
+  const char* out = std::getenv("GRAFT_ROUNDTRIP");
+  if (!out) {
+    MESSAGE("SKIPPED: GRAFT_ROUNDTRIP names no folder to write to");
+    return;
+  }
+  std::vector<std::string> names(std::begin(kFamilies), std::end(kFamilies));
+  names.insert(names.end(), {"graft-encoder", "graft-decoder"});
+  const std::string_view text = "the quick brown fox jumps over the lazy dog";
+  BpeTraining options{.vocab_size = 270,
+                      .specials = {"[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"}};
+  const Tokenizer tokenizer = train_bpe(std::span(&text, 1), options);
+  for (const std::string& name : names) {
+    const bool own = name.starts_with("graft");
+    const auto model = own ? std::make_unique<Model>(arch_named(name), Build{.seed = 7})
+                           : load_model(fixture(name));
+    const fs::path folder = fs::path(out) / name;
+    save_model(*model, folder, FileDtype::f32, own ? &tokenizer : nullptr);
+    Batch batch{{7, 30, 12, 9, 44, 8, 21}, {5, 2}, {0, 1}, {}, {}, {}};
+    const Array logits = logits_of(*model, batch).value();
+    SafetensorsWriter writer;
+    writer.add("tokens", FileDtype::i32, {7}, std::as_bytes(std::span(batch.token)));
+    writer.add("lengths", FileDtype::i32, {2}, std::as_bytes(std::span(batch.length)));
+    writer.add("logits", FileDtype::f32, logits.shape(),
+               std::span(logits.data<float>(), static_cast<std::size_t>(logits.numel())));
+    writer.write(folder / "outputs.safetensors");
+  }
+}

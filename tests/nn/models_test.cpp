@@ -1,0 +1,198 @@
+// Model families against transformers (tests/fixtures/models): numbers, names, keys, counts.
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "nn/models/config.h"
+#include "nn/models/family.h"
+#include "nn/models/presets.h"
+#include "tests/nn/model_fixtures.h"
+
+using namespace graft;
+using namespace graft::testing;
+
+namespace {
+
+// max|a - b| / max|b|, where b is a tensor of `file`.
+double error_against(const SafetensorsReader& file, const std::string& name, const Tensor& a) {
+  std::vector<float> b(file.at(name).count());
+  file.read_f32(name, b);
+  REQUIRE(a.shape() == file.at(name).shape);
+  double difference = 0, largest = 0;
+  const std::vector<double> values = a.value().to_vector();
+  for (std::size_t i = 0; i < b.size(); ++i) {
+    difference = std::max(difference, std::abs(values[i] - b[i]));
+    largest = std::max(largest, std::abs(static_cast<double>(b[i])));
+  }
+  return difference / largest;
+}
+
+std::int64_t parameters(const Arch& arch) {
+  return Model(arch, Build{.storage = false}).parameters();
+}
+
+}  // namespace
+
+TEST_CASE("hidden states and logits are those of transformers") {
+  for (const std::string family : kFamilies) {
+    CAPTURE(family);
+    const auto model = load_model(fixture(family));
+    const SafetensorsReader outputs(fixture(family) / "outputs.safetensors");
+    const Batch batch = batch_of(outputs);
+    Ctx ctx;
+    Sequence s = model->embed(batch, ctx);
+    CHECK(error_against(outputs, "hidden.0", s.rows) <= 1e-5);
+    s = model->run_blocks(std::move(s), ctx, 0, 1);
+    CHECK(error_against(outputs, "hidden.1", s.rows) <= 1e-5);
+    s = model->finish(model->run_blocks(std::move(s), ctx, 1, 2), ctx);
+    CHECK(error_against(outputs, "hidden.2", s.rows) <= 1e-5);
+    CHECK(error_against(outputs, "logits", logits_of(*model, batch)) <= 1e-5);
+    const auto wide = load_model(fixture(family), Dtype::f64);
+    CHECK(logits_of(*wide, batch).dtype() == Dtype::f64);
+    CHECK(error_against(outputs, "logits", logits_of(*wide, batch)) <= 1e-5);
+  }
+}
+
+TEST_CASE("a key of config.json that would change the result is refused by name") {
+  const struct {
+    const char *family, *key;
+    ordered_json value;
+  } cases[] = {{"bert", "position_embedding_type", "relative_key"},
+               {"bert", "is_decoder", true},
+               {"bert", "add_cross_attention", true},
+               {"bert", "tie_word_embeddings", false},
+               {"bert", "hidden_act", "quick_gelu"},
+               {"bert", "hidden_size", "16"},
+               {"bert", "layer_norm_eps", nullptr},
+               {"bert", "quantization_config", ordered_json{{"bits", 4}}},
+               {"roberta", "pad_token_id", nullptr},
+               {"roberta", "hidden_act", "relu"},
+               {"roberta-prelayernorm", "max_position_embeddings", 1},
+               {"gpt2", "scale_attn_by_inverse_layer_idx", true},
+               {"gpt2", "scale_attn_weights", false},
+               {"gpt2", "embd_pdrop", 0.3},
+               {"opt", "word_embed_proj_dim", 8},
+               {"opt", "do_layer_norm_before", false},
+               {"opt", "_remove_final_layer_norm", true},
+               {"opt", "enable_bias", false},
+               {"llama", "rope_scaling", ordered_json{{"type", "linear"}, {"factor", 2.0}}},
+               {"llama", "rope_parameters",
+                ordered_json{{"rope_theta", 1e4}, {"rope_type", "yarn"}, {"factor", 2.0}}},
+               {"llama", "head_dim", 8},
+               {"llama", "attention_bias", true},
+               {"llama", "sliding_window", 128},
+               {"gpt2", "model_type", "gpt3"}};
+  for (const auto& c : cases) {
+    CAPTURE(c.family);
+    Copy copy(c.family);
+    copy.set(c.key, c.value);
+    contains(copy.error(), c.key == std::string("model_type") ? "gpt3" : c.key);
+  }
+}
+
+TEST_CASE("a key that config.json lacks is named, with the file") {
+  for (const char* key : {"vocab_size", "n_embd", "n_layer", "n_head", "n_positions", "model_type",
+                          "activation_function", "layer_norm_epsilon"}) {
+    Copy copy("gpt2");
+    copy.erase(key);
+    const std::string message = copy.error();
+    contains(message, (copy / "config.json").string());
+    contains(message, std::string(key) + " is missing");
+  }
+  Copy copy("gpt2");
+  write_file_atomically(copy / "config.json",
+                        R"({"model_type": "gpt2", "n_embd": 1, "n_embd": 2})");
+  contains(copy.error(), "key 'n_embd' is there twice");
+}
+
+TEST_CASE("config.json as older transformers wrote it means the same") {
+  Copy llama("llama");
+  llama.erase("rope_parameters");
+  llama.set("rope_theta", 500.0);
+  llama.set("rope_scaling", nullptr);
+  llama.set("torch_dtype", "float16");
+  CHECK(load_arch(llama.path) == load_arch(fixture("llama")));
+  llama.set("rope_parameters", ordered_json{{"rope_theta", 1e4}, {"rope_type", "default"}});
+  contains(llama.error(), "rope_theta is 500, in rope_parameters 10000");
+}
+
+TEST_CASE("config.json files of the hub describe the models that are named after them") {
+  const std::pair<const char*, const char*> files[] = {
+      {"bert-base", R"({"architectures": ["BertForMaskedLM"], "attention_probs_dropout_prob": 0.1,
+        "gradient_checkpointing": false, "hidden_act": "gelu", "hidden_dropout_prob": 0.1,
+        "hidden_size": 768, "initializer_range": 0.02, "intermediate_size": 3072,
+        "layer_norm_eps": 1e-12, "max_position_embeddings": 512, "model_type": "bert",
+        "num_attention_heads": 12, "num_hidden_layers": 12, "pad_token_id": 0,
+        "position_embedding_type": "absolute", "transformers_version": "4.6.0.dev0",
+        "type_vocab_size": 2, "use_cache": true, "vocab_size": 30522})"},
+      {"roberta-base", R"({"architectures": ["RobertaForMaskedLM"], "bos_token_id": 0,
+        "attention_probs_dropout_prob": 0.1, "eos_token_id": 2, "hidden_act": "gelu",
+        "hidden_dropout_prob": 0.1, "hidden_size": 768, "initializer_range": 0.02,
+        "intermediate_size": 3072, "layer_norm_eps": 1e-05, "max_position_embeddings": 514,
+        "model_type": "roberta", "num_attention_heads": 12, "num_hidden_layers": 12,
+        "pad_token_id": 1, "type_vocab_size": 1, "vocab_size": 50265})"},
+      {"gpt2", R"({"activation_function": "gelu_new", "architectures": ["GPT2LMHeadModel"],
+        "attn_pdrop": 0.1, "bos_token_id": 50256, "embd_pdrop": 0.1, "eos_token_id": 50256,
+        "initializer_range": 0.02, "layer_norm_epsilon": 1e-05, "model_type": "gpt2",
+        "n_ctx": 1024, "n_embd": 768, "n_head": 12, "n_layer": 12, "n_positions": 1024,
+        "resid_pdrop": 0.1, "summary_activation": null, "summary_first_dropout": 0.1,
+        "summary_proj_to_labels": true, "summary_type": "cls_index", "summary_use_proj": true,
+        "task_specific_params": {"text-generation": {"do_sample": true, "max_length": 50}},
+        "vocab_size": 50257})"}};
+  for (const auto& [name, text] : files) {
+    CAPTURE(name);
+    const Folder folder;
+    write_file_atomically(folder / "config.json", text);
+    const Arch named = arch_named(name);
+    if (named.stack == Stack::encoder)
+      write_file_atomically(folder / "tokenizer.json",
+                            fmt::format(R"({{"added_tokens": [{{"id": {}, "content": "[MASK]"}},
+                          {{"id": {}, "content": "[CLS]"}}, {{"id": {}, "content": "[SEP]"}}]}})",
+                                        named.mask, named.cls, named.sep));
+    CHECK(load_arch(folder.path) == named);
+  }
+}
+
+TEST_CASE("every named model counts what transformers counts") {
+  const std::map<std::string, std::int64_t> counts{
+      {"graft-encoder", 6982592}, {"graft-decoder", 6960768},  {"bert-base", 109514298},
+      {"bert-large", 335174458},  {"roberta-base", 124697433}, {"roberta-large", 355412057},
+      {"gpt2", 124439808},        {"gpt2-medium", 354823168},  {"gpt2-large", 774030080},
+      {"gpt2-xl", 1557611200},    {"gpt3-175b", 174604259328}, {"opt-125m", 125239296},
+      {"opt-1.3b", 1315758080},   {"opt-2.7b", 2651596800},    {"opt-6.7b", 6658473984},
+      {"opt-13b", 12853473280},   {"opt-30b", 29974540288},    {"opt-66b", 65719701504},
+      {"llama-7b", 6738415616},   {"llama-13b", 13015864320}};
+  CHECK(arch_names().size() == counts.size());
+  for (const std::string& name : arch_names()) {
+    CAPTURE(name);
+    const Arch arch = arch_named(name);
+    CHECK(parameters(arch) == counts.at(name));
+    CHECK_NOTHROW(config_text(arch));  // reads back as the same Arch
+  }
+  const std::int64_t pooler = 768 * 768 + 768;
+  CHECK(parameters(without_lm_head(arch_named("bert-base"))) + pooler == 109482240);
+  contains(error_of([] { arch_named("gpt5"); }), "opt-6.7b");
+}
+
+TEST_CASE("parameters have the names that transformers gives them") {
+  const Arch encoder = arch_named("graft-encoder"), gpt2 = arch_named("gpt2");
+  CHECK(hf_name(encoder, {Stack::encoder, 11, Part::q}, "lora_A.weight") ==
+        "roberta_prelayernorm.encoder.layer.11.attention.self.query.lora_A.weight");
+  CHECK(hf_name(encoder, {Stack::encoder, -1, Part::embed}, "type") ==
+        "roberta_prelayernorm.embeddings.token_type_embeddings.weight");
+  CHECK(hf_name(arch_named("llama-7b"), {Stack::decoder, 0, Part::gate}, "weight") ==
+        "model.layers.0.mlp.gate_proj.weight");
+  const Place v = place_of(gpt2, {Stack::decoder, 3, Part::v}, "weight");
+  CHECK(v.module == "transformer.h.3.attn.c_attn");
+  CHECK(v.transposed);
+  CHECK(v.piece == 2);
+  CHECK(v.pieces == 3);
+  contains(error_of([&] {
+             hf_name(gpt2, {Stack::decoder, 3, Part::gate}, "weight");
+           }),
+           "family gpt2 has no place for decoder 3 gate weight");
+}
