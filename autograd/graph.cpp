@@ -1,5 +1,6 @@
 #include "autograd/graph.h"
 
+#include <algorithm>
 #include <queue>
 #include <set>
 
@@ -13,14 +14,23 @@ thread_local bool recording = true;
 thread_local bool wanted = false;
 std::uint64_t next_number = 1;
 
+// Which leaves record() has met, as a sum of hashes: checkpoint() asks whether it met the same again.
+thread_local std::uint64_t leaves_met = 0;
+
+std::uint64_t hashed(std::uint64_t x) {
+  x *= 0x9E3779B97F4A7C15ull;
+  return (x ^ x >> 29) * 0xBF58476D1CE4E5B9ull;
+}
+
 // The recipe used last in this walk. q, k and v all want the same norm's output, one after another.
-thread_local std::pair<const Recipe*, Array> last_made;
+// It is held, so that no later one can come to lie at its address.
+thread_local std::pair<std::shared_ptr<const Recipe>, Array> last_made;
 
 }  // namespace
 
 Array Kept::get() const {
   if (!recipe) return array;
-  if (last_made.first != recipe.get()) last_made = {recipe.get(), recipe->make()};
+  if (last_made.first != recipe) last_made = {recipe, recipe->make()};
   return last_made.second;
 }
 
@@ -34,7 +44,8 @@ Kept keep(const Tensor& x, const Tensor& because, const Tensor& or_because) {
 }
 Kept keep(Array x) { return {std::move(x), nullptr}; }
 
-// A long chain must not be destroyed by recursion: each node hands its inputs to one loop.
+// A long chain must not be destroyed by recursion: each node hands its inputs to one loop. What its
+// derivative captured (checkpoint: x) goes while they are held there.
 Node::~Node() {
   thread_local std::vector<std::shared_ptr<Node>>* dying = nullptr;
   if (dying) {
@@ -46,6 +57,8 @@ Node::~Node() {
   dying = &queue;
   for (auto& input : inputs)
     if (input) queue.push_back(std::move(input));
+  derive = nullptr;
+  saved.clear();
   while (!queue.empty()) {
     std::shared_ptr<Node> node = std::move(queue.back());
     queue.pop_back();
@@ -65,7 +78,10 @@ Tensor Tensor::leaf(Array value, std::string name) {
 Tensor record(const char* op, Array y, const std::vector<Tensor>& inputs, Saved saved,
               Derive derive) {
   bool needed = false;
-  for (const Tensor& x : inputs) needed |= x.needs_grad();
+  for (const Tensor& x : inputs) {
+    needed |= x.needs_grad();
+    if (x.needs_grad() && !x.node()->derive) leaves_met += hashed(x.node()->number);
+  }
   if (!needed) return Tensor(std::move(y));
   wanted = true;
   if (!recording) return Tensor(std::move(y));
@@ -80,12 +96,19 @@ Tensor record(const char* op, Array y, const std::vector<Tensor>& inputs, Saved 
   return Tensor(std::move(y), std::move(node));
 }
 
+static bool exclusive(const Array& a) { return a.contiguous() && a.storage().use_count() == 1; }
+
 NoRecord::NoRecord() : before_(recording) { recording = false; }
 NoRecord::~NoRecord() { recording = before_; }
 
 const Array& Gradients::operator[](const Tensor& leaf) const {
   check(has(leaf), "gradients: none reached '{}'", leaf.node() ? leaf.node()->op : "a constant");
-  return by_number_.at(leaf.node()->number);
+  std::deque<Array>& sums = by_number_.at(leaf.node()->number);
+  for (; sums.size() > 1; sums.erase(sums.begin() + 1)) {
+    if (!exclusive(sums[0])) sums[0] = sums[0].clone();
+    kernels::axpy(sums[0], sums[1].as_contiguous(), 1);
+  }
+  return sums[0];
 }
 Array& Gradients::operator[](const Tensor& leaf) {
   return const_cast<Array&>(std::as_const(*this)[leaf]);
@@ -97,15 +120,20 @@ bool Gradients::has(const Tensor& leaf) const {
 // One walk: a max-heap of nodes by number, each with the gradient gathered so far.
 class Engine {
  public:
-  explicit Engine(Gradients& leaves) : leaves_(leaves) {}
+  Engine(Gradients& leaves, bool apart) : leaves_(leaves), apart_(apart) {}
 
-  Array& gradient_of(const Node& node) {
-    return node.derive ? pending_[node.number] : leaves_.by_number_[node.number];
+  // Which of a leaf's sums its next use adds to: one for all, or, apart, one for each.
+  int next_use(const Node& node) { return apart_ && !node.derive ? uses_[node.number]++ : 0; }
+  Array& gradient_of(const Node& node, int use) {
+    if (node.derive) return pending_[node.number];
+    std::deque<Array>& sums = leaves_.by_number_[node.number];
+    if (sums.size() <= static_cast<std::size_t>(use)) sums.resize(use + 1);
+    return sums[use];
   }
   void want(const std::shared_ptr<Node>& node) {
     if (node->derive && queued_.insert(node->number).second) heap_.push(node);
   }
-  void add(const std::shared_ptr<Node>& node, Array g);
+  void add(const std::shared_ptr<Node>& node, Array g, int use);
 
   void run() {
     while (!heap_.empty()) {
@@ -127,6 +155,8 @@ class Engine {
     }
   };
   Gradients& leaves_;
+  bool apart_;
+  std::unordered_map<std::uint64_t, int> uses_;
   std::unordered_map<std::uint64_t, Array> pending_;
   std::set<std::uint64_t> queued_;
   std::priority_queue<std::shared_ptr<Node>, std::vector<std::shared_ptr<Node>>, Later> heap_;
@@ -134,49 +164,48 @@ class Engine {
 
 namespace {
 
-bool exclusive(const Array& a) { return a.contiguous() && a.storage().use_count() == 1; }
+// g with dimension d summed down to 1.
+Array summed(const Array& g, int d) {
+  std::int64_t outer = 1, inner = 1;
+  for (int i = 0; i < d; ++i) outer *= g.shape()[i];
+  for (int i = d + 1; i < g.ndim(); ++i) inner *= g.shape()[i];
+  const std::int64_t n = g.shape()[d];
+  const Array from = g.as_contiguous().reshape({outer, n, inner});
+  Array down = Array::zeros({outer, inner}, g.dtype());
+  if (inner == 1) {
+    Array flat = down.reshape({outer});
+    kernels::sum_columns(flat, from.reshape({outer, n}));
+  } else {
+    for (std::int64_t o = 0; o < outer; ++o) {
+      Array row = down.slice(0, o, o + 1).reshape({inner});
+      kernels::add_rows(row, from.slice(0, o, o + 1).reshape({n, inner}));
+    }
+  }
+  Shape shape = g.shape();
+  shape[d] = 1;
+  return down.reshape(std::move(shape));
+}
 
-// Adds g, broadcast from sum's shape, into sum.
-void add_summed_down(Array& sum, const Array& g) {
+// Adds g, broadcast from sum's shape, into sum: within rows first, then row after row onto what is
+// there, so that rows that come in two calls give the bits of one.
+void add_summed_down(Array& sum, Array g) {
   if (g.shape() == sum.shape()) {
     kernels::axpy(sum, g.as_contiguous(), 1);
     return;
   }
-  const std::int64_t columns = sum.numel();
-  const int tail = sum.ndim();
-  const bool leading = std::equal(sum.shape().begin(), sum.shape().end(),
-                                  g.shape().end() - std::min(tail, g.ndim()));
-  if (leading) {  // [..., C] down to [C]
-    Array flat = sum.reshape({columns});
-    kernels::add_rows(flat, g.as_contiguous().reshape({-1, columns}));
-    return;
-  }
-  Array moved = g;  // sum one repeated dimension at a time, the last ones first
-  const int extra = g.ndim() - tail;
-  for (int d = g.ndim() - 1; d >= 0; --d) {
-    const std::int64_t want = d < extra ? 1 : sum.shape()[d - extra];
-    if (moved.shape()[d] == want) continue;
-    std::int64_t outer = 1, inner = 1;
-    for (int i = 0; i < d; ++i) outer *= moved.shape()[i];
-    for (int i = d + 1; i < moved.ndim(); ++i) inner *= moved.shape()[i];
-    const std::int64_t n = moved.shape()[d];
-    Shape shape = moved.shape();
-    shape[d] = 1;
-    const Array source = moved.as_contiguous().reshape({outer, n, inner});
-    Array down = Array::zeros({outer, inner}, g.dtype());
-    for (std::int64_t o = 0; o < outer; ++o) {
-      Array row = down.slice(0, o, o + 1).reshape({inner});
-      kernels::add_rows(row, source.slice(0, o, o + 1).reshape({n, inner}));
-    }
-    moved = down.reshape(shape);
-  }
-  kernels::axpy(sum, moved.reshape(sum.shape()), 1);
+  Shape want = sum.shape();
+  while (want.size() > 1 && want.front() == 1) want.erase(want.begin());
+  const int extra = g.ndim() - static_cast<int>(want.size());
+  for (int d = g.ndim() - 1; d >= std::max(1, extra); --d)
+    if (g.shape()[d] != want[d - extra]) g = summed(g, d);
+  Array flat = sum.reshape({sum.numel()});
+  kernels::add_rows(flat, g.as_contiguous().reshape({-1, sum.numel()}));
 }
 
 }  // namespace
 
-void Engine::add(const std::shared_ptr<Node>& node, Array g) {
-  Array& sum = gradient_of(*node);
+void Engine::add(const std::shared_ptr<Node>& node, Array g, int use) {
+  Array& sum = gradient_of(*node, use);
   if (!sum.defined() && g.shape() == node->shape) {
     sum = std::move(g);
   } else {
@@ -189,14 +218,20 @@ void Engine::add(const std::shared_ptr<Node>& node, Array g) {
 
 bool Grads::needs(int input) const { return node_.inputs.at(input) != nullptr; }
 
+int Grads::use_of(int input) {
+  if (use_.empty()) use_.resize(node_.inputs.size(), -1);
+  if (use_[input] < 0) use_[input] = engine_.next_use(*node_.inputs[input]);
+  return use_[input];
+}
+
 void Grads::add(int input, Array g) {
-  if (needs(input)) engine_.add(node_.inputs[input], std::move(g));
+  if (needs(input)) engine_.add(node_.inputs[input], std::move(g), use_of(input));
 }
 
 Array& Grads::into(int input) {
   const auto& node = node_.inputs.at(input);
   check(node != nullptr, "{}: a gradient for input {}, which wants none", node_.op, input);
-  Array& sum = engine_.gradient_of(*node);
+  Array& sum = engine_.gradient_of(*node, use_of(input));
   if (!sum.defined())
     sum = Array::zeros(node->shape, node->dtype);
   else if (!exclusive(sum))
@@ -206,26 +241,30 @@ Array& Grads::into(int input) {
 }
 
 void Grads::continue_from(const Tensor& y, const Array& dy) {
-  if (y.node()) engine_.add(y.node(), dy);
+  if (y.node()) engine_.add(y.node(), dy, engine_.next_use(*y.node()));
 }
 
-void backward(const Tensor& y, Gradients& into, const Array& dy) {
+static void walk(const Tensor& y, Gradients& into, const Array& dy, bool apart) {
   check(y.needs_grad(), "backward: nothing that y depends on wants a gradient");
   check(dy.defined() || y.numel() == 1, "backward: y has shape {}; give dy or reduce it", y.shape());
   check(!dy.defined() || dy.shape() == y.shape(), "backward: dy {} for y {}", dy.shape(), y.shape());
-  Engine engine(into);
-  engine.add(y.node(), dy.defined() ? dy : Array::full(y.shape(), 1, y.dtype()));
+  Engine engine(into, apart);
+  engine.add(y.node(), dy.defined() ? dy : Array::full(y.shape(), 1, y.dtype()),
+             engine.next_use(*y.node()));
   engine.run();
 }
 
+void backward(const Tensor& y, Gradients& into, const Array& dy) { walk(y, into, dy, true); }
+
 Gradients backward(const Tensor& y, const Array& dy) {
   Gradients grads;
-  backward(y, grads, dy);
+  walk(y, grads, dy, false);
   return grads;
 }
 
 Tensor checkpoint(std::function<Tensor(const Tensor&)> f, const Tensor& x) {
   if (!recording) return f(x);
+  const std::uint64_t met_before = leaves_met;
   const bool wanted_before = wanted;
   wanted = x.needs_grad();
   Tensor y;
@@ -243,8 +282,15 @@ Tensor checkpoint(std::function<Tensor(const Tensor&)> f, const Tensor& x) {
   node->dtype = y.dtype();
   node->inputs = {x.node()};
   node->saved = {keep(x.value())};
-  node->derive = [f = std::move(f), x](const Array& dy, const Saved&, Grads& g) {
-    g.continue_from(f(x), dy);
+  node->derive = [f = std::move(f), x, met = leaves_met - met_before](const Array& dy,
+                                                                      const Saved&, Grads& g) {
+    const std::uint64_t before = leaves_met;
+    const Tensor y = f(x);
+    check(leaves_met - before == met,
+          "checkpoint: {} is not made from the same leaves again; was an edit dropped or a "
+          "parameter put in place between forward and backward?",
+          y.shape());
+    g.continue_from(y, dy);
   };
   return Tensor(y.value(), std::move(node));
 }

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -44,8 +45,10 @@ class Grads {
  private:
   friend class Engine;
   Grads(Engine& engine, Node& node) : engine_(engine), node_(node) {}
+  int use_of(int input);
   Engine& engine_;
   Node& node_;
+  std::vector<int> use_;  // of each input, if it is a leaf: which of its sums this node adds to
 };
 
 using Derive = std::function<void(const Array& dy, const Saved&, Grads&)>;
@@ -87,16 +90,19 @@ class Gradients {
 
  private:
   friend class Engine;
-  std::unordered_map<std::uint64_t, Array> by_number_;
+  // Of each leaf one sum, or one for each of its uses (see backward), added up when it is read.
+  mutable std::unordered_map<std::uint64_t, std::deque<Array>> by_number_;
 };
 
 // Gradients of y (one element, unless dy is given) in every leaf it depends on. The graph stays and
-// may be walked again. The second form adds to gradients already there.
+// may be walked again. The second form adds to gradients already there, for each use of a leaf in a
+// sum of its own: a matrix used twice (a tied embedding) gets the same bits however a batch is cut.
 Gradients backward(const Tensor& y, const Array& dy = {});
 void backward(const Tensor& y, Gradients& into, const Array& dy = {});
 
 // f(x), forgetting what happens inside and computing it again during backward (Chen et al. 2016).
-// Parameters that f captures train even where x itself needs no gradient.
+// Parameters that f captures train even where x itself needs no gradient. Backward throws where f
+// then reads other leaves than it did (an edit was dropped in between).
 Tensor checkpoint(std::function<Tensor(const Tensor&)> f, const Tensor& x);
 
 // What the graph below y keeps. Blocks are counted once, at the first node that keeps them; blocks

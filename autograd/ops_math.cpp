@@ -122,7 +122,8 @@ Tensor dropout(const Tensor& x, double p, Stream stream, const RowAddress& rows)
   Recipe again{{in}, [=] { return masked(in); }};
   if (x.recipe())  // dropout of a norm: keep what the norm is made from
     again = {x.recipe()->from, [masked, r = x.recipe()] { return masked(r->make()); }};
-  return record("dropout", masked(in), {x}, {},
+  again.from.insert(again.from.end(), {rows.example, rows.position});
+  return record("dropout", masked(in), {x}, {keep(rows.example), keep(rows.position)},
                 [masked](const Array& dy, const Saved&, Grads& g) {
                   g.add(0, masked(dy.as_contiguous()));
                 })
@@ -157,7 +158,7 @@ Tensor layer_norm(const Tensor& x, const Tensor& gain, const Tensor& bias, doubl
                                            s[1].get(), as_rows(dy), eps);
                   if (dx.defined()) g.add(0, dx);
                 })
-      .with_recipe({{in}, [=] { return forward(in, a, b); }});
+      .with_recipe({{in, a, b}, [=] { return forward(in, a, b); }});
 }
 
 Tensor rms_norm(const Tensor& x, const Tensor& gain, double eps) {
@@ -180,7 +181,7 @@ Tensor rms_norm(const Tensor& x, const Tensor& gain, double eps) {
                                          as_rows(s[0].get()), s[1].get(), as_rows(dy), eps);
                   if (dx.defined()) g.add(0, dx);
                 })
-      .with_recipe({{in}, [=] { return forward(in, a); }});
+      .with_recipe({{in, a}, [=] { return forward(in, a); }});
 }
 
 Tensor softmax(const Tensor& x) {

@@ -1,5 +1,6 @@
 // Products, attention, rows of ragged batches, losses.
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 
 #include "autograd/ops.h"
@@ -22,6 +23,24 @@ Array linear_rows(const Array& x, const Array& w, const Array& b) {
   if (b.defined()) y.copy_from(b.expand(y.shape()));
   kernels::gemm(y, x, w.transpose(), 1, b.defined() ? 1 : 0);
   return y;
+}
+
+struct Span {
+  std::int64_t begin, end;
+};
+
+// A vocabulary product in tiles of at most 2048 rows and 4096 words: 32 MB of logits in f32. The
+// cuts are fixed, so that a row's bits do not depend on how many rows there are.
+template <class F>
+void each_tile(std::int64_t rows, std::int64_t vocab, F&& f) {
+  for (std::int64_t r = 0; r < rows; r += 2048)
+    for (std::int64_t v = 0; v < vocab; v += 4096)
+      f(Span{r, std::min(rows, r + 2048)}, Span{v, std::min(vocab, v + 4096)});
+}
+
+Array logits_tile(const Array& x, const Array& w, const Array& b, Span r, Span v) {
+  return linear_rows(x.slice(0, r.begin, r.end), w.slice(0, v.begin, v.end),
+                     b.defined() ? b.slice(0, v.begin, v.end) : b);
 }
 
 }  // namespace
@@ -131,7 +150,7 @@ Tensor rotate(const Tensor& x, const Array& position, const Array& frequency, in
     kernels::rotate(y, x.as_contiguous(), position, frequency, heads, inverse);
     return y;
   };
-  return record("rotate", turn(x.value(), false), {x}, {},
+  return record("rotate", turn(x.value(), false), {x}, {keep(position)},
                 [turn](const Array& dy, const Saved&, Grads& g) { g.add(0, turn(dy, true)); });
 }
 
@@ -140,23 +159,43 @@ Tensor gather(const Tensor& table, const Array& row) {
         table.shape(), name(row.dtype()), row.shape());
   Array y = Array::empty({row.numel(), table.dim(1)}, table.dtype());
   kernels::gather(y, table.value(), row);
-  return record("gather", y, {table}, {}, [row](const Array& dy, const Saved&, Grads& g) {
-    kernels::scatter_add(g.into(0), dy.as_contiguous(), row);
-  });
+  return record("gather", y, {table}, {keep(row)},
+                [](const Array& dy, const Saved& s, Grads& g) {
+                  kernels::scatter_add(g.into(0), dy.as_contiguous(), s[0].array);
+                });
 }
 
 Tensor prepend(const Tensor& bank, const Tensor& x, const std::vector<int>& length) {
   check(bank.value().ndim() == 2 && x.value().ndim() == 2 && bank.dim(1) == x.dim(1),
         "prepend: bank {}, x {}; need [P, C] and [N, C]", bank.shape(), x.shape());
-  const int p = static_cast<int>(bank.dim(0)), n = static_cast<int>(x.dim(0));
-  std::vector<std::int32_t> from;  // rows of [bank; x]
-  int start = 0;
+  check(bank.dtype() == x.dtype(), "prepend: bank {}, x {}", name(bank.dtype()), name(x.dtype()));
+  const std::int64_t p = bank.dim(0), sequences = static_cast<std::int64_t>(length.size());
+  const std::int64_t total = std::accumulate(length.begin(), length.end(), std::int64_t{0});
+  check(total == x.dim(0), "prepend: lengths add up to {}, x has {} rows", total, x.dim(0));
+  Array y = Array::empty({total + sequences * p, x.dim(1)}, x.dtype());
+  std::vector<std::int32_t> bank_row(y.dim(0), -1), x_at;  // of y's rows; of x's rows, in y
+  std::int64_t at = 0, start = 0;
+  const auto put = [&y, &at](const Array& rows) {
+    Array into = y.slice(0, at, at + rows.dim(0));
+    into.copy_from(rows);
+    at += rows.dim(0);
+  };
   for (int l : length) {
-    for (int i = 0; i < p; ++i) from.push_back(i);
-    for (int i = 0; i < l; ++i) from.push_back(p + start++);
+    for (int i = 0; i < p; ++i) bank_row[at + i] = i;
+    put(bank.value());
+    for (int i = 0; i < l; ++i) x_at.push_back(static_cast<std::int32_t>(at + i));
+    put(x.value().slice(0, start, start + l));
+    start += l;
   }
-  check(start == n, "prepend: lengths add up to {}, x has {} rows", start, n);
-  return gather(concat({bank, x}, 0), Array::of(from));
+  return record("prepend", y, {bank, x}, {keep(Array::of(bank_row)), keep(Array::of(x_at))},
+                [](const Array& dy, const Saved& s, Grads& g) {
+                  const Array d = dy.as_contiguous();
+                  if (g.needs(0)) kernels::scatter_add(g.into(0), d, s[0].array);
+                  if (!g.needs(1)) return;
+                  Array dx = Array::empty({s[1].array.numel(), d.dim(1)}, d.dtype());
+                  kernels::gather(dx, d, s[1].array);
+                  g.add(1, dx);
+                });
 }
 
 Tensor segment_mean(const Tensor& x, const std::vector<int>& length) {
@@ -192,6 +231,8 @@ Tensor concat(const std::vector<Tensor>& parts, int dim) {
   for (const Tensor& part : parts) {
     Shape other = part.shape();
     check(other.size() == shape.size(), "concat: {} with {}", parts[0].shape(), other);
+    check(part.dtype() == parts[0].dtype(), "concat: {} with {}", name(parts[0].dtype()),
+          name(part.dtype()));
     shape[dim] += other[dim];
     other[dim] = parts[0].shape()[dim];
     check(other == parts[0].shape(), "concat: {} with {} along dimension {}", parts[0].shape(),
@@ -228,9 +269,9 @@ Tensor cross_entropy(const Tensor& logits, const Array& label, double divisor) {
   kernels::cross_entropy(loss, in, label);
   kernels::sum_all(total, loss);
   kernels::scale(total, total, 1 / divisor);
-  return record("cross_entropy", total, {logits}, {keep(Tensor(in), logits)},
-                [label, divisor](const Array& dy, const Saved& s, Grads& g) {
-                  const Array in = s[0].get();
+  return record("cross_entropy", total, {logits}, {keep(Tensor(in), logits), keep(label)},
+                [divisor](const Array& dy, const Saved& s, Grads& g) {
+                  const Array in = s[0].get(), label = s[1].array;
                   const Array each = Array::full({in.dim(0)}, dy.item() / divisor, in.dtype());
                   Array dx = Array::empty(in.shape(), in.dtype());
                   kernels::cross_entropy_grad(dx, in, label, each);
@@ -241,43 +282,54 @@ Tensor cross_entropy(const Tensor& logits, const Array& label, double divisor) {
 Tensor linear_cross_entropy(const Tensor& x, const Tensor& w, const Tensor& b, const Array& label,
                             double divisor) {
   check(x.value().ndim() == 2 && w.value().ndim() == 2 && x.dim(1) == w.dim(1) &&
-            label.numel() == x.dim(0),
-        "linear_cross_entropy: x {}, W {}, label {}; need x[R, C], W[V, C], label[R]", x.shape(),
-        w.shape(), label.shape());
-  // About 8 MB of logits at a time. Rows do not depend on their neighbours, so any chunk will do.
-  const std::int64_t chunk = std::max<std::int64_t>(48, (1 << 21) / w.dim(0));
-  const std::int64_t rows = x.dim(0);
-  Array loss = Array::empty({rows}, x.dtype()), total = Array::empty({1}, x.dtype());
-  for (std::int64_t at = 0; at < rows; at += chunk) {
-    const std::int64_t end = std::min(rows, at + chunk);
-    const Array logits = linear_rows(x.value().slice(0, at, end), w.value(), b.value());
-    Array part = loss.slice(0, at, end);
-    kernels::cross_entropy(part, logits, label.slice(0, at, end));
-  }
+            (!b.defined() || b.shape() == Shape{w.dim(0)}) && label.numel() == x.dim(0) &&
+            label.dtype() == Dtype::i32,
+        "linear_cross_entropy: x {}, W {}, b {}, label {} {}; need x[R, C], W[V, C], b[V], i32 "
+        "label[R]",
+        x.shape(), w.shape(), b.shape(), name(label.dtype()), label.shape());
+  for (std::int32_t l : std::span(label.data<std::int32_t>(), label.numel()))
+    check(l >= -1 && l < w.dim(0), "linear_cross_entropy: label {} of a vocabulary of {}", l, w.dim(0));
+  const Array xs = x.value().as_contiguous();
+  const std::int64_t rows = x.dim(0), vocab = w.dim(0);
+  Array lse = Array::full({rows}, -INFINITY, x.dtype()), loss = Array::zeros({rows}, x.dtype());
+  Array total = Array::empty({1}, x.dtype());
+  each_tile(rows, vocab, [&](Span r, Span v) {
+    Array sums = lse.slice(0, r.begin, r.end), picked = loss.slice(0, r.begin, r.end);
+    const Array logits = logits_tile(xs, w.value(), b.value(), r, v);
+    kernels::log_sum_exp_join(sums, picked, logits, label.slice(0, r.begin, r.end), v.begin);
+  });
+  kernels::label_loss(loss, lse, loss, label);
   kernels::sum_all(total, loss);
   kernels::scale(total, total, 1 / divisor);
   const bool any = x.needs_grad() || w.needs_grad() || b.needs_grad();
   Saved saved;
   if (any)  // the logits are made again, so x and W are read whoever learns
-    saved = {x.recipe() ? Kept{{}, x.recipe()} : keep(x.value()), keep(w.value()), keep(b.value())};
+    saved = {x.recipe() ? Kept{{}, x.recipe()} : keep(xs), keep(w.value()), keep(b.value()),
+             keep(label), keep(lse)};
   return record(
       "linear_cross_entropy", total, {x, w, b}, std::move(saved),
       [=](const Array& dy, const Saved& s, Grads& g) {
-        const Array x = s[0].get(), w = s[1].get(), b = s[2].get();
-        Array dx = g.needs(0) ? Array::empty(x.shape(), x.dtype()) : Array();
-        for (std::int64_t at = 0; at < rows; at += chunk) {
-          const std::int64_t end = std::min(rows, at + chunk);
-          const Array part = x.slice(0, at, end);
-          Array d = linear_rows(part, w, b);
-          const Array each = Array::full({end - at}, dy.item() / divisor, x.dtype());
-          kernels::cross_entropy_grad(d, d, label.slice(0, at, end), each);
+        const Array x = s[0].get(), w = s[1].get(), b = s[2].get(), label = s[3].array;
+        const Array dloss = Array::full({rows}, dy.item() / divisor, x.dtype());
+        Array dx = g.needs(0) ? Array::zeros(x.shape(), x.dtype()) : Array();
+        each_tile(rows, vocab, [&](Span r, Span v) {
+          Array d = logits_tile(x, w, b, r, v);
+          kernels::cross_entropy_part_grad(d, d, s[4].array.slice(0, r.begin, r.end),
+                                           label.slice(0, r.begin, r.end),
+                                           dloss.slice(0, r.begin, r.end), v.begin);
           if (dx.defined()) {
-            Array into = dx.slice(0, at, end);
-            kernels::gemm(into, d, w, 1, 0);
+            Array into = dx.slice(0, r.begin, r.end);
+            kernels::gemm(into, d, w.slice(0, v.begin, v.end), 1, 1);
           }
-          if (g.needs(1)) kernels::gemm(g.into(1), d.transpose(), part, 1, 1);
-          if (g.needs(2)) kernels::add_rows(g.into(2), d);
-        }
+          if (g.needs(1)) {
+            Array into = g.into(1).slice(0, v.begin, v.end);
+            kernels::gemm(into, d.transpose(), x.slice(0, r.begin, r.end), 1, 1);
+          }
+          if (g.needs(2)) {
+            Array into = g.into(2).slice(0, v.begin, v.end);
+            kernels::add_rows(into, d);
+          }
+        });
         if (dx.defined()) g.add(0, dx);
       });
 }

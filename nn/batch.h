@@ -44,7 +44,7 @@ struct Sequence {
 // What the edits and modules of one forward pass may read besides their inputs. Passed, not global.
 struct Ctx {
   bool train = false;       // dropout is on
-  Key key;                  // (seed, step) of random draws
+  Key key = {};             // (seed, step) of random draws
   int task = -1;            // index of the task in multi-task training
   bool checkpoint = false;  // forget what happens inside blocks and compute it again in backward
   const Batch* batch = nullptr;

@@ -8,10 +8,23 @@ namespace graft {
 namespace {
 
 Tensor pooled(const Sequence& s, Pool pool) {
-  if (pool == Pool::mean) return segment_mean(s.rows, s.length);
-  // The first (or last) row of each sequence that is a token; virtual rows do not count.
+  // Virtual rows do not count: the mean is over rows that are tokens, cls and last are the first
+  // and the last of them.
   std::vector<std::int32_t> rows;
   int start = 0;
+  if (pool == Pool::mean) {
+    std::vector<int> length;
+    for (int l : s.length) {
+      const std::size_t before = rows.size();
+      for (int i = start; i < start + l; ++i)
+        if (s.source[i] >= 0) rows.push_back(i);
+      check(rows.size() > before, "pool: a sequence of {} rows has no token", l);
+      length.push_back(static_cast<int>(rows.size() - before));
+      start += l;
+    }
+    if (rows.size() == s.source.size()) return segment_mean(s.rows, s.length);
+    return segment_mean(gather(s.rows, Array::of(rows)), length);
+  }
   for (int l : s.length) {
     int at = pool == Pool::cls ? 0 : l - 1;
     const int step = pool == Pool::cls ? 1 : -1;
@@ -42,7 +55,7 @@ LinearHead::LinearHead(const Build& build, const Arch& a, int classes, Pool pool
     : classes_(classes),
       pool_(pool),
       out_(build, {a.stack, -1, Part::head}, a.width, classes > 0 ? classes : 1, true) {
-  if (dense) dense_.emplace(build, Site{a.stack, -2, Part::head}, a.width, a.width, true);
+  if (dense) dense_.emplace(build, Site{a.stack, -1, Part::head_dense}, a.width, a.width, true);
 }
 
 Tensor LinearHead::scores(const Model&, const Sequence& s, const Batch&, const Ctx& ctx) const {

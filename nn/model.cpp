@@ -2,26 +2,39 @@
 
 namespace graft {
 
-Model::Model(const Arch& a, const Build& build) : embedding(build, a), arch_(a), build_(build) {
+namespace {
+
+// Before anything is built.
+const Arch& checked(const Arch& a) {
   check(a.vocab > 0 && a.width > 0 && a.layers > 0 && a.heads > 0 && a.kv_heads > 0 && a.hidden > 0,
         "model: vocabulary {}, width {}, layers {}, heads {}, key heads {}, hidden {}; all must be > 0",
         a.vocab, a.width, a.layers, a.heads, a.kv_heads, a.hidden);
   check(a.width % a.heads == 0 && a.heads % a.kv_heads == 0,
         "model: width {} does not split into {} heads, or these over {} key heads", a.width, a.heads,
         a.kv_heads);
-  for (int i = 0; i < a.layers; ++i) blocks.push_back(std::make_unique<Block>(build, a, i));
+  check(a.rope_theta <= 0 || a.head_width() % 2 == 0,
+        "model: heads of width {} cannot be rotated; need an even width", a.head_width());
+  check(!a.learned_positions || a.positions > 0, "model: {} positions; need at least 1", a.positions);
+  return a;
+}
+
+}  // namespace
+
+Model::Model(const Arch& a, const Build& build)
+    : embedding(build, checked(a)), arch_(a), build_(build) {
+  for (int i = 0; i < a.layers; ++i) blocks.push_back(std::make_shared<Block>(build, a, i));
   if (a.final_norm)
     final_norm.emplace(build, Site{a.stack, -1, Part::norm_out}, a.width, a.norm_eps, a.rms);
   if (a.lm_transform) {
-    lm_dense.emplace(build, Site{a.stack, -2, Part::head}, a.width, a.width, true);
-    lm_norm.emplace(build, Site{a.stack, -2, Part::norm_out}, a.width, a.norm_eps, a.rms);
+    lm_dense.emplace(build, Site{a.stack, -1, Part::lm_dense}, a.width, a.width, true);
+    lm_norm.emplace(build, Site{a.stack, -1, Part::lm_norm}, a.width, a.norm_eps, a.rms);
   }
   if (a.lm_bias)
     lm_bias.put(std::make_shared<Parameter>(
-        Parameter{{a.stack, -2, Part::head}, "vocabulary bias",
+        Parameter{{a.stack, -1, Part::lm_head}, "bias",
                   initial(build, {Init::Kind::zeros, 0}, {a.vocab}, {}, ""), false, 1}));
   if (!a.tied)
-    lm_head.emplace(build, Site{a.stack, -3, Part::head}, a.width, a.vocab, false);
+    lm_head.emplace(build, Site{a.stack, -1, Part::lm_head}, a.width, a.vocab, false);
 }
 
 Sequence Model::embed(const Batch& batch, Ctx& ctx) const {
@@ -35,17 +48,17 @@ Sequence Model::run_blocks(Sequence s, const Ctx& given, int from, int to) const
   shape.rows = {};
   ctx.sequence = &shape;
   for (int i = from; i < to; ++i) {
-    const Block& block = *blocks[i];
+    const std::shared_ptr<Block> block = blocks[i];
     if (!ctx.checkpoint) {
-      s.rows = block(s.rows, ctx);
+      s.rows = (*block)(s.rows, ctx);
       continue;
     }
     const auto kept = std::make_shared<Sequence>(shape);  // outlives this call: backward runs it
     s.rows = checkpoint(
-        [&block, ctx, kept](const Tensor& x) {
+        [block, ctx, kept](const Tensor& x) {
           Ctx again = ctx;
           again.sequence = kept.get();
-          return block(x, again);
+          return (*block)(x, again);
         },
         s.rows);
   }

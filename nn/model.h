@@ -39,7 +39,7 @@ class Model {
   std::uint64_t hash();          // of every base parameter's bits
 
   Embedding embedding;
-  std::vector<std::unique_ptr<Block>> blocks;
+  std::vector<std::shared_ptr<Block>> blocks;  // a checkpointed graph holds them, too
   std::optional<Norm> final_norm;
   // BERT's transform before the vocabulary product, and that product's bias.
   std::optional<Linear> lm_dense;

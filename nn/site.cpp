@@ -11,7 +11,7 @@ namespace {
 constexpr const char* kPartNames[] = {"embed", "position", "norm_embed", "norm1", "q", "k", "v",
                                       "o", "attn", "norm_x", "xq", "xk", "xv", "xo", "cross",
                                       "norm2", "gate", "up", "down", "mlp", "block", "norm_out",
-                                      "head"};
+                                      "lm_dense", "lm_norm", "lm_head", "head_dense", "head"};
 
 int number(std::string_view text, std::string_view whole) {
   int value = -1;

@@ -12,7 +12,7 @@ enum class Stack { encoder, decoder };
 // Parts outside the blocks (embed, norm_out, head) have layer -1. x*: cross-attention.
 enum class Part {
   embed, position, norm_embed, norm1, q, k, v, o, attn, norm_x, xq, xk, xv, xo, cross,
-  norm2, gate, up, down, mlp, block, norm_out, head
+  norm2, gate, up, down, mlp, block, norm_out, lm_dense, lm_norm, lm_head, head_dense, head
 };
 
 struct Site {

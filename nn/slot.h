@@ -61,13 +61,14 @@ class Slot {
     entry->edit = std::move(edit);
     chain_->push_back(entry);
     return Handle(entry, [weak = std::weak_ptr(chain_), entry] {
+      entry->enabled = false;  // a call under way skips it
       if (auto chain = weak.lock()) std::erase(*chain, entry);
     });
   }
 
   T operator()(T value, const In&... in) const {
     if (empty()) return value;
-    for (const auto& entry : std::vector(*chain_)) {  // a copy: an edit may drop its own handle
+    for (const auto& entry : std::vector(*chain_)) {  // a copy: an edit may drop handles
       if (!entry->enabled) continue;
       ++entry->calls;
       value = entry->edit(std::move(value), in...);

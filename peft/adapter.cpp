@@ -100,7 +100,13 @@ void Adaptation::enable(int first, int last, bool on) {
   for (auto& a : adapters_) a->enable(first, last, on);
 }
 void Adaptation::merge() {
-  for (auto& a : adapters_) a->merge();
+  std::size_t done = 0;
+  try {
+    for (; done < adapters_.size(); ++done) adapters_[done]->merge();
+  } catch (...) {  // all or none
+    while (done > 0) adapters_[--done]->unmerge();
+    throw;
+  }
 }
 void Adaptation::unmerge() {
   for (auto a = adapters_.rbegin(); a != adapters_.rend(); ++a) (*a)->unmerge();

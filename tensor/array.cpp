@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "tensor/parallel.h"
+
 namespace graft {
 namespace {
 
@@ -188,16 +190,28 @@ void Array::copy_from(const Array& source) {
     any_dtype(dtype_, [&]<class T>(T) { std::memcpy(data<T>(), source.data<T>(), bytes()); });
     return;
   }
+  const std::int64_t n = shape_.empty() ? 1 : shape_.back(), rows = numel_ / n;
+  const std::int64_t step = shape_.empty() ? 1 : strides_.back();
+  const std::int64_t source_step = shape_.empty() ? 1 : source.strides_.back();
   any_dtype(dtype_, [&]<class T>(T) {
     any_dtype(source.dtype_, [&]<class S>(S) {
-      std::vector<std::int64_t> from;
-      from.reserve(numel_);
-      each_offset(shape_, source.strides_, [&](std::int64_t o) { from.push_back(o); });
-      const S* in = source.data<S>();
-      T* out = data<T>();
-      std::size_t i = 0;
-      each_offset(shape_, strides_,
-                  [&](std::int64_t o) { out[o] = static_cast<T>(in[from[i++]]); });
+      T* const to = data<T>();
+      const S* const from = source.data<S>();
+      parallel_for(rows, 16384 / n, [&](std::int64_t row) {
+        T* out = to;
+        const S* in = from;
+        for (int d = ndim() - 2; d >= 0; --d) {
+          out += row % shape_[d] * strides_[d];
+          in += row % shape_[d] * source.strides_[d];
+          row /= shape_[d];
+        }
+        if (std::is_same_v<T, S> && step == 1 && source_step == 1) {
+          std::memcpy(out, in, n * sizeof(T));
+          return;
+        }
+        for (std::int64_t i = 0; i < n; ++i)
+          out[i * step] = static_cast<T>(in[i * source_step]);
+      });
     });
   });
 }

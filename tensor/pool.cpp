@@ -2,6 +2,7 @@
 
 #include <bit>
 #include <cstdlib>
+#include <cstring>
 #include <mutex>
 #include <unordered_map>
 #include <vector>
@@ -15,6 +16,7 @@ struct Pool {
   std::mutex mutex;
   std::unordered_map<std::size_t, std::vector<std::byte*>> free;
   std::size_t live = 0, peak = 0;
+  bool poison = false;
 };
 
 // Never destroyed: an Array with static lifetime may return its block after main().
@@ -58,6 +60,7 @@ std::shared_ptr<Storage> allocate(std::size_t bytes) {
           pool.live);
   }
   storage->bytes = bytes;
+  if (pool.poison) std::memset(storage->data, 0xFF, size);
   pool.live += bytes;
   pool.peak = std::max(pool.peak, pool.live);
   return storage;
@@ -76,6 +79,11 @@ std::size_t peak_bytes() {
 void reset_peak() {
   std::lock_guard lock(the_pool().mutex);
   the_pool().peak = the_pool().live;
+}
+
+void poison(bool on) {
+  std::lock_guard lock(the_pool().mutex);
+  the_pool().poison = on;
 }
 
 void trim() {

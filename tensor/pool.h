@@ -23,6 +23,8 @@ std::shared_ptr<Storage> allocate(std::size_t bytes);  // throws Error when memo
 std::size_t live_bytes();                              // bytes of all blocks now in use
 std::size_t peak_bytes();                              // the most there were since reset_peak()
 void reset_peak();
+// Fills every block handed out from now on with NaN bits: tests find what reads before it writes.
+void poison(bool on);
 void trim();  // gives the kept free blocks back to the system
 }  // namespace pool
 

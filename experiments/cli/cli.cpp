@@ -33,6 +33,7 @@ int cli_main(int argc, const char* const* argv, const Methods& methods) {
     cli::add_run_commands(app, methods);
     cli::add_data_commands(app);
     cli::add_pretrain(app);
+    cli::add_ngram(app);
     cli::add_experiment_commands(app, methods);
     app.parse(argc, argv);
     return 0;

@@ -1,6 +1,7 @@
-// graft pretrain: train a base model on the corpus.
+// graft pretrain, ngram: train a base model on the corpus, and what its loss stands beside.
 #include "experiments/cli/cli.h"
 #include "experiments/data/wordnet.h"
+#include "experiments/pretrain/ngram.h"
 #include "experiments/pretrain/pretrain.h"
 #include "nn/models/presets.h"
 
@@ -49,6 +50,21 @@ void add_pretrain(CLI::App& app) {
     const PretrainResult r = pretrain(spec);
     fmt::print("step {}, held-out loss {:.4f}, weights {:016x}, in {}\n", r.step, r.heldout_loss,
                r.weights_hash, (spec.out / "model").string());
+  });
+}
+
+void add_ngram(CLI::App& app) {
+  CLI::App* command = app.add_subcommand(
+      "ngram", "Held-out loss of unigram to 5-gram models of the corpus, per token");
+  static std::filesystem::path data = default_data_dir();
+  command->add_option("--data", data)->capture_default_str();
+  command->callback([] {
+    const Tokenizer tokenizer = Tokenizer::load(data / "tokenizer.json");
+    const CorpusWindows train(data / "corpus.train.txt", tokenizer, 128, true);
+    const CorpusWindows heldout(data / "corpus.heldout.txt", tokenizer, 128, true);
+    for (int order = 1; order <= 5; ++order)
+      fmt::print("{}-gram  {:.4f} nats per token\n", order,
+                 ngram_loss(train.stream(), heldout.stream(), order, tokenizer.size()));
   });
 }
 

@@ -188,20 +188,22 @@ void Page::notes(std::span<const std::string> notes) {
 std::string Page::overview() const {
   if (findings_.empty()) return "";
   std::map<std::string, int> counts;
-  std::vector<std::string> order, parts;  // verdicts as they first come
+  std::vector<std::string> order;  // verdicts as they first come
   std::string rows;
   for (const Finding& f : findings_) {
     if (counts[verdict_of(f)]++ == 0) order.push_back(verdict_of(f));
     rows += fmt::format("<tr><td><a href=\"#{0}\">{0}</a></td><td>{1}</td><td>{2}</td></tr>\n",
                         escape_html(f.claim.id), escape_html(f.claim.text), badge(f));
   }
-  for (const auto& verdict : order) parts.push_back(fmt::format("{} {}", counts[verdict], verdict));
+  std::string tally;
+  for (const auto& verdict : order)
+    tally += fmt::format("{}{} {}", tally.empty() ? "" : ", ", counts[verdict], verdict);
   return fmt::format(
       "<h3>The papers' claims: {}</h3>\n"
       "<div class=\"block scroll claims\"><table>"
       "<thead><tr><th>claim</th><th></th><th>verdict</th></tr></thead>\n"
       "<tbody>\n{}</tbody></table></div>\n",
-      fmt::join(parts, ", "), rows);
+      tally, rows);
 }
 
 std::string Page::html() const {

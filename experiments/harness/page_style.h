@@ -5,7 +5,8 @@ namespace graft {
 
 inline constexpr const char* kPageStyle = R"css(
 :root { color-scheme: light dark; --ground: #fff; --ink: #1b1d21; --soft: #5b616b; --line: #d5d9df;
-  --panel: #f5f6f8; --link: #0b5cad; --held: #17703c; --not: #b3261e; --open: #8a5a00; --out: #5b616b;
+  --panel: #f5f6f8; --link: #0b5cad; --held: #17703c; --not: #b3261e; --open: #8a5a00; --out:
+  #5b616b;
   --stripe: #f8f9fa; }
 @media (prefers-color-scheme: dark) { :root { --ground: #15171b; --ink: #e4e6ea; --soft: #a2a8b3;
   --line: #3a3f48; --panel: #1e2127; --link: #7db8f5; --held: #6fcf97; --not: #ff8a80;
@@ -63,7 +64,8 @@ nav ul { list-style: none; padding: 0; display: flex; flex-wrap: wrap; gap: .2re
 @media (max-width: 40rem) { body { padding: 1rem .8rem 3rem; } h1 { font-size: 1.45rem; }
   dl { grid-template-columns: 1fr; } dd { margin-bottom: .4rem; }
   th, td { padding: .3rem .45rem; } }
-@media print { html { font-size: 10pt; } :root { color-scheme: light; --ground: #fff; --ink: #000; --soft: #444; --line: #bbb;
+@media print { html { font-size: 10pt; } :root { color-scheme: light; --ground: #fff; --ink:
+  #000; --soft: #444; --line: #bbb;
   --panel: #fff; --link: #000; --held: #0b5a2c; --not: #8f1a14; --open: #6e4700; --out: #444;
   --stripe: #fff; }
   body { max-width: none; padding: 0; } nav { display: none; }

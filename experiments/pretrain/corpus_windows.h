@@ -19,6 +19,7 @@ class CorpusWindows {
   // windows of at most `length` tokens, CLS and SEP (encoders) or the end token (decoders) included.
   CorpusWindows(const std::filesystem::path& text, const Tokenizer&, int length, bool causal);
 
+  const std::vector<std::int32_t>& stream() const { return tokens_; }
   std::int64_t tokens() const { return static_cast<std::int64_t>(tokens_.size()); }
   // The windows of one epoch start at an offset of their own and come in an order of their own.
   std::int64_t windows(std::uint32_t seed, int epoch) const;

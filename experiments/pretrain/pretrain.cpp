@@ -41,10 +41,18 @@ nlohmann::json identity(const PretrainSpec& spec) {
           {"decay", spec.decay},        {"masking", spec.masking}};
 }
 
-void save_state(const PretrainSpec& spec, const Optimizer& optimizer, std::int64_t step) {
+// Training losses since the last line of the log.
+struct Running {
+  double sum = 0;
+  int count = 0;
+};
+
+void save_state(const PretrainSpec& spec, const Optimizer& optimizer, std::int64_t step,
+                const Running& running) {
   SafetensorsWriter writer;
   writer.metadata["graft"] = identity(spec).dump();
   writer.metadata["step"] = std::to_string(step);
+  writer.metadata["running"] = nlohmann::json{{"sum", running.sum}, {"count", running.count}}.dump();
   for (const auto& p : optimizer.parameters())
     writer.add("parameter " + p->label(), FileDtype::f32, p->value.shape(), floats(p->value.value()));
   for (const auto& [name, array] : optimizer.state())
@@ -52,7 +60,7 @@ void save_state(const PretrainSpec& spec, const Optimizer& optimizer, std::int64
   writer.write(spec.out / "state.safetensors");
 }
 
-std::int64_t load_state(const PretrainSpec& spec, Optimizer& optimizer) {
+std::int64_t load_state(const PretrainSpec& spec, Optimizer& optimizer, Running& running) {
   const fs::path file = spec.out / "state.safetensors";
   if (!fs::exists(file)) return 0;
   const SafetensorsReader reader(file);
@@ -73,6 +81,10 @@ std::int64_t load_state(const PretrainSpec& spec, Optimizer& optimizer) {
     }
   const std::int64_t step = std::stoll(reader.metadata().at("step"));
   optimizer.load(state, static_cast<int>(step));
+  if (reader.metadata().contains("running")) {
+    const auto kept = nlohmann::json::parse(reader.metadata().at("running"));
+    running = {kept.at("sum"), kept.at("count")};
+  }
   return step;
 }
 
@@ -137,7 +149,8 @@ PretrainResult pretrain(const PretrainSpec& spec) {
     stack_from(model, *smaller);
   }
   Optimizer optimizer(train_everything(model), {.beta2 = 0.98, .eps = 1e-6, .decay = spec.decay});
-  std::int64_t step = load_state(spec, optimizer);
+  Running running;
+  std::int64_t step = load_state(spec, optimizer, running);
   std::string log = log_until(spec.out / "log.jsonl", step);
   if (step > 0) fmt::print("resumed at step {}\n", step);
 
@@ -150,11 +163,14 @@ PretrainResult pretrain(const PretrainSpec& spec) {
   const auto begun = Clock::now();
   auto saved = begun;
   const std::int64_t first = step;
-  double running = 0, held = 0;
-  int counted = 0;
+  double held = 0;
   while (step < last) {
-    while (step - epoch_start >= train.windows(spec.seed, epoch) / spec.batch)
+    while (step - epoch_start >= train.windows(spec.seed, epoch) / spec.batch) {
+      check(train.windows(spec.seed, epoch) >= spec.batch,
+            "pretrain: the text has {} windows of {} tokens; one step takes {}",
+            train.windows(spec.seed, epoch), spec.length, spec.batch);
       epoch_start += train.windows(spec.seed, epoch++) / spec.batch;
+    }
     const Batch batch =
         train.batch(spec.seed, epoch, (step - epoch_start) * spec.batch, spec.batch, rule);
     Ctx ctx{.train = true, .key = {spec.seed, static_cast<std::uint32_t>(step)}};
@@ -163,8 +179,8 @@ PretrainResult pretrain(const PretrainSpec& spec) {
           step);
     Gradients grads = backward(loss);
     optimizer.step(grads, schedule.at(static_cast<int>(step)));
-    running += loss.item();
-    ++counted;
+    running.sum += loss.item();
+    ++running.count;
     ++step;
     const bool power = step >= 256 && (step & (step - 1)) == 0;
     if (step % spec.eval_every == 0 || step == last) {
@@ -172,23 +188,24 @@ PretrainResult pretrain(const PretrainSpec& spec) {
       const double rate =
           double(step - first) * spec.batch * spec.length / seconds_since(begun);
       const nlohmann::json row{{"step", step},           {"epoch", epoch},
-                               {"train_loss", running / counted}, {"heldout_loss", held},
+                               {"train_loss", running.sum / running.count}, {"heldout_loss", held},
                                {"lr", schedule.at(static_cast<int>(step - 1))},
                                {"tokens", step * spec.batch * spec.length}};
       log += row.dump() + "\n";
       write_file_atomically(spec.out / "log.jsonl", log);
       fmt::print("step {:>7}/{}  epoch {:>3}  loss {:.4f}  held out {:.4f}  {:.0f} tokens/s  {:.0f} min left\n",
-                 step, spec.steps, epoch, running / counted, held, rate,
+                 step, spec.steps, epoch, running.sum / running.count, held, rate,
                  double(last - step) * spec.batch * spec.length / rate / 60);
       std::fflush(stdout);
-      running = counted = 0;
+      running = {};
     }
     if (seconds_since(saved) > 60 * spec.save_minutes || step == last) {
-      save_state(spec, optimizer, step);
+      save_state(spec, optimizer, step, running);
       saved = Clock::now();
     }
     if (power) save_model(model, spec.out / fmt::format("step-{}", step), FileDtype::f16, &tokenizer);
   }
+  if (step == first) held = heldout_loss(model, heldout, 512, rule);
   save_model(model, spec.out / "model", FileDtype::f16, &tokenizer);
   return {step, held, model.hash()};
 }

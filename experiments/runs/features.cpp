@@ -58,7 +58,7 @@ struct Top {
     shape.width = in;
     const int out = task.goal == Goal::regression ? 1 : static_cast<int>(task.labels.size());
     const Site site{Stack::encoder, -1, Part::head};
-    if (hidden > 0) first.emplace(build, Site{Stack::encoder, -2, Part::head}, in, hidden, true);
+    if (hidden > 0) first.emplace(build, Site{Stack::encoder, -1, Part::head_dense}, in, hidden, true);
     last.emplace(build, site, hidden > 0 ? hidden : in, out, true);
     const auto take = [&](Weight& w) {
       Parameter& p = w.parameter();

@@ -7,9 +7,8 @@
 namespace graft {
 namespace {
 
-// The layers that Model gives to the sites of its vocabulary head.
-constexpr int kOutside = -1, kTransform = -2, kUntied = -3;
-constexpr const char* kVocabularyBias = "vocabulary bias";
+// The layer of sites outside the blocks.
+constexpr int kOutside = -1;
 
 std::string with_layer(std::string text, int layer) {
   const std::size_t at = text.find("{}");
@@ -42,9 +41,9 @@ std::vector<ModuleName> bert_body(const std::string& base, bool pre_norm) {
 
 std::vector<ModuleName> with_head(std::vector<ModuleName> names, const std::string& dense,
                                   const std::string& norm, const std::string& bias_module) {
-  names.push_back({Part::head, kTransform, bias_module, false, 0, 1, kVocabularyBias, "bias"});
-  names.push_back({Part::head, kTransform, dense});
-  names.push_back({Part::norm_out, kTransform, norm});
+  names.push_back({Part::lm_head, kOutside, bias_module, false, 0, 1, "bias", "bias"});
+  names.push_back({Part::lm_dense, kOutside, dense});
+  names.push_back({Part::lm_norm, kOutside, norm});
   return names;
 }
 
@@ -115,7 +114,7 @@ Family gpt2() {
                {Part::down, 0, layer + "mlp.c_proj", true},
                {Part::mlp, 0, layer + "mlp"},
                {Part::norm_out, kOutside, base + "ln_f"},
-               {Part::head, kUntied, "lm_head"}};
+               {Part::lm_head, kOutside, "lm_head"}};
   f.extras = {
       {layer + "attn.bias"}, {layer + "attn.masked_bias"}, {"lm_head.weight", base + "wte.weight"}};
   return f;
@@ -138,7 +137,7 @@ Family opt() {
                {Part::up, 0, layer + "fc1"},
                {Part::down, 0, layer + "fc2"},
                {Part::norm_out, kOutside, base + "final_layer_norm"},
-               {Part::head, kUntied, "lm_head"}};
+               {Part::lm_head, kOutside, "lm_head"}};
   f.extras = {{"lm_head.weight", base + "embed_tokens.weight"}};
   return f;
 }
@@ -163,7 +162,7 @@ Family llama() {
                {Part::down, 0, layer + "mlp.down_proj"},
                {Part::mlp, 0, layer + "mlp"},
                {Part::norm_out, kOutside, base + "norm"},
-               {Part::head, kUntied, "lm_head"}};
+               {Part::lm_head, kOutside, "lm_head"}};
   f.extras = {{layer + "self_attn.rotary_emb.inv_freq"},
               {"lm_head.weight", base + "embed_tokens.weight"}};
   return f;
@@ -198,13 +197,16 @@ const Family& family_named(std::string_view model_type) {
 Place place_of(const Arch& arch, const Site& site, const std::string& parameter) {
   const Family& family = family_named(arch.family);
   const int layer = std::min(site.layer, 0);
-  const bool named = parameter == "type" || parameter == kVocabularyBias;
+  const auto at = [&](const ModuleName& m, const std::string& tensor) {
+    return Place{with_layer(m.module, site.layer), tensor, m.transposed, m.piece, m.pieces};
+  };
+  const ModuleName* plain = nullptr;  // a line of the parameter's own comes before the module's
   for (const ModuleName& m : family.modules) {
     if (m.part != site.part || m.layer != layer || site.stack != family.arch.stack) continue;
-    if (named ? m.parameter != parameter : !m.parameter.empty()) continue;
-    return {with_layer(m.module, site.layer), named ? m.tensor : parameter, m.transposed, m.piece,
-            m.pieces};
+    if (m.parameter == parameter) return at(m, m.tensor);
+    if (m.parameter.empty()) plain = &m;
   }
+  if (plain) return at(*plain, parameter);
   fail("models: family {} has no place for {} {}", family.name, to_string(site), parameter);
 }
 

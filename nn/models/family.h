@@ -52,7 +52,7 @@ const std::vector<Family>& families();
 const Family& family_named(std::string_view model_type);  // throws, listing the names
 
 // Where the family of `arch` keeps a parameter of a module. A parameter that no table names, such
-// as an adapter's "lora_A.weight", keeps its name: module "...query", tensor "lora_A.weight".
+// as an edit's "u.weight", keeps its name: module "...query", tensor "u.weight".
 // Throws where the family has nothing at the site.
 Place place_of(const Arch& arch, const Site& site, const std::string& parameter);
 

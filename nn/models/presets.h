@@ -13,7 +13,7 @@ namespace graft {
 //
 // What Model(arch).parameters() counts is what transformers' language model has, each tensor once:
 // BERT and RoBERTa with the head over the vocabulary and without the pooler. gpt3-175b is GPT-2's
-// architecture at that size, 174,604,259,328; the 175,255.8 M in the LoRA paper cannot be
+// architecture at that size, 174,604,259,328; the 175,255.8 M of Hu et al. 2021 cannot be
 // derived from any published shape.
 Arch arch_named(std::string_view name);
 std::vector<std::string> arch_names();

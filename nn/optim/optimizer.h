@@ -13,8 +13,8 @@ namespace graft {
 
 using Parameters = std::vector<std::shared_ptr<Parameter>>;
 
-// One form for all three, as a spec names it. Weight decay is decoupled (Loshchilov & Hutter 2019)
-// and leaves biases and norms (Parameter::decay == false) alone.
+// One form for all three, as a spec names it. Weight decay is decoupled (Loshchilov & Hutter 2019),
+// in sgd a part of the gradient; it leaves biases and norms (Parameter::decay == false) alone.
 struct OptimSpec {
   enum class Kind { adamw, sgd, adafactor };
   Kind kind = Kind::adamw;

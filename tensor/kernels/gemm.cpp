@@ -5,7 +5,7 @@
 //
 // b is packed a block at a time (columns x depth); all threads take tasks from one counter: first
 // those that pack the next block, then those that multiply by this one. Between blocks the chains
-// wait in c. a is read where it lies.
+// wait in c. a is mostly read where it lies.
 #include <omp.h>
 
 #include <atomic>
@@ -20,9 +20,9 @@ namespace {
 
 using std::int64_t;
 
-constexpr int64_t kDepthBytes = 3072;         // of one row of a: K is cut into such blocks
+constexpr int64_t kDepthBytes = 4096;         // of one row of a: K is cut into such blocks
 constexpr int64_t kBlockBytes = 4 << 20;      // of one packed block of b
-constexpr int64_t kRowBlock = 20 * kTileRows;  // rows of a that stay in the second-level cache
+constexpr int64_t kRowBlock = 15 * kTileRows;  // rows of a that stay in the second-level cache
 constexpr int64_t kSerialFlops = 1 << 20;     // below, waking a thread costs more than it gains
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -84,12 +84,11 @@ struct Gemm {
                {b.at(part.k, part.column + from), b.row, b.column}, part.depth, n, alpha);
   }
 
-  // Whether rows of a are worth packing for so many panels. Rows a multiple of the page apart fall
-  // into the same few places of the first-level cache; a transposed a takes a cache line per step.
+  // Whether rows of a are packed for so many panels. Rows a multiple of a page apart all fall into
+  // the same few places of the first-level cache, which costs a sixth of the speed; at any other
+  // distance, and for a transposed a, packing costs more than it gains.
   bool packs_rows(int64_t panels) const {
-    static const int kA = getenv("GA") ? atoi(getenv("GA")) : 4, kB = getenv("GB") ? atoi(getenv("GB")) : 8;
-    if (a.column == 1) return panels >= kA && a.row * sizeof(T) % 4096 == 0;
-    return panels >= kB;
+    return a.column == 1 && a.row * sizeof(T) % 4096 == 0 && panels >= 4;
   }
 
   // The rows [begin, begin + count) of a, [k, k + depth) deep, as multiply_panel takes them.

@@ -79,9 +79,8 @@ void pack_panel(T* to, int width, const Matrix<const T>& b, std::int64_t depth,
     for (std::int64_t k = 0; k < depth; ++k)
       for (std::int64_t j = 0; j < columns; ++j) to[k * width + j] = *b.at(k, j) * alpha;
   }
-  if (columns < width)
-    for (std::int64_t k = 0; k < depth; ++k)
-      std::fill(to + k * width + columns, to + (k + 1) * width, T{0});
+  for (std::int64_t j = columns; j < width; ++j)  // by columns: short fills become calls
+    for (std::int64_t k = 0; k < depth; ++k) to[k * width + j] = T{0};
 }
 
 // All panels of a small b, one after another: panel p begins at p * kPanel * depth.
@@ -93,10 +92,16 @@ void pack_panels(T* to, const Matrix<const T>& b, std::int64_t depth, std::int64
     pack_panel(to + j * depth, panel_width<T>(n), b.from(0, j), depth, n, alpha);
   }
 }
-// Numbers that pack_panels writes, at most.
+// Columns including the zeros behind the last one.
+template <class T>
+std::int64_t padded_columns(std::int64_t columns) {
+  const std::int64_t rest = columns % kPanel<T>;
+  return columns - rest + (rest ? panel_width<T>(rest) : 0);
+}
+// Numbers that pack_panels writes.
 template <class T>
 std::int64_t packed_size(std::int64_t depth, std::int64_t columns) {
-  return (columns + kPanel<T> - 1) / kPanel<T> * kPanel<T> * depth;
+  return padded_columns<T>(columns) * depth;
 }
 
 // c[rows, columns] = (from_zero ? 0 : c) + a b, b packed by pack_panels(depth = packed_depth), of

@@ -168,11 +168,11 @@ struct Matrix {
 template <class T>
 void edge_tile(Matrix<T> c, const Matrix<const T>& a, const T* b, int rows, int columns,
                std::int64_t depth, bool from_zero) {
-  alignas(64) T local[kTileRows * kPanel<T>] = {};
+  alignas(64) T local[kTileRows * kPanel<T>];
   const int width = panel_width<T>(columns);
   if (!from_zero)
     for (int i = 0; i < rows; ++i)
-      for (int j = 0; j < columns; ++j) local[i * width + j] = *c.at(i, j);
+      for (int j = 0; j < width; ++j) local[i * width + j] = j < columns ? *c.at(i, j) : T{0};
   tile_for<T>(rows, width)(a.data, a.row, a.column, b, local, width, depth, from_zero);
   for (int i = 0; i < rows; ++i)
     for (int j = 0; j < columns; ++j) *c.at(i, j) = local[i * width + j];

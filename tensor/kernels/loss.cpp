@@ -107,4 +107,49 @@ void cross_entropy_grad(Array& dlogits, const Array& logits, const Array& label,
   });
 }
 
+void log_sum_exp_join(Array& lse, Array& picked, const Array& logits, const Array& label,
+                      std::int64_t first) {
+  const std::int64_t columns = logits.dim(-1), rows = lse.numel();
+  const std::int32_t* want = label.data<std::int32_t>();
+  dispatch(logits, [&]<class T>(T) {
+    const T* in = logits.data<T>();
+    T *sums = lse.data<T>(), *found = picked.data<T>();
+    parallel_for(rows, exp_grain(columns), [=](std::int64_t r) {
+      const T* x = in + r * columns;
+      if (want[r] >= first && want[r] < first + columns) found[r] = x[want[r] - first];
+      const T most = row_max(x, columns);
+      const T sum = lane_sum<T>(
+          columns, [=](std::int64_t i) GRAFT_INLINE { return vmath::exp(x[i] - most); });
+      const T part = most + std::log(sum), high = std::max(sums[r], part);
+      sums[r] = high + std::log1p(std::exp(std::min(sums[r], part) - high));
+    });
+  });
+}
+
+void label_loss(Array& loss, const Array& lse, const Array& picked, const Array& label) {
+  const std::int32_t* want = label.data<std::int32_t>();
+  dispatch(lse, [&]<class T>(T) {
+    const T *sums = lse.data<T>(), *found = picked.data<T>();
+    T* out = loss.data<T>();
+    for (std::int64_t r = 0; r < lse.numel(); ++r) out[r] = want[r] < 0 ? T{0} : sums[r] - found[r];
+  });
+}
+
+void cross_entropy_part_grad(Array& dlogits, const Array& logits, const Array& lse,
+                             const Array& label, const Array& dloss, std::int64_t first) {
+  const std::int64_t columns = logits.dim(-1), rows = lse.numel();
+  const std::int32_t* want = label.data<std::int32_t>();
+  dispatch(logits, [&]<class T>(T) {
+    const T *in = logits.data<T>(), *sums = lse.data<T>(), *grad = dloss.data<T>();
+    T* out = dlogits.data<T>();
+    parallel_for(rows, exp_grain(columns), [=](std::int64_t r) {
+      const T *x = in + r * columns, sum = sums[r], g = want[r] < 0 ? T{0} : grad[r];
+      T* d = out + r * columns;
+#pragma omp simd
+      for (std::int64_t i = 0; i < columns; ++i) d[i] = g * vmath::exp(x[i] - sum);
+      if (want[r] >= first && want[r] < first + columns) d[want[r] - first] -= g;
+    });
+  });
+}
+
 }  // namespace graft::cpu

@@ -22,6 +22,32 @@ struct RowSum {
   T max, sum;
 };
 
+// One number out of the lanes of a vector, always in the same order.
+template <class T, int Bytes, class F>
+T fold(Vec<T, Bytes> v, F&& f) {
+  if constexpr (Bytes == sizeof(T)) {
+    return v[0];
+  } else {
+    T lanes[Bytes / sizeof(T)];
+    store(lanes, v);
+    using Half = Vec<T, Bytes / 2>;
+    return fold<T, Bytes / 2>(f(load<Half>(lanes), load<Half>(lanes + Bytes / sizeof(T) / 2)), f);
+  }
+}
+
+// Minus infinity from `visible` to `width`.
+template <class T>
+void hide(T* row, int64_t visible, int64_t width) {
+  constexpr int kN = kLanes<T>;
+  Vec<T> lane;
+  for (int l = 0; l < kN; ++l) lane[l] = static_cast<T>(l);
+  for (int64_t j = visible / kN * kN; j < width; j += kN) {
+    const Vec<T> limit = Vec<T>{} + static_cast<T>(visible - j);
+    store(row + j, lane < limit ? load<Vec<T>>(row + j)
+                                : Vec<T>{} - std::numeric_limits<T>::infinity());
+  }
+}
+
 // Turns the scores of one query into exp(score - max); zeros from `visible` to `width`, which is a
 // multiple of the vector.
 template <class T>
@@ -33,21 +59,18 @@ RowSum<T> exponentials(T* row, int64_t visible, int64_t width) {
     std::fill(row, row + width, T{0});
     return {kLowest, T{0}};
   }
-  std::fill(row + visible, row + width, kLowest);
+  hide(row, visible, width);
   V high = V{} + kLowest;
   for (int64_t j = 0; j < width; j += kN) {
     const V x = load<V>(row + j);
     high = x > high ? x : high;
   }
-  T max = kLowest;
-  for (int l = 0; l < kN; ++l) max = std::max<T>(max, high[l]);
+  const T max = fold<T, kVectorBytes>(high, [](auto a, auto b) { return a > b ? a : b; });
 #pragma omp simd
   for (int64_t j = 0; j < width; ++j) row[j] = vmath::exp(row[j] - max);
   V total{};
   for (int64_t j = 0; j < width; j += kN) total += load<V>(row + j);
-  T sum = 0;
-  for (int l = 0; l < kN; ++l) sum += total[l];
-  return {max, sum};
+  return {max, fold<T, kVectorBytes>(total, [](auto a, auto b) { return a + b; })};
 }
 
 template <class T>
@@ -83,7 +106,7 @@ struct Attention {
             const T* packed_keys, const T* packed_values, Matrix<T> score, Matrix<T> out) const {
     const int64_t seen = s.visible(i + rows - 1);
     multiply_panels(score, q.from(s.query + i, head * width), packed_keys, rows,
-                    std::min(keys, round_to_panel<T>(seen)), width, width, true);
+                    columns_for<T>(seen, keys), width, width, true);
     T factor[kTileRows];
     for (int r = 0; r < rows; ++r) {
       const auto [max, sum] =
@@ -92,7 +115,7 @@ struct Attention {
       *lse.at(s.query + i + r, head) = max + std::log(sum);
     }
     const Matrix<const T> weight{score.data, score.row, 1};
-    multiply_panels(out, weight, packed_values, rows, width, seen, keys, true);
+    multiply_panels(out, weight, packed_values, rows, padded_columns<T>(width), seen, keys, true);
     for (int r = 0; r < rows; ++r) {
       T* to = y.at(s.query + i + r, head * width);
       const T* from = out.at(r, 0);

@@ -101,7 +101,7 @@ struct AttentionGrad {
     const int64_t seen = std::min(keys, s.visible(i + rows - 1) - j);
     if (seen <= 0) return;
     const int64_t head = kv_head * group() + g, row = s.query + i, column = head * width;
-    const int64_t whole = std::min(keys, round_to_panel<T>(seen));
+    const int64_t whole = columns_for<T>(seen, keys);
     multiply_panels(m.p, q.from(row, column), m.keys_across, rows, whole, width, width, true);
     multiply_panels(m.ds, dy.from(row, column), m.values_across, rows, whole, width, width, true);
     for (int64_t r = 0; r < rows; ++r)

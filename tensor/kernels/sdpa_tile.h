@@ -40,6 +40,12 @@ template <class T>
 std::int64_t round_to_panel(std::int64_t n) {
   return (n + kPanel<T> - 1) / kPanel<T> * kPanel<T>;
 }
+// Columns of a product with `packed` keys, when the first `seen` are asked for and the row of the
+// result has room for whole panels.
+template <class T>
+std::int64_t columns_for(std::int64_t seen, std::int64_t packed) {
+  return std::min(padded_columns<T>(packed), round_to_panel<T>(seen));
+}
 template <class T>
 std::int64_t round_to_lanes(std::int64_t n) {
   return (n + kLanes<T> - 1) / kLanes<T> * kLanes<T>;

@@ -1,0 +1,95 @@
+#include "experiments/ablations/experiment.h"
+
+#include <algorithm>
+
+#include "experiments/ablations/adapter_layer_pruning.h"
+#include "experiments/ablations/lora_rank_sweep.h"
+#include "experiments/ablations/lora_weight_choice.h"
+
+namespace graft {
+
+using nlohmann::json;
+
+json Setup::json() const {
+  return {{"base", base},
+          {"tasks", tasks},
+          {"rows", {{"train", scale.train}, {"dev", scale.dev}, {"test", scale.test}}},
+          {"epochs", scale.epochs},
+          {"batch", scale.batch},
+          {"seeds", scale.seeds},
+          {"tuning_seeds", scale.tuning_seeds},
+          {"few", few},
+          {"layers", layers},
+          {"width", width}};
+}
+
+Setup Setup::from(const nlohmann::json& j) {
+  Setup s;
+  try {
+    j.at("base").get_to(s.base);
+    j.at("tasks").get_to(s.tasks);
+    s.scale = {j.at("rows").at("train"), j.at("rows").at("dev"), j.at("rows").at("test"),
+               j.at("epochs"),           j.at("batch"),          j.at("seeds"),
+               j.at("tuning_seeds")};
+    j.at("few").get_to(s.few);
+    j.at("layers").get_to(s.layers);
+    j.at("width").get_to(s.width);
+  } catch (const nlohmann::json::exception& error) {
+    fail("set-up: {}", error.what());
+  }
+  return s;
+}
+
+std::vector<Experiment> all_experiments() {
+  return {adapter_layer_pruning(), lora_rank_sweep(), lora_weight_choice()};
+}
+
+const Experiment& experiment_named(const std::vector<Experiment>& all, const std::string& name) {
+  const auto at =
+      std::find_if(all.begin(), all.end(), [&](const Experiment& e) { return e.name == name; });
+  std::vector<std::string> names;
+  for (const Experiment& e : all) names.push_back(e.name);
+  check(at != all.end(), "experiment '{}' is unknown; there are {}", name, fmt::join(names, ", "));
+  return *at;
+}
+
+json arm_config(const Setup& s, const std::string& task, const std::string& method) {
+  return {{"base", s.base},
+          {"task", task},
+          {"rows", {{"train", s.scale.train}, {"dev", s.scale.dev}, {"test", s.scale.test}}},
+          {"method", method},
+          {"epochs", s.scale.epochs},
+          {"batch", s.scale.batch}};
+}
+
+std::vector<PlannedArm> baseline_arms(const Setup& s, const std::string& task,
+                                      const std::string& method, double middle) {
+  const auto untrained = [&](const std::string& name) {
+    json config = arm_config(s, task, name);
+    config.erase("epochs"), config.erase("batch");
+    return config;
+  };
+  json random = arm_config(s, task, method);
+  random["base"] = s.base + "@random";
+  const std::string features = fmt::format("features:layer={},pool=mean,model=linear", s.layers);
+  std::vector<PlannedArm> arms;
+  const auto add = [&](const std::string& label, json config, const std::string& group,
+                       double centre) {
+    arms.push_back({label, std::move(config), group, centre, true, "", label});
+  };
+  add("full fine-tuning", arm_config(s, task, "full"), "full", 3.16e-4);
+  add("majority", untrained("majority"), "", 0);
+  add("bag of words", untrained("bag of words"), "", 0);
+  add("features", untrained(features), "", 0);
+  add("head only", arm_config(s, task, "head"), "head", 1e-2);
+  add("the method on a random base", random, "random base", middle);
+  arms[3].shown = fmt::format("features of layer {}, linear model", s.layers);
+  arms[5].shown = method + " on a random base";
+  return arms;
+}
+
+std::vector<Piece> difference(const std::string& task, const std::string& a, const std::string& b) {
+  return {{task, a, 100}, {task, b, -100}};
+}
+
+}  // namespace graft

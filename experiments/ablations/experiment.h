@@ -1,0 +1,86 @@
+// An experiment as data: its arms, its claims and the figures of its own. runner.h runs any of
+// them, report.h writes the page of any of them.
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "experiments/ablations/lab.h"
+#include "experiments/ablations/scale.h"
+#include "experiments/harness/verdict.h"
+
+namespace graft {
+
+class Page;
+class View;
+
+// What the arms of one run are made of.
+struct Setup {
+  std::string base = "encoder";    // a base's name or a model folder
+  std::vector<std::string> tasks;  // the first is the large or harder one
+  Scale scale = quick_scale();
+  bool few = true;            // only the arms that a short run has time for
+  int layers = 0, width = 0;  // of the base
+
+  nlohmann::json json() const;
+  static Setup from(const nlohmann::json&);  // throws naming what is missing or wrong
+};
+
+// One row of a table: a configuration without its learning rate.
+struct PlannedArm {
+  std::string label;      // names it within its task, in claims and in other set-ups
+  nlohmann::json config;  // as in lab.h
+  std::string group;      // arms of one group share the rate tuned on the first of them; "": none
+  double middle = 0;      // of the grid of rates
+  bool few = false;       // also in short runs
+  std::string table;      // the table it stands in; "": the baselines, which stand in every table
+  std::string shown;      // what the table says in place of the label
+  std::string paper = "", paper_trained = "", paper_model = "";
+};
+
+// A weighted mean score of one arm on one task's test examples.
+struct Piece {
+  std::string task, arm;
+  double weight = 100;       // points
+  std::string set = "test";  // which scores of the run
+};
+
+// A claim whose every part is a contrast of arms.
+struct Statement {
+  Claim claim;
+  std::vector<std::vector<Piece>> parts;  // one contrast for each part of the claim
+  std::vector<std::string> tasks;         // it means something only where these are in their regime
+};
+
+struct Experiment {
+  std::string name;  // of its program, folder and records
+  std::string title;
+  std::string paper;
+  std::string question;
+  std::vector<std::string> tasks;    // the standard ones
+  std::string subject;               // label of the arm that stands for the method
+  std::vector<std::string> remarks;  // what a reader must know: stand-ins, choices of ours
+
+  // The arms of one task, the most telling ones first.
+  std::vector<PlannedArm> (*arms)(const Setup&, const std::string& task);
+  std::vector<Statement> (*claims)(const Setup&);
+  // Further measurements, on arms whose configuration has "measure".
+  Measurement (*measurement)(const Methods&);
+  // Figures and tables beyond the table of arms; `stem` begins the names of the figures' files.
+  void (*figures)(Page&, const View&, const std::filesystem::path& stem);
+};
+
+std::vector<Experiment> all_experiments();
+const Experiment& experiment_named(const std::vector<Experiment>&, const std::string& name);
+
+// The baselines of every table: majority, bag of words, features, head only, full fine-tuning, and
+// `method` on a base of the same shape that was never trained.
+std::vector<PlannedArm> baseline_arms(const Setup&, const std::string& task,
+                                      const std::string& method, double middle);
+// {base, task, rows, method, epochs, batch}.
+nlohmann::json arm_config(const Setup&, const std::string& task, const std::string& method);
+// b subtracted from a, in points.
+std::vector<Piece> difference(const std::string& task, const std::string& a, const std::string& b);
+
+}  // namespace graft

@@ -1,0 +1,141 @@
+#include "experiments/ablations/program.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include "experiments/ablations/report.h"
+#include "experiments/ablations/runner.h"
+#include "experiments/cli/cli.h"
+
+namespace graft {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct ProgramOptions {
+  bool quick = false, full = false;
+  std::string base = "encoder", out, shard = "0/1";
+  std::vector<std::string> tasks;
+  int seeds = 0;
+  double minutes = 0;
+};
+
+void add_options(CLI::App& app, ProgramOptions& o, const Experiment& e) {
+  auto* quick =
+      app.add_flag("--quick", o.quick, "few arms and rows: effects, no verdicts (the standard)");
+  app.add_flag("--full", o.full, "every arm: takes days, goes on where it stopped")
+      ->excludes(quick);
+  app.add_option("--model", o.base, "a base's name or a model folder")->capture_default_str();
+  app.add_option("--task", o.tasks, "tasks or folders of .tsv files, the larger first")
+      ->delimiter(',')
+      ->default_str(fmt::format("{}", fmt::join(e.tasks, ",")));
+  app.add_option("--seeds", o.seeds, "how many seeds")->check(CLI::Range(1, 99));
+  app.add_option("--out", o.out, "results folder")->default_str("results/" + e.name);
+  app.add_option("--shard", o.shard, "i/n: this job's part of the arms")->capture_default_str();
+  app.add_option("--minutes", o.minutes, "start no arm after so long; 0: no limit")
+      ->capture_default_str();
+}
+
+// The committed results of an experiment, where they are not what is being written.
+struct Committed {
+  Committed(const Experiment& e, const fs::path& out) {
+    const fs::path kept = results_shelf() / e.name;
+    if (!is_results_folder(kept) || fs::weakly_canonical(kept) == fs::weakly_canonical(out)) return;
+    path = kept;
+    folder = open_results(kept);
+    view = std::make_unique<View>(e, *folder.records, folder.kind, folder.setup);
+  }
+  fs::path path;
+  ResultsFolder folder;
+  std::unique_ptr<View> view;
+};
+
+void run_program(const Experiment& e, ProgramOptions o, const Methods& methods) {
+  Scale scale = o.full ? full_scale() : quick_scale();
+  if (o.seeds > 0) {
+    scale.seeds.clear();
+    for (int i = 1; i <= o.seeds; ++i) scale.seeds.push_back(static_cast<std::uint64_t>(i));
+  }
+  const fs::path out =
+      o.out.empty() ? fs::path("results") / (e.name + (o.full ? "" : "-quick")) : fs::path(o.out);
+  RunOptions run;
+  run.kind = o.full ? RunKind::full : RunKind::quick;
+  run.campaign.shard = parse_shard(o.shard);
+  run.campaign.minutes = o.minutes;
+  run.campaign.out = out;
+  const Setup setup = setup_for(e, cli::base_folder, o.base, o.tasks, scale, !o.full);
+  check_setup(methods, cli::base_folder, e, setup);
+  keep_setup(out, e.name, run.kind, setup);
+  const Committed committed(e, out);
+  run.campaign.committed = committed.path;
+  Lab lab(methods, cli::base_folder);
+  const Outcome outcome = run_arms(lab, e, setup, run, committed.view.get());
+  for (const std::string& note : outcome.notes) fmt::print("{}\n", note);
+  fmt::print("{} runs trained now\nreport: {}\n", outcome.trained,
+             remake_report(out, results_shelf(), outcome.notes).string());
+}
+
+}  // namespace
+
+fs::path results_shelf() { return fs::path(GRAFT_SOURCE_DIR) / "experiments" / "results"; }
+
+int experiment_main(int argc, const char* const* argv, const std::string& name,
+                    const Methods& methods) {
+  try {
+    const std::vector<Experiment> all = all_experiments();
+    const Experiment& e = experiment_named(all, name);
+    CLI::App app{e.title + ": " + e.question + "\nAfter " + e.paper + "."};
+    app.failure_message(CLI::FailureMessage::simple);
+    ProgramOptions o;
+    add_options(app, o, e);
+    try {
+      app.parse(argc, argv);
+    } catch (const CLI::ParseError& error) {
+      return app.exit(error);
+    }
+    run_program(e, o, methods);
+    return 0;
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "{}: {}\n", name, error.what());
+    return 1;
+  }
+}
+
+void run_main(const MainOptions& o, const Methods& methods) {
+  const auto begun = std::chrono::steady_clock::now();
+  const std::vector<Experiment> all = all_experiments();
+  const Scale scale = o.quick ? quick_scale() : main_scale();
+  std::vector<Setup> setups;
+  for (const Experiment& e : all) {
+    setups.push_back(setup_for(e, cli::base_folder, o.base, {}, scale, true));
+    check_setup(methods, cli::base_folder, e, setups.back());
+  }
+  for (std::size_t i = 0; i < all.size(); ++i)
+    keep_setup(o.out / all[i].name, all[i].name, RunKind::quick, setups[i]);
+  Lab lab(methods, cli::base_folder);
+  int trained = 0, planned = 0;
+  std::vector<std::string> notes;
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    const double gone =
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - begun).count() / 60;
+    RunOptions run;
+    run.tune = false, run.fit = true;
+    // A minute is kept for the page.
+    run.campaign.minutes =
+        std::max(0.1, (o.minutes - 1 - gone) / static_cast<double>(all.size() - i));
+    run.campaign.out = o.out / all[i].name;
+    const Committed committed(all[i], run.campaign.out);
+    run.campaign.committed = committed.path;
+    const Outcome outcome = run_arms(lab, all[i], setups[i], run, committed.view.get());
+    trained += outcome.trained, planned += outcome.planned;
+    notes.insert(notes.end(), outcome.notes.begin(), outcome.notes.end());
+  }
+  notes.insert(notes.begin(),
+               fmt::format("{} runs were trained now, of {} that this command plans; the others "
+                           "were recorded here before or did not fit.",
+                           trained, planned));
+  fmt::print("{}\nreport: {}\n", fmt::join(notes, "\n"),
+             remake_report(o.out, results_shelf(), notes).string());
+}
+
+}  // namespace graft

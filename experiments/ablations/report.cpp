@@ -1,0 +1,295 @@
+#include "experiments/ablations/report.h"
+
+#include <algorithm>
+#include <set>
+
+#include "experiments/ablations/sweep.h"
+#include "experiments/harness/progress.h"
+#include "nn/files/atomic.h"
+
+namespace graft {
+namespace {
+
+using nlohmann::json;
+namespace fs = std::filesystem;
+
+std::string share_of(const View& view, const std::string& task, const std::string& arm) {
+  const auto trains = view.metric(task, arm, "trainable"), base = view.metric(task, arm, "base");
+  if (!trains || !base) return "";
+  const double percent = 100 * *trains / *base;
+  return percent >= 99.95 ? "100 %" : fmt::format("{:.2g} %", percent);
+}
+
+Result result_of(const View& now, const View* committed, const std::string& task,
+                 const PlannedArm& arm) {
+  Result r;
+  r.arm = arm.shown;
+  r.now = now.points(task, arm.label);
+  r.trained = share_of(now, task, arm.label);
+  if (committed) {
+    r.committed = committed->points(task, arm.label);
+    if (r.trained.empty()) r.trained = share_of(*committed, task, arm.label);
+  }
+  r.paper = arm.paper, r.paper_trained = arm.paper_trained, r.paper_model = arm.paper_model;
+  return r;
+}
+
+// One table for each kind of arm, the baselines at the head of every one.
+void result_tables(Page& page, const View& now, const View* committed, const std::string& task) {
+  std::vector<Result> baselines;
+  std::vector<std::pair<std::string, std::vector<Result>>> tables;
+  for (const PlannedArm& arm : now.arms(task)) {
+    const Result r = result_of(now, committed, task, arm);
+    if (!r.now && !r.committed) continue;
+    if (arm.table.empty()) {
+      baselines.push_back(r);
+      continue;
+    }
+    if (tables.empty() || tables.back().first != arm.table) tables.push_back({arm.table, {}});
+    tables.back().second.push_back(r);
+  }
+  if (tables.empty()) tables.push_back({"baselines", {}});
+  for (auto& [name, rows] : tables) {
+    rows.insert(rows.begin(), baselines.begin(), baselines.end());
+    page.table(result_table(fmt::format("{}: {}", task, name), "accuracy, %", rows, 1));
+  }
+}
+
+std::string listed(const std::vector<std::uint64_t>& seeds) {
+  return fmt::format("{}", fmt::join(seeds, ", "));
+}
+
+void set_up(Page& page, const View& now, const View* committed) {
+  const Setup& s = now.setup();
+  const auto scale_of = [](const Setup& u) {
+    return fmt::format(
+        "{} / {} / {} rows (train / dev / test, at most), {} epoch(s), batches of {}, seeds {}",
+        u.scale.train, u.scale.dev, u.scale.test, u.scale.epochs, u.scale.batch,
+        listed(u.scale.seeds));
+  };
+  std::set<std::string> cores, bases;
+  double seconds = 0;
+  for (const std::string& task : s.tasks)
+    for (const PlannedArm& arm : now.arms(task))
+      for (const auto& [seed, run] : now.runs(task, arm.label)) {
+        cores.insert(run->core);
+        seconds += run->seconds;
+        if (run->versions.contains("base") &&
+            !run->arm.config.at("base").get<std::string>().ends_with("@random"))
+          bases.insert(run->versions.at("base"));
+      }
+  Facts facts{
+      {"base",
+       fmt::format("{} ({} layers, width {}{})", s.base, s.layers, s.width,
+                   bases.empty() ? "" : fmt::format("; weights {}", fmt::join(bases, ", ")))},
+      {"tasks", fmt::format("{}", fmt::join(s.tasks, ", "))},
+      {"this run", scale_of(s)}};
+  if (committed) facts.push_back({"committed full run", scale_of(committed->setup())});
+  facts.push_back({"training",
+                   "AdamW, linear warm-up over the first 10 % of the steps, then linear decay; "
+                   "best epoch on dev; test read once"});
+  facts.push_back(
+      {"this run's arms", fmt::format("{} runs recorded, {} of training and scoring, core {}",
+                                      now.recorded(), duration(seconds), fmt::join(cores, ", "))});
+  page.facts("Set-up", facts);
+}
+
+struct Judged {
+  std::vector<Case> cases;
+  std::vector<std::string> missing;  // ids of claims without their runs
+};
+
+Judged cases_of(const View& view) {
+  Judged out;
+  std::map<std::string, Regime> regimes;
+  for (const Statement& s : view.experiment().claims(view.setup())) {
+    Evidence evidence;
+    for (const std::vector<Piece>& part : s.parts)
+      if (auto effect = view.effect(part)) evidence.parts.push_back(std::move(*effect));
+    if (evidence.parts.size() < s.parts.size()) {
+      out.missing.push_back(s.claim.id);
+      continue;
+    }
+    for (const std::string& task : s.tasks) {
+      if (!regimes.contains(task)) regimes[task] = regime_of(view, task);
+      evidence.in_regime &= regimes[task].holds;
+      if (!regimes[task].holds)
+        evidence.regime_note += (evidence.regime_note.empty() ? "" : "; ") + regimes[task].note;
+    }
+    out.cases.push_back({s.claim, std::move(evidence)});
+  }
+  return out;
+}
+
+// The same contrasts in this run and in the committed one.
+Table effects_table(const View& now, const View& committed) {
+  Table table{"The claims' effects in this run, beside the committed full run",
+              {{"claim"},
+               {"effect"},
+               {"claimed"},
+               {"this run", "", true},
+               {"committed full run", "", true}},
+              {}};
+  const auto shown = [](const std::optional<Effect>& e) {
+    return e ? with_interval(e->value, e->interval, 1) : "–";
+  };
+  for (const Statement& s : now.experiment().claims(now.setup()))
+    for (std::size_t i = 0; i < s.parts.size(); ++i) {
+      const auto here = now.effect(s.parts[i], 2000);
+      if (!here) continue;
+      table.rows.push_back({s.claim.id, s.claim.parts[i].label,
+                            describe(s.claim.parts[i].test, s.claim.unit), shown(here),
+                            shown(committed.effect(s.parts[i], 2000))});
+    }
+  return table;
+}
+
+std::vector<Finding> write_claims(Page& page, const View& now, const View* committed) {
+  const View* judged = &now;
+  if (now.kind() == RunKind::quick && committed && !cases_of(*committed).cases.empty())
+    judged = committed;
+  const Judged j = cases_of(*judged);
+  std::vector<Finding> findings;
+  page.heading("Claims");
+  if (judged == committed)
+    page.paragraph(
+        "The verdicts are the committed full run's. This run is too small for any; its own "
+        "effects stand in the table below them.");
+  if (!j.cases.empty()) findings = judge(j.cases, {.quick = judged->kind() == RunKind::quick});
+  page.claims(findings);
+  if (!j.missing.empty())
+    page.paragraph(fmt::format("Not measured, because runs that they need are not recorded: {}.",
+                               fmt::join(j.missing, ", ")));
+  if (judged == committed) {
+    const Table table = effects_table(now, *committed);
+    if (!table.rows.empty()) page.table(table);
+  }
+  return findings;
+}
+
+void write_tuning(Page& page, const View& view, const std::string& whose) {
+  const std::vector<Tuning> tunings = view.tunings();
+  if (tunings.empty()) return;
+  page.heading("Tuning, " + whose);
+  page.paragraph(
+      fmt::format("Accuracy on dev, in points, for each learning rate (seeds {}; the best has a "
+                  "star). An arm that is not listed takes the rate of the one that stands for "
+                  "its group.",
+                  listed(view.setup().scale.tuning_seeds)));
+  page.table(tuning_table(tunings, 1));
+  try {
+    check_fair(tunings);
+  } catch (const Error& error) {
+    page.notes(std::vector<std::string>{fmt::format("Tuning is not even yet: {}", error.what())});
+  }
+}
+
+}  // namespace
+
+std::vector<Finding> write_section(Page& page, const View& now, const View* committed,
+                                   const std::vector<std::string>& notes, const fs::path& stem) {
+  const Experiment& e = now.experiment();
+  page.section(e.title);
+  page.question(e.question);
+  page.paragraph("After " + e.paper + ".");
+  for (const std::string& remark : e.remarks) page.paragraph(remark);
+  set_up(page, now, committed);
+  for (const std::string& task : now.setup().tasks) {
+    result_tables(page, now, committed, task);
+    const View& judged =
+        now.kind() == RunKind::quick && committed && committed->has_task(task) ? *committed : now;
+    const Regime regime = regime_of(judged, task);
+    if (!regime.holds)
+      page.paragraph(fmt::format("{} carries no claim here: {}.", task, regime.note));
+  }
+  fs::create_directories(stem.parent_path());
+  e.figures(page, now, stem);
+  if (committed && now.kind() == RunKind::quick && committed->recorded() > 0) {
+    page.heading("The committed full run's figures");
+    e.figures(page, *committed, stem.string() + "-committed");
+  }
+  std::vector<Finding> findings = write_claims(page, now, committed);
+  write_tuning(page, now, "this run");
+  if (committed) write_tuning(page, *committed, "committed full run");
+  std::vector<std::string> all = notes;
+  const std::vector<std::string> missing = now.missing();
+  if (!missing.empty())
+    all.push_back(
+        fmt::format("{} of this set-up's runs are not recorded yet; the first of them: {}",
+                    missing.size(), missing.front()));
+  page.notes(all);
+  return findings;
+}
+
+Setup keep_setup(const fs::path& folder, const std::string& experiment, RunKind kind,
+                 const Setup& setup) {
+  Setup joined = setup;
+  if (is_results_folder(folder)) {
+    const ResultsFolder old = open_results(folder);
+    json a = old.setup.json(), b = setup.json();
+    for (json* j : {&a, &b}) j->erase("tasks"), j->erase("seeds");
+    check(old.experiment == experiment && old.kind == kind && a == b,
+          "{} holds results of another set-up ({} {}); choose another --out", folder.string(),
+          old.experiment, a.dump());
+    joined.tasks = old.setup.tasks;
+    for (const std::string& task : setup.tasks)
+      if (std::find(joined.tasks.begin(), joined.tasks.end(), task) == joined.tasks.end())
+        joined.tasks.push_back(task);
+    if (old.setup.scale.seeds.size() > setup.scale.seeds.size())
+      joined.scale.seeds = old.setup.scale.seeds;
+  }
+  fs::create_directories(folder);
+  write_file_atomically(folder / "setup.json",
+                        json{{"experiment", experiment},
+                             {"kind", kind == RunKind::quick ? "quick" : "full"},
+                             {"setup", joined.json()}}
+                                .dump(2) +
+                            "\n");
+  return joined;
+}
+
+bool is_results_folder(const fs::path& folder) { return fs::exists(folder / "setup.json"); }
+
+ResultsFolder open_results(const fs::path& folder) {
+  const json j = json::parse(read_file(folder / "setup.json"), nullptr, false);
+  check(j.is_object() && j.contains("experiment") && j.contains("setup") && j.contains("kind"),
+        "report: {} is no set-up", (folder / "setup.json").string());
+  return {j.at("experiment"), j.at("kind") == "full" ? RunKind::full : RunKind::quick,
+          Setup::from(j.at("setup")), std::make_unique<Records>(folder)};
+}
+
+fs::path remake_report(const fs::path& folder, const fs::path& shelf,
+                       const std::vector<std::string>& notes) {
+  if (is_sweep_folder(folder)) return sweep_report(folder);
+  const std::vector<Experiment> all = all_experiments();
+  std::vector<fs::path> parts;
+  if (is_results_folder(folder)) {
+    parts.push_back(folder);
+  } else {
+    for (const Experiment& e : all)
+      if (is_results_folder(folder / e.name)) parts.push_back(folder / e.name);
+  }
+  check(!parts.empty(),
+        "report: {} holds no setup.json, and neither do folders in it that are named "
+        "after an experiment; is it a results folder?",
+        folder.string());
+  Page page(parts.size() > 1 ? "graft: three ablations" : "graft: one ablation");
+  for (const std::string& note : notes) page.summary(note);
+  for (const fs::path& part : parts) {
+    const ResultsFolder now = open_results(part);
+    const Experiment& e = experiment_named(all, now.experiment);
+    const View view(e, *now.records, now.kind, now.setup);
+    ResultsFolder full;
+    std::unique_ptr<View> committed;
+    const fs::path kept = shelf / e.name;
+    if (is_results_folder(kept) && !fs::equivalent(kept, part)) {
+      full = open_results(kept);
+      committed = std::make_unique<View>(e, *full.records, full.kind, full.setup);
+    }
+    write_section(page, view, committed.get(), now.records->notes(), folder / "figures" / e.name);
+  }
+  write_file_atomically(folder / "report.html", page.html());
+  return folder / "report.html";
+}
+
+}  // namespace graft

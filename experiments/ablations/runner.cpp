@@ -1,0 +1,269 @@
+#include "experiments/ablations/runner.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include "experiments/data/task_files.h"
+#include "nn/models/folder.h"
+
+namespace graft {
+namespace {
+
+using nlohmann::json;
+namespace fs = std::filesystem;
+
+bool trains(const json& config) {
+  const std::string method = config.at("method");
+  return method != "majority" && method != "bag of words" && !method.starts_with("features");
+}
+
+// Examples passed, a training example counting three times.
+double work_of(const json& config) {
+  const json rows = config.value("rows", json::object());
+  const auto of = [&](const char* split) { return std::max(100.0, rows.value(split, 0.0)); };
+  return 3 * of("train") * (trains(config) ? config.value("epochs", 3) : 1) + of("dev") +
+         of("test");
+}
+
+std::string exact_name(json config) {
+  config.erase("lr");
+  config["rows"].erase("test");
+  return canonical(config);
+}
+
+std::string alike_name(const json& config) {
+  const std::string method = config.at("method");
+  return fmt::format("{} {}", method.substr(0, method.find(':')),
+                     config.at("task").get<std::string>());
+}
+
+// A group's rate: the committed run's, a search, or the middle of the grid.
+class Rates {
+ public:
+  Rates(Campaign& campaign, const RunOptions& options, const View* committed)
+      : campaign_(campaign), options_(options), committed_(committed) {}
+
+  double operator()(const std::string& task, const PlannedArm& arm) {
+    const std::string key = task + "\n" + arm.group;
+    if (const auto at = known_.find(key); at != known_.end()) return at->second;
+    std::optional<double> rate;
+    if (committed_ && options_.kind == RunKind::quick) rate = committed_->rate(task, arm.label);
+    if (rate) {
+      ++from_committed;
+    } else if (options_.tune) {
+      rate = campaign_.tuned(tuning_config(arm.config), arm.middle).at("lr").get<double>();
+    } else {
+      rate = arm.middle;
+      ++from_middle;
+    }
+    return known_[key] = *rate;
+  }
+
+  int from_committed = 0, from_middle = 0;
+
+ private:
+  Campaign& campaign_;
+  const RunOptions& options_;
+  const View* committed_;
+  std::map<std::string, double> known_;
+};
+
+struct Todo {
+  std::string task;
+  const PlannedArm* arm;
+};
+
+std::vector<Todo> chosen_arms(const Experiment& e, const Setup& s,
+                              std::map<std::string, std::vector<PlannedArm>>& arms) {
+  std::vector<Todo> all;
+  for (const std::string& task : s.tasks) {
+    arms[task] = e.arms(s, task);
+    for (const PlannedArm& arm : arms[task])
+      if (arm.few || !s.few) all.push_back({task, &arm});
+  }
+  return all;
+}
+
+struct Prediction {
+  double seconds = 0;
+  int runs = 0, unknown = 0;
+};
+
+// Of what is not recorded yet, tuning included.
+Prediction predict(const std::vector<Todo>& todo, const View& now, const RunOptions& options,
+                   const Costs& costs, const View* committed) {
+  Prediction p;
+  const auto add = [&](const json& config, int runs) {
+    const auto s = costs.seconds(config);
+    p.seconds += runs * s.value_or(Costs::rough(config));
+    p.runs += runs;
+    p.unknown += s ? 0 : runs;
+  };
+  std::set<std::string> groups;
+  const auto have = now.tunings();
+  for (const Todo& t : todo) {
+    const auto done = now.runs(t.task, t.arm->label);
+    int left = 0;
+    for (const std::uint64_t seed : now.setup().scale.seeds) left += !done.contains(seed);
+    add(t.arm->config, left);
+    if (t.arm->group.empty() || !options.tune || !groups.insert(t.task + t.arm->group).second)
+      continue;
+    if (committed && options.kind == RunKind::quick && committed->rate(t.task, t.arm->label))
+      continue;
+    const bool tuned = std::any_of(have.begin(), have.end(), [&](const Tuning& x) {
+      return x.arm == fmt::format("{}, {}", t.arm->shown, t.task);
+    });
+    if (!tuned) add(tuning_config(t.arm->config), 5 * int(now.setup().scale.tuning_seeds.size()));
+  }
+  return p;
+}
+
+void print_prediction(const std::string& name, const Prediction& p) {
+  if (p.runs == 0) {
+    fmt::print("{}: every run is recorded already\n", name);
+  } else {
+    fmt::print("{}: {} runs to do, about {} on this machine when it is free ({})\n", name, p.runs,
+               duration(p.seconds),
+               p.unknown == 0 ? "from recorded runs"
+               : p.unknown == p.runs
+                   ? "a rough guess: no such run is recorded yet"
+                   : fmt::format("from recorded runs, {} of them by guess", p.unknown));
+  }
+  std::fflush(stdout);
+}
+
+// The first arms whose runs fit; those that are recorded cost nothing.
+std::vector<Todo> fitting(const std::vector<Todo>& todo, const View& now, const Costs& costs,
+                          double minutes) {
+  std::vector<Todo> out;
+  double seconds = 0;
+  for (const Todo& t : todo) {
+    const auto done = now.runs(t.task, t.arm->label);
+    double more = 0;
+    for (const std::uint64_t seed : now.setup().scale.seeds)
+      if (!done.contains(seed))
+        more += costs.seconds(t.arm->config).value_or(Costs::rough(t.arm->config));
+    if (seconds + more > 60 * minutes) continue;
+    seconds += more;
+    out.push_back(t);
+  }
+  return out;
+}
+
+}  // namespace
+
+Setup setup_for(const Experiment& e, const BaseFolder& base_folder, const std::string& base,
+                const std::vector<std::string>& tasks, const Scale& scale, bool few) {
+  const Arch arch = load_arch(base_folder(base));
+  return {base, tasks.empty() ? e.tasks : tasks, scale, few, arch.layers, arch.width};
+}
+
+void check_config(const Methods& methods, const BaseFolder& base_folder, const json& config) {
+  const std::string base = config.at("base"), task = config.at("task"),
+                    method = config.at("method");
+  const fs::path folder = base_folder(base.substr(0, base.find("@random")));
+  for (const char* file : {"model.safetensors", "tokenizer.json"})
+    check(fs::exists(folder / file), "model {}: {} is missing", base, (folder / file).string());
+  const auto& known = task_names();
+  check(fs::exists(fs::path(task) / "train.tsv") ||
+            std::find(known.begin(), known.end(), task) != known.end(),
+        "task '{}': no folder with a train.tsv, and not one of {}", task, fmt::join(known, ", "));
+  const Arch arch = load_arch(folder);
+  if (method.starts_with("features")) {
+    Options options = parse_spec(method).at(0);
+    const int layer = options.integer("layer", arch.layers, 0);
+    check(layer <= arch.layers, "features: layer={}; the model has {} layers", layer, arch.layers);
+  }
+  if (!trains(config)) return;
+  json run = config;
+  for (const char* key : {"base", "task", "rows", "measure"}) run.erase(key);
+  (void)RunSpec::from(run);
+  Model shape(arch, {.storage = false});
+  const Adaptation attached(methods, method, shape);
+}
+
+void check_setup(const Methods& methods, const BaseFolder& base_folder, const Experiment& e,
+                 const Setup& s) {
+  std::set<std::string> seen;
+  for (const std::string& task : s.tasks) {
+    check(task != "similarity_wn", "{}: task {} has no classes; the ablations compare accuracies",
+          e.name, task);
+    for (const PlannedArm& arm : e.arms(s, task)) {
+      if (s.few && !arm.few) continue;
+      if (seen.insert(task + arm.config.at("method").get<std::string>()).second)
+        check_config(methods, base_folder, arm.config);
+    }
+  }
+}
+
+Costs::Costs(const std::vector<const Records*>& all) {
+  for (const Records* records : all)
+    for (const Run& run : records->runs())
+      for (Sum* sum : {&exact_[exact_name(run.arm.config)], &alike_[alike_name(run.arm.config)]}) {
+        sum->seconds += run.seconds;
+        sum->work += work_of(run.arm.config);
+        ++sum->runs;
+      }
+}
+
+std::optional<double> Costs::seconds(const json& config) const {
+  if (const auto at = exact_.find(exact_name(config)); at != exact_.end())
+    return at->second.seconds / at->second.runs;
+  if (const auto at = alike_.find(alike_name(config)); at != alike_.end())
+    return at->second.seconds / at->second.work * work_of(config);
+  return std::nullopt;
+}
+
+// Forty tokens of 12 x 192 forward, 10 MFLOP each, at some 80 GFLOP/s.
+double Costs::rough(const json& config) {
+  return 0.005 * work_of(config) * (trains(config) ? 1 : 0.3);
+}
+
+Outcome run_arms(Lab& lab, const Experiment& e, const Setup& s, RunOptions options,
+                 const View* committed) {
+  options.campaign.quick = options.kind == RunKind::quick;
+  options.campaign.seeds = s.scale.seeds;
+  options.campaign.tuning_seeds = s.scale.tuning_seeds;
+  Campaign campaign(lab, e.name, options.campaign);
+  std::map<std::string, std::vector<PlannedArm>> arms;
+  std::vector<Todo> todo = chosen_arms(e, s, arms);
+  Outcome out;
+  Rates rates(campaign, options, committed);
+  {
+    const View now(e, campaign.now(), options.kind, s);
+    const Costs costs({&campaign.now(), &campaign.committed()});
+    const std::size_t all = todo.size();
+    if (options.fit) todo = fitting(todo, now, costs, 0.9 * options.campaign.minutes);
+    if (todo.size() < all)
+      out.notes.push_back(
+          fmt::format("{} of {} arms were left out to fit the time.", all - todo.size(), all));
+    print_prediction(e.name, predict(todo, now, options, costs, committed));
+  }
+  std::vector<json> configs;
+  try {
+    for (const Todo& t : todo) {
+      configs.push_back(t.arm->config);
+      if (t.arm->group.empty()) continue;
+      // The first arm of a group stands for it, whether or not it runs here.
+      const auto first = std::find_if(arms[t.task].begin(), arms[t.task].end(),
+                                      [&](const PlannedArm& a) { return a.group == t.arm->group; });
+      configs.back()["lr"] = rates(t.task, *first);
+    }
+    campaign.run(configs, e.measurement(lab.methods()));
+  } catch (const Error&) {
+    if (!campaign.out_of_time()) throw;
+    fmt::print("{}: the minutes are over; start it again to go on\n", e.name);
+  }
+  out.trained = campaign.trained_now();
+  out.planned = static_cast<int>(configs.size() * s.scale.seeds.size());
+  if (rates.from_committed > 0)
+    out.notes.push_back(fmt::format("{}: {} learning rates are the committed full run's.", e.name,
+                                    rates.from_committed));
+  if (rates.from_middle > 0)
+    out.notes.push_back(fmt::format(
+        "{}: {} learning rates are untuned, the middle of their grids: no committed run has them.",
+        e.name, rates.from_middle));
+  return out;
+}
+
+}  // namespace graft

@@ -1,0 +1,51 @@
+// Running an experiment: checks first, then tuning, then the arms; and what it will take.
+#pragma once
+
+#include "experiments/ablations/campaign.h"
+#include "experiments/ablations/view.h"
+
+namespace graft {
+
+using BaseFolder = std::function<std::filesystem::path(const std::string&)>;
+
+// The set-up of one run of an experiment. Reads the base's shape; throws where there is none.
+Setup setup_for(const Experiment&, const BaseFolder&, const std::string& base,
+                const std::vector<std::string>& tasks, const Scale&, bool few);
+
+// Everything that can be wrong, before anything is trained: the base's files, the tasks, and every
+// method's options, attached to a model without storage. Throws the first thing found.
+void check_setup(const Methods&, const BaseFolder&, const Experiment&, const Setup&);
+void check_config(const Methods&, const BaseFolder&, const nlohmann::json& config);
+
+// What a run takes, from recorded runs: of the same configuration, or else of the same method on
+// the same task, by their work.
+class Costs {
+ public:
+  explicit Costs(const std::vector<const Records*>&);
+  std::optional<double> seconds(const nlohmann::json& config) const;
+  static double rough(const nlohmann::json& config);  // where nothing is recorded
+
+ private:
+  struct Sum {
+    double seconds = 0, work = 0;
+    int runs = 0;
+  };
+  std::map<std::string, Sum> exact_, alike_;
+};
+
+struct RunOptions {
+  RunKind kind = RunKind::quick;
+  CampaignOptions campaign;  // its kind, seeds and tuning seeds are filled in
+  bool tune = true;          // where the committed run has no rate; otherwise the grid's middle
+  bool fit = false;          // only the first arms that fit into the minutes
+};
+
+struct Outcome {
+  int trained = 0, planned = 0;  // runs
+  std::vector<std::string> notes;
+};
+
+// Tunes and runs what is not recorded; ends early when the minutes are over.
+Outcome run_arms(Lab&, const Experiment&, const Setup&, RunOptions, const View* committed);
+
+}  // namespace graft

@@ -1,0 +1,249 @@
+#include "experiments/ablations/sweep.h"
+
+#include <algorithm>
+
+#include "experiments/harness/page.h"
+#include "experiments/harness/plot.h"
+#include "nn/files/atomic.h"
+
+namespace graft {
+namespace {
+
+using nlohmann::json;
+namespace fs = std::filesystem;
+
+bool is_run_key(const std::string& key) {
+  static const json known = RunSpec{}.json();
+  return (known.contains(key) && key != "seed") || key == "base" || key == "task" || key == "rows";
+}
+
+std::string text_of(const json& value) {
+  return value.is_string() ? value.get<std::string>() : value.dump();
+}
+
+// Puts the words of the grid into the braces of the method; each must be used.
+json filled(json config) {
+  check(config.contains("method") && config.at("method").is_string(),
+        "sweep: needs \"method\", a text such as lora:r=8,on=q+v");
+  std::string method = config.at("method");
+  std::vector<std::string> words;
+  for (const auto& [key, value] : config.items())
+    if (!is_run_key(key)) words.push_back(key);
+  for (const std::string& word : words) {
+    const std::string place = "{" + word + "}";
+    std::size_t at = method.find(place);
+    check(at != method.npos,
+          "sweep: axis '{}' is neither a key of a run nor a word in braces in the method '{}'",
+          word, method);
+    const std::string value = text_of(config.at(word));
+    for (; at != method.npos; at = method.find(place, at + value.size()))
+      method.replace(at, place.size(), value);
+    config.erase(word);
+  }
+  check(method.find('{') == method.npos,
+        "sweep: the method '{}' has a word in braces that the grid lacks", method);
+  config["method"] = method;
+  return config;
+}
+
+template <class T>
+void get(const json& spec, const char* key, T& into) {
+  if (!spec.contains(key)) return;
+  try {
+    spec.at(key).get_to(into);
+  } catch (const json::exception&) {
+    fail("sweep: key '{}' has the wrong type: {}", key, spec.at(key).dump());
+  }
+}
+
+// What differs between the configurations, in the order of their keys.
+std::vector<std::string> varying(const std::vector<json>& configs) {
+  std::vector<std::string> keys;
+  for (const auto& [key, value] : configs.front().items())
+    if (std::any_of(configs.begin(), configs.end(), [&, k = key, v = value](const json& c) {
+          return !c.contains(k) || c.at(k) != v;
+        }))
+      keys.push_back(key);
+  if (keys.empty()) keys.push_back("method");
+  return keys;
+}
+
+struct Row {
+  json config;
+  std::vector<const Run*> runs;
+};
+
+std::vector<Row> rows_of(const Records& records, const std::string& experiment) {
+  std::vector<Row> rows;
+  for (const Run& run : records.runs()) {
+    if (run.experiment != experiment) continue;
+    auto at = std::find_if(rows.begin(), rows.end(),
+                           [&](const Row& r) { return r.config == run.arm.config; });
+    if (at == rows.end()) at = rows.insert(rows.end(), {run.arm.config, {}});
+    at->runs.push_back(&run);
+  }
+  std::stable_sort(rows.begin(), rows.end(), [](const Row& a, const Row& b) {
+    return canonical(a.config) < canonical(b.config);
+  });
+  return rows;
+}
+
+// Over seeds; for one seed of a classification, over its test examples.
+Measure measured(const Row& row, const std::string& metric) {
+  std::vector<double> values;
+  for (const Run* run : row.runs) values.push_back(run->metrics.at(metric));
+  Measure m{mean(values), {mean(values), mean(values)}, static_cast<int>(values.size())};
+  if (values.size() > 1) {
+    m.interval = t_interval(values);
+  } else if (metric == "test") {
+    const Effect e = bootstrap({{{{row.runs[0]->scores.at("test")}}}, 0}, {.draws = 2000});
+    if (std::abs(e.value - m.mean) < 1e-6) m.interval = e.interval;  // else it is no mean of scores
+  }
+  return m;
+}
+
+Table table_of(const std::vector<Row>& rows, const std::vector<std::string>& keys,
+               const std::string& metric) {
+  Table table{
+      "Every arm; intervals over seeds, or over test examples where there is one seed", {}, {}};
+  for (const std::string& key : keys) table.columns.push_back({key, "arm", false});
+  for (const char* name : {"trained", "dev", "seeds", "s a run"})
+    table.columns.push_back({name, "", true});
+  table.columns.insert(table.columns.begin() + static_cast<std::ptrdiff_t>(keys.size()),
+                       {metric + ", mean [95 %]", "", true});
+  for (const Row& row : rows) {
+    std::vector<std::string> cells;
+    for (const std::string& key : keys)
+      cells.push_back(row.config.contains(key) ? text_of(row.config.at(key)) : "–");
+    const Measure m = measured(row, metric), dev = measured(row, "dev");
+    const Run& run = *row.runs.front();
+    double seconds = 0;
+    for (const Run* r : row.runs) seconds += r->seconds / static_cast<double>(row.runs.size());
+    cells.push_back(with_interval(m.mean, m.interval, 4));
+    cells.push_back(
+        run.metrics.contains("trainable") && run.metrics.contains("base")
+            ? fmt::format("{:.2g} %", 100 * run.metrics.at("trainable") / run.metrics.at("base"))
+            : "–");
+    cells.push_back(fmt::format("{:.4f}", dev.mean));
+    cells.push_back(std::to_string(m.seeds));
+    cells.push_back(fmt::format("{:.0f}", seconds));
+    table.rows.push_back(cells);
+  }
+  return table;
+}
+
+void figure(Page& page, const std::vector<Row>& rows, const std::vector<std::string>& keys,
+            const std::string& metric, const fs::path& stem) {
+  if (rows.size() < 2 || rows.size() > 16) return;
+  GroupPlot plot{"arm", {}, false, {"", metric, {{metric, {}}}, {}}, std::nullopt};
+  for (const Row& row : rows) {
+    std::string name;
+    for (const std::string& key : keys)
+      name += (name.empty() ? "" : ", ") +
+              (row.config.contains(key) ? text_of(row.config.at(key)) : "–");
+    const Measure m = measured(row, metric);
+    plot.ours.series[0].points.push_back({double(plot.groups.size()), m.mean, m.interval});
+    plot.groups.push_back(name);
+  }
+  page.figure(draw(plot, stem), "Every arm with its 95 % interval.");
+}
+
+}  // namespace
+
+SweepSpec SweepSpec::from(const json& spec) {
+  static const std::vector<std::string> own{"name",  "metric",       "grid",
+                                            "seeds", "tuning_seeds", "middle"};
+  check(spec.is_object(), "sweep: the specification is not a JSON object");
+  Grid grid = one("", json::object());
+  for (const auto& [key, value] : spec.items()) {
+    const bool mine = std::find(own.begin(), own.end(), key) != own.end();
+    check(mine || is_run_key(key),
+          "sweep: unknown key '{}'; there are {}, base, task, rows and the keys of a run: {}", key,
+          fmt::join(own, ", "), RunSpec{}.json().dump());
+    if (!mine) grid = grid * one(key, value);
+  }
+  SweepSpec s;
+  for (const char* key : {"name", "task"})
+    check(spec.contains(key) || (spec.contains("grid") && spec.at("grid").contains(key)),
+          "sweep: needs \"{}\"", key);
+  get(spec, "name", s.name), get(spec, "metric", s.metric), get(spec, "seeds", s.seeds);
+  get(spec, "tuning_seeds", s.tuning_seeds), get(spec, "middle", s.middle);
+  check(s.metric == "test" || s.metric == "dev", "sweep: metric '{}'; there are test and dev",
+        s.metric);
+  check(s.middle > 0 && !s.seeds.empty(), "sweep: needs seeds, and a middle above 0");
+  const json axes = spec.value("grid", json::object());
+  check(axes.is_object(), "sweep: \"grid\" maps each axis to a list of values");
+  for (const auto& [key, values] : axes.items()) {
+    check(values.is_array() && !values.empty(), "sweep: axis '{}' needs a list of values", key);
+    grid = grid * axis(key, values.get<std::vector<json>>());
+  }
+  for (json point : grid.points) {
+    if (!point.contains("base")) point["base"] = "encoder";
+    s.configs.push_back(filled(point));
+  }
+  return s;
+}
+
+bool is_sweep_folder(const fs::path& folder) { return fs::exists(folder / "sweep.json"); }
+
+fs::path run_sweep(Lab& lab, const BaseFolder& base_folder, const json& spec, const fs::path& out,
+                   const Shard& shard, double minutes) {
+  const SweepSpec s = SweepSpec::from(spec);
+  for (const json& config : s.configs) check_config(lab.methods(), base_folder, config);
+  if (is_sweep_folder(out))
+    check(json::parse(read_file(out / "sweep.json"), nullptr, false).value("name", "") == s.name,
+          "sweep: {} holds another sweep; choose another --out", out.string());
+  fs::create_directories(out);
+  write_file_atomically(out / "sweep.json", spec.dump(2) + "\n");
+  CampaignOptions options;
+  options.out = out, options.shard = shard, options.minutes = minutes;
+  options.seeds = s.seeds, options.tuning_seeds = s.tuning_seeds;
+  {
+    Campaign campaign(lab, s.name, options);
+    const Costs costs({&campaign.now()});
+    double seconds = 0;
+    for (const json& config : s.configs)
+      seconds += costs.seconds(config).value_or(Costs::rough(config)) *
+                 static_cast<double>(s.seeds.size() +
+                                     (config.contains("lr") ? 0 : 5 * s.tuning_seeds.size()));
+    fmt::print("{}: {} arms, {} seed(s), very roughly {} in all; recorded runs are skipped\n",
+               s.name, s.configs.size(), s.seeds.size(), duration(seconds));
+    std::vector<json> configs;
+    for (const json& config : s.configs) {
+      const std::string method = config.at("method");
+      const bool rated = config.contains("lr") || method == "majority" ||
+                         method == "bag of words" || method.starts_with("features");
+      configs.push_back(config);
+      if (!rated) configs.back()["lr"] = campaign.tuned(tuning_config(config), s.middle).at("lr");
+    }
+    campaign.run(configs);
+  }
+  return sweep_report(out);
+}
+
+fs::path sweep_report(const fs::path& folder) {
+  const json spec = json::parse(read_file(folder / "sweep.json"), nullptr, false);
+  const SweepSpec s = SweepSpec::from(spec);
+  const Records records(folder);
+  const std::vector<Row> rows = rows_of(records, s.name);
+  check(!rows.empty(), "report: {} has no finished run of '{}' yet", folder.string(), s.name);
+  std::vector<json> configs;
+  for (const Row& row : rows) configs.push_back(row.config);
+  const std::vector<std::string> keys = varying(configs);
+  Page page("graft sweep: " + s.name);
+  page.section(s.name);
+  Facts facts;
+  for (const auto& [key, value] : configs.front().items())
+    if (std::find(keys.begin(), keys.end(), key) == keys.end())
+      facts.push_back({key, text_of(value)});
+  page.facts("The same for all arms", facts);
+  page.table(table_of(rows, keys, s.metric));
+  fs::create_directories(folder / "figures");
+  figure(page, rows, keys, s.metric, folder / "figures" / "sweep");
+  page.notes(records.notes());
+  write_file_atomically(folder / "report.html", page.html());
+  fmt::print("{}", table_of(rows, keys, s.metric).text());
+  return folder / "report.html";
+}
+
+}  // namespace graft

@@ -1,0 +1,146 @@
+#include "experiments/ablations/view.h"
+
+#include <algorithm>
+
+namespace graft {
+namespace {
+
+using nlohmann::json;
+
+std::string without_rate(json config) {
+  config.erase("lr");
+  return canonical(config);
+}
+
+}  // namespace
+
+json tuning_config(json config) {
+  config.erase("measure");
+  config["rows"]["test"] = 1;
+  return config;
+}
+
+View::View(const Experiment& experiment, const Records& records, RunKind kind, const Setup& setup)
+    : experiment_(experiment), records_(records), kind_(kind), setup_(setup) {
+  for (const std::string& task : setup.tasks) arms_[task] = experiment.arms(setup, task);
+  for (const Run& run : records.runs()) {
+    if (run.experiment != experiment.name || run.kind != kind) continue;
+    runs_.push_back(&run);
+    runs_by_config_[without_rate(run.arm.config)][run.arm.seed] = &run;
+  }
+}
+
+std::map<std::uint64_t, const Run*> View::runs(const std::string& task,
+                                               const std::string& label) const {
+  const auto arms = arms_.find(task);
+  if (arms == arms_.end()) return {};
+  for (const PlannedArm& arm : arms->second) {
+    if (arm.label != label) continue;
+    const auto at = runs_by_config_.find(without_rate(arm.config));
+    return at == runs_by_config_.end() ? std::map<std::uint64_t, const Run*>{} : at->second;
+  }
+  return {};
+}
+
+std::optional<Effect> View::effect(const std::vector<Piece>& pieces, int draws) const {
+  std::vector<std::map<std::uint64_t, const Run*>> found;
+  for (const Piece& p : pieces) {
+    found.push_back(runs(p.task, p.arm));
+    std::erase_if(found.back(), [&](const auto& r) { return !r.second->scores.contains(p.set); });
+  }
+  Contrast contrast;
+  for (const Piece& p : pieces) contrast.terms.push_back({{}, p.weight, p.task});
+  for (const std::uint64_t seed : setup_.scale.seeds) {
+    if (!std::all_of(found.begin(), found.end(), [&](const auto& r) { return r.contains(seed); }))
+      continue;
+    for (std::size_t i = 0; i < pieces.size(); ++i)
+      contrast.terms[i].scores.push_back(found[i].at(seed)->scores.at(pieces[i].set));
+  }
+  if (pieces.empty() || contrast.terms[0].scores.empty()) return std::nullopt;
+  return bootstrap(contrast, {.draws = draws});
+}
+
+std::optional<double> View::metric(const std::string& task, const std::string& arm,
+                                   const std::string& name) const {
+  std::vector<double> values;
+  for (const auto& [seed, run] : runs(task, arm))
+    if (run->metrics.contains(name)) values.push_back(run->metrics.at(name));
+  if (values.empty()) return std::nullopt;
+  return mean(values);
+}
+
+std::optional<Measure> View::points(const std::string& task, const std::string& arm) const {
+  const std::optional<Effect> e = effect({{task, arm}}, 2000);
+  if (!e) return std::nullopt;
+  return measure(*e);
+}
+
+std::vector<std::string> View::missing() const {
+  std::vector<std::string> all;
+  for (const auto& [task, arms] : arms_)
+    for (const PlannedArm& arm : arms) {
+      if (setup_.few && !arm.few) continue;
+      const auto have = runs(task, arm.label);
+      for (const std::uint64_t seed : setup_.scale.seeds)
+        if (!have.contains(seed))
+          all.push_back(fmt::format("{}, {}, seed {}", arm.label, task, seed));
+    }
+  return all;
+}
+
+std::vector<Tuning> View::tunings() const {
+  std::map<std::string, std::map<double, std::vector<const Run*>>> trials;
+  for (const Run& run : records_.runs())
+    if (run.experiment == experiment_.name + "/tuning" && run.kind == kind_)
+      trials[without_rate(run.arm.config)][run.arm.config.at("lr")].push_back(&run);
+  std::vector<Tuning> all;
+  for (const std::string& task : setup_.tasks)
+    for (const PlannedArm& arm : arms_.at(task)) {
+      const auto at = trials.find(without_rate(tuning_config(arm.config)));
+      if (at == trials.end()) continue;
+      Tuning t{fmt::format("{}, {}", arm.shown, task), {}, 0};
+      for (const auto& [rate, runs] : at->second) {
+        std::vector<double> dev;
+        for (const Run* run : runs) dev.push_back(100 * run->metrics.at("dev"));
+        t.seeds = static_cast<int>(dev.size());
+        t.trials.push_back({rate, mean(dev), dev.size() > 1 ? sd(dev) : 0,
+                            static_cast<int>(runs[0]->metrics.at("best epoch"))});
+      }
+      trials.erase(at);
+      all.push_back(std::move(t));
+    }
+  return all;
+}
+
+std::optional<double> View::rate(const std::string& task, const std::string& arm) const {
+  for (const auto& [seed, run] : runs(task, arm))
+    if (run->arm.config.contains("lr")) return run->arm.config.at("lr").get<double>();
+  return std::nullopt;
+}
+
+Regime regime_of(const View& view, const std::string& task) {
+  struct Need {
+    std::string less;
+    double points;
+  };
+  const double words = task == "hyper3" ? 8 : task == "acceptability_wn" ? 10 : 0;
+  const std::vector<Need> needs{{"bag of words", words},
+                                {"head only", 5},
+                                {"the method on a random base", task == "supersense" ? 10. : 0.}};
+  Regime regime{true, ""};
+  for (const std::string& arm : {std::string("full fine-tuning"), view.experiment().subject})
+    for (const Need& need : needs) {
+      const auto e = view.effect(difference(task, arm, need.less), 2000);
+      const bool enough = e && e->interval.low > 0 && e->value >= need.points;
+      regime.holds &= enough;
+      if (enough) continue;
+      regime.note += fmt::format(
+          "{}{} on {} over {}: {}", regime.note.empty() ? "" : "; ", arm, task, need.less,
+          e ? fmt::format("{} (needs more than {:g})", with_interval(e->value, e->interval, 1),
+                          need.points)
+            : "not measured");
+    }
+  return regime;
+}
+
+}  // namespace graft

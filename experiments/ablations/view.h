@@ -1,0 +1,58 @@
+// View: one experiment's records under one set-up, read by the labels of its arms. Rates are not
+// part of the question: an arm's runs are found whatever rate was tuned for it.
+#pragma once
+
+#include <map>
+#include <optional>
+
+#include "experiments/ablations/experiment.h"
+#include "experiments/harness/tables.h"
+
+namespace graft {
+
+class View {
+ public:
+  View(const Experiment&, const Records&, RunKind, const Setup&);
+
+  const Experiment& experiment() const { return experiment_; }
+  const Setup& setup() const { return setup_; }
+  RunKind kind() const { return kind_; }
+  const std::vector<PlannedArm>& arms(const std::string& task) const { return arms_.at(task); }
+  bool has_task(const std::string& task) const { return arms_.contains(task); }
+
+  // The runs of one arm by seed; none where it did not run, or there is no such arm.
+  std::map<std::uint64_t, const Run*> runs(const std::string& task, const std::string& arm) const;
+  // Over the seeds that every piece has; none where there is no such seed.
+  std::optional<Effect> effect(const std::vector<Piece>&, int draws = 10000) const;
+  // Mean over the seeds' runs; none where no run has it.
+  std::optional<double> metric(const std::string& task, const std::string& arm,
+                               const std::string& name) const;
+  // Interval of 100 x mean score, over the seeds: for tables and figures.
+  std::optional<Measure> points(const std::string& task, const std::string& arm) const;
+  std::size_t recorded() const { return runs_.size(); }  // runs of this experiment
+  std::vector<std::string> missing() const;  // "label, task" of arms without a run of every seed
+  std::vector<Tuning> tunings() const;       // what was tried for the arms of this set-up
+  std::optional<double> rate(const std::string& task, const std::string& arm) const;
+
+ private:
+  const Experiment& experiment_;
+  const Records& records_;
+  RunKind kind_;
+  Setup setup_;
+  std::map<std::string, std::vector<PlannedArm>> arms_;  // by task
+  std::map<std::string, std::map<std::uint64_t, const Run*>> runs_by_config_;
+  std::vector<const Run*> runs_;
+};
+
+// Whether a task carries claims: the base and the method must beat what needs neither.
+struct Regime {
+  bool holds = false;
+  std::string note;  // the numbers
+};
+Regime regime_of(const View&, const std::string& task);
+
+// The configuration with which an arm is tuned: one row of test stands in for the test set, which
+// tuning must not read, and nothing beyond dev is measured.
+nlohmann::json tuning_config(nlohmann::json config);
+
+}  // namespace graft
