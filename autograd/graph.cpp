@@ -14,7 +14,8 @@ thread_local bool recording = true;
 thread_local bool wanted = false;
 std::uint64_t next_number = 1;
 
-// Which leaves record() has met, as a sum of hashes: checkpoint() asks whether it met the same again.
+// Which leaves record() has met, as a sum of hashes: checkpoint() asks whether it met the same
+// again.
 thread_local std::uint64_t leaves_met = 0;
 
 std::uint64_t hashed(std::uint64_t x) {
@@ -246,8 +247,10 @@ void Grads::continue_from(const Tensor& y, const Array& dy) {
 
 static void walk(const Tensor& y, Gradients& into, const Array& dy, bool apart) {
   check(y.needs_grad(), "backward: nothing that y depends on wants a gradient");
-  check(dy.defined() || y.numel() == 1, "backward: y has shape {}; give dy or reduce it", y.shape());
-  check(!dy.defined() || dy.shape() == y.shape(), "backward: dy {} for y {}", dy.shape(), y.shape());
+  check(dy.defined() || y.numel() == 1, "backward: y has shape {}; give dy or reduce it",
+        y.shape());
+  check(!dy.defined() || dy.shape() == y.shape(), "backward: dy {} for y {}", dy.shape(),
+        y.shape());
   Engine engine(into, apart);
   engine.add(y.node(), dy.defined() ? dy : Array::full(y.shape(), 1, y.dtype()),
              engine.next_use(*y.node()));
@@ -282,8 +285,8 @@ Tensor checkpoint(std::function<Tensor(const Tensor&)> f, const Tensor& x) {
   node->dtype = y.dtype();
   node->inputs = {x.node()};
   node->saved = {keep(x.value())};
-  node->derive = [f = std::move(f), x, met = leaves_met - met_before](const Array& dy,
-                                                                      const Saved&, Grads& g) {
+  node->derive = [f = std::move(f), x, met = leaves_met - met_before](const Array& dy, const Saved&,
+                                                                      Grads& g) {
     const std::uint64_t before = leaves_met;
     const Tensor y = f(x);
     check(leaves_met - before == met,
@@ -331,7 +334,8 @@ Explanation explain(const Tensor& y, const std::vector<Array>& own) {
 std::string Explanation::text() const {
   std::string out = fmt::format("{:<22}{:<24}{:>14}\n", "op", "shape", "bytes kept");
   for (const Row& row : rows)
-    out += fmt::format("{:<22}{:<24}{:>14}\n", row.op, fmt::format("{}", row.shape), row.kept_bytes);
+    out +=
+        fmt::format("{:<22}{:<24}{:>14}\n", row.op, fmt::format("{}", row.shape), row.kept_bytes);
   return out + fmt::format("{} nodes, {} bytes kept\n", rows.size(), kept_bytes);
 }
 

@@ -52,7 +52,8 @@ Tensor rms_norm(const Tensor& x, const Tensor& gain, double eps);
 Tensor softmax(const Tensor& x);
 
 // --- attention ----------------------------------------------------------------------------------
-// q[N, heads dh], k and v[M, kv_heads dh] -> [N, heads dh]; see kernels.inc. No T x T matrix exists.
+// q[N, heads dh], k and v[M, kv_heads dh] -> [N, heads dh]; see kernels.inc. No T x T matrix
+// exists.
 Tensor sdpa(const Tensor& q, const Tensor& k, const Tensor& v, int heads, int kv_heads,
             const AttentionShape&);
 // Rotary positions on x[N, heads dh]; position[N] i32, frequency[dh / 2].

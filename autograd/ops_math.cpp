@@ -132,7 +132,8 @@ Tensor dropout(const Tensor& x, double p, Stream stream, const RowAddress& rows)
 
 Tensor layer_norm(const Tensor& x, const Tensor& gain, const Tensor& bias, double eps) {
   const std::int64_t c = x.dim(-1);
-  check((!gain.defined() || gain.shape() == Shape{c}) && (!bias.defined() || bias.shape() == Shape{c}),
+  check((!gain.defined() || gain.shape() == Shape{c}) &&
+            (!bias.defined() || bias.shape() == Shape{c}),
         "layer_norm: x {}, gain {}, bias {}; need gain and bias [{}]", x.shape(), gain.shape(),
         bias.shape(), c);
   const auto forward = [eps](const Array& x, const Array& gain, const Array& bias) {
@@ -163,8 +164,8 @@ Tensor layer_norm(const Tensor& x, const Tensor& gain, const Tensor& bias, doubl
 
 Tensor rms_norm(const Tensor& x, const Tensor& gain, double eps) {
   const std::int64_t c = x.dim(-1);
-  check(gain.shape() == Shape{c}, "rms_norm: x {}, gain {}; need gain [{}]", x.shape(), gain.shape(),
-        c);
+  check(gain.shape() == Shape{c}, "rms_norm: x {}, gain {}; need gain [{}]", x.shape(),
+        gain.shape(), c);
   const auto forward = [eps](const Array& x, const Array& gain) {
     Array y = Array::empty(x.shape(), x.dtype());
     Array rows = as_rows(y);

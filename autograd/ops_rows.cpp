@@ -46,7 +46,8 @@ Array logits_tile(const Array& x, const Array& w, const Array& b, Span r, Span v
 }  // namespace
 
 Tensor linear(const Tensor& x, const Tensor& w, const Tensor& b) {
-  check(w.value().ndim() == 2 && x.dim(-1) == w.dim(1) && (!b.defined() || b.shape() == Shape{w.dim(0)}),
+  check(w.value().ndim() == 2 && x.dim(-1) == w.dim(1) &&
+            (!b.defined() || b.shape() == Shape{w.dim(0)}),
         "linear: x {}, W {}, b {}; need x[..., in], W[out, in], b[out]", x.shape(), w.shape(),
         b.shape());
   Array y = linear_rows(as_rows(x.value()), w.value(), b.value());
@@ -68,8 +69,8 @@ Tensor linear(const Tensor& x, const Tensor& w, const Tensor& b) {
 Tensor add_linear(Tensor y, const Tensor& x, const Tensor& w, double s) {
   check(w.value().ndim() == 2 && x.dim(-1) == w.dim(1) && y.dim(-1) == w.dim(0) &&
             y.numel() / y.dim(-1) == x.numel() / x.dim(-1),
-        "add_linear: y {}, x {}, W {}; need y[..., out], x[..., r], W[out, r]", y.shape(), x.shape(),
-        w.shape());
+        "add_linear: y {}, x {}, W {}; need y[..., out], x[..., r], W[out, r]", y.shape(),
+        x.shape(), w.shape());
   Array sum = y.value();
   y.value() = Array();  // let go of our own hold: what is left says whether anyone else looks on
   const bool ours = sum.contiguous() && sum.storage().use_count() == 1 && !y.recipe();
@@ -113,7 +114,8 @@ Tensor sdpa(const Tensor& q, const Tensor& k, const Tensor& v, int heads, int kv
             const AttentionShape& shape) {
   check(heads > 0 && kv_heads > 0 && heads % kv_heads == 0 && q.dim(1) % heads == 0 &&
             k.dim(1) == q.dim(1) / heads * kv_heads && v.shape() == k.shape(),
-        "sdpa: q {}, k {}, v {}, {} heads, {} key heads; need q[N, heads dh], k and v[M, kv_heads dh]",
+        "sdpa: q {}, k {}, v {}, {} heads, {} key heads; need q[N, heads dh], k and v[M, kv_heads "
+        "dh]",
         q.shape(), k.shape(), v.shape(), heads, kv_heads);
   const auto& keys = shape.k_length.empty() ? shape.q_length : shape.k_length;
   check(std::accumulate(shape.q_length.begin(), shape.q_length.end(), 0l) == q.dim(0) &&
@@ -127,23 +129,24 @@ Tensor sdpa(const Tensor& q, const Tensor& k, const Tensor& v, int heads, int kv
   const bool any = q.needs_grad() || k.needs_grad() || v.needs_grad();
   Saved saved;
   if (any) saved = {keep(q.value()), keep(k.value()), keep(v.value()), keep(y), keep(lse)};
-  return record("sdpa", y, {q, k, v}, std::move(saved),
-                [=](const Array& dy, const Saved& s, Grads& g) {
-                  const Array q = s[0].get(), k = s[1].get(), v = s[2].get();
-                  Array dq = Array::empty(q.shape(), q.dtype()), dk = Array::empty(k.shape(), k.dtype()),
-                        dv = Array::empty(v.shape(), v.dtype());
-                  kernels::sdpa_grad(dq, dk, dv, q, k, v, s[3].get(), s[4].get(),
-                                     dy.as_contiguous(), heads, kv_heads, shape);
-                  g.add(0, dq);
-                  g.add(1, dk);
-                  g.add(2, dv);
-                });
+  return record(
+      "sdpa", y, {q, k, v}, std::move(saved), [=](const Array& dy, const Saved& s, Grads& g) {
+        const Array q = s[0].get(), k = s[1].get(), v = s[2].get();
+        Array dq = Array::empty(q.shape(), q.dtype()), dk = Array::empty(k.shape(), k.dtype()),
+              dv = Array::empty(v.shape(), v.dtype());
+        kernels::sdpa_grad(dq, dk, dv, q, k, v, s[3].get(), s[4].get(), dy.as_contiguous(), heads,
+                           kv_heads, shape);
+        g.add(0, dq);
+        g.add(1, dk);
+        g.add(2, dv);
+      });
 }
 
 Tensor rotate(const Tensor& x, const Array& position, const Array& frequency, int heads) {
   check(x.value().ndim() == 2 && position.numel() == x.dim(0) && x.dim(1) % heads == 0 &&
             frequency.numel() * 2 == x.dim(1) / heads,
-        "rotate: x {}, {} positions, {} frequencies, {} heads; need x[N, heads dh], N positions, dh/2",
+        "rotate: x {}, {} positions, {} frequencies, {} heads; need x[N, heads dh], N positions, "
+        "dh/2",
         x.shape(), position.numel(), frequency.numel(), heads);
   const auto turn = [=](const Array& x, bool inverse) {
     Array y = Array::empty(x.shape(), x.dtype());
@@ -159,10 +162,9 @@ Tensor gather(const Tensor& table, const Array& row) {
         table.shape(), name(row.dtype()), row.shape());
   Array y = Array::empty({row.numel(), table.dim(1)}, table.dtype());
   kernels::gather(y, table.value(), row);
-  return record("gather", y, {table}, {keep(row)},
-                [](const Array& dy, const Saved& s, Grads& g) {
-                  kernels::scatter_add(g.into(0), dy.as_contiguous(), s[0].array);
-                });
+  return record("gather", y, {table}, {keep(row)}, [](const Array& dy, const Saved& s, Grads& g) {
+    kernels::scatter_add(g.into(0), dy.as_contiguous(), s[0].array);
+  });
 }
 
 Tensor prepend(const Tensor& bank, const Tensor& x, const std::vector<int>& length) {
@@ -288,7 +290,8 @@ Tensor linear_cross_entropy(const Tensor& x, const Tensor& w, const Tensor& b, c
         "label[R]",
         x.shape(), w.shape(), b.shape(), name(label.dtype()), label.shape());
   for (std::int32_t l : std::span(label.data<std::int32_t>(), label.numel()))
-    check(l >= -1 && l < w.dim(0), "linear_cross_entropy: label {} of a vocabulary of {}", l, w.dim(0));
+    check(l >= -1 && l < w.dim(0), "linear_cross_entropy: label {} of a vocabulary of {}", l,
+          w.dim(0));
   const Array xs = x.value().as_contiguous();
   const std::int64_t rows = x.dim(0), vocab = w.dim(0);
   Array lse = Array::full({rows}, -INFINITY, x.dtype()), loss = Array::zeros({rows}, x.dtype());
@@ -306,32 +309,31 @@ Tensor linear_cross_entropy(const Tensor& x, const Tensor& w, const Tensor& b, c
   if (any)  // the logits are made again, so x and W are read whoever learns
     saved = {x.recipe() ? Kept{{}, x.recipe()} : keep(xs), keep(w.value()), keep(b.value()),
              keep(label), keep(lse)};
-  return record(
-      "linear_cross_entropy", total, {x, w, b}, std::move(saved),
-      [=](const Array& dy, const Saved& s, Grads& g) {
-        const Array x = s[0].get(), w = s[1].get(), b = s[2].get(), label = s[3].array;
-        const Array dloss = Array::full({rows}, dy.item() / divisor, x.dtype());
-        Array dx = g.needs(0) ? Array::zeros(x.shape(), x.dtype()) : Array();
-        each_tile(rows, vocab, [&](Span r, Span v) {
-          Array d = logits_tile(x, w, b, r, v);
-          kernels::cross_entropy_part_grad(d, d, s[4].array.slice(0, r.begin, r.end),
-                                           label.slice(0, r.begin, r.end),
-                                           dloss.slice(0, r.begin, r.end), v.begin);
-          if (dx.defined()) {
-            Array into = dx.slice(0, r.begin, r.end);
-            kernels::gemm(into, d, w.slice(0, v.begin, v.end), 1, 1);
-          }
-          if (g.needs(1)) {
-            Array into = g.into(1).slice(0, v.begin, v.end);
-            kernels::gemm(into, d.transpose(), x.slice(0, r.begin, r.end), 1, 1);
-          }
-          if (g.needs(2)) {
-            Array into = g.into(2).slice(0, v.begin, v.end);
-            kernels::add_rows(into, d);
-          }
-        });
-        if (dx.defined()) g.add(0, dx);
-      });
+  return record("linear_cross_entropy", total, {x, w, b}, std::move(saved),
+                [=](const Array& dy, const Saved& s, Grads& g) {
+                  const Array x = s[0].get(), w = s[1].get(), b = s[2].get(), label = s[3].array;
+                  const Array dloss = Array::full({rows}, dy.item() / divisor, x.dtype());
+                  Array dx = g.needs(0) ? Array::zeros(x.shape(), x.dtype()) : Array();
+                  each_tile(rows, vocab, [&](Span r, Span v) {
+                    Array d = logits_tile(x, w, b, r, v);
+                    kernels::cross_entropy_part_grad(d, d, s[4].array.slice(0, r.begin, r.end),
+                                                     label.slice(0, r.begin, r.end),
+                                                     dloss.slice(0, r.begin, r.end), v.begin);
+                    if (dx.defined()) {
+                      Array into = dx.slice(0, r.begin, r.end);
+                      kernels::gemm(into, d, w.slice(0, v.begin, v.end), 1, 1);
+                    }
+                    if (g.needs(1)) {
+                      Array into = g.into(1).slice(0, v.begin, v.end);
+                      kernels::gemm(into, d.transpose(), x.slice(0, r.begin, r.end), 1, 1);
+                    }
+                    if (g.needs(2)) {
+                      Array into = g.into(2).slice(0, v.begin, v.end);
+                      kernels::add_rows(into, d);
+                    }
+                  });
+                  if (dx.defined()) g.add(0, dx);
+                });
 }
 
 Tensor squared_error(const Tensor& x, const Array& target, double divisor) {

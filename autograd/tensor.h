@@ -21,7 +21,8 @@ class Tensor {
  public:
   Tensor() = default;
   Tensor(Array value) : value_(std::move(value)) {}  // a constant: no gradient flows into it
-  Tensor(Array value, std::shared_ptr<Node> node) : value_(std::move(value)), node_(std::move(node)) {}
+  Tensor(Array value, std::shared_ptr<Node> node)
+      : value_(std::move(value)), node_(std::move(node)) {}
 
   // A leaf that wants a gradient: what training updates. The name appears in explain().
   static Tensor leaf(Array value, std::string name = "leaf");

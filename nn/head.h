@@ -16,7 +16,8 @@ enum class Pool { mean, cls, last };
 class Head {
  public:
   virtual ~Head() = default;
-  virtual Tensor scores(const Model&, const Sequence&, const Batch&, const Ctx&) const = 0;  // [S, K]
+  virtual Tensor scores(const Model&, const Sequence&, const Batch&,
+                        const Ctx&) const = 0;  // [S, K]
   // Mean loss over the batch's sequences, or their sum over batch.divisor.
   virtual Tensor loss(const Tensor& scores, const Batch&) const = 0;
   virtual void each(const EachWeight&) = 0;

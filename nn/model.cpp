@@ -7,14 +7,16 @@ namespace {
 // Before anything is built.
 const Arch& checked(const Arch& a) {
   check(a.vocab > 0 && a.width > 0 && a.layers > 0 && a.heads > 0 && a.kv_heads > 0 && a.hidden > 0,
-        "model: vocabulary {}, width {}, layers {}, heads {}, key heads {}, hidden {}; all must be > 0",
+        "model: vocabulary {}, width {}, layers {}, heads {}, key heads {}, hidden {}; all must be "
+        "> 0",
         a.vocab, a.width, a.layers, a.heads, a.kv_heads, a.hidden);
   check(a.width % a.heads == 0 && a.heads % a.kv_heads == 0,
-        "model: width {} does not split into {} heads, or these over {} key heads", a.width, a.heads,
-        a.kv_heads);
+        "model: width {} does not split into {} heads, or these over {} key heads", a.width,
+        a.heads, a.kv_heads);
   check(a.rope_theta <= 0 || a.head_width() % 2 == 0,
         "model: heads of width {} cannot be rotated; need an even width", a.head_width());
-  check(!a.learned_positions || a.positions > 0, "model: {} positions; need at least 1", a.positions);
+  check(!a.learned_positions || a.positions > 0, "model: {} positions; need at least 1",
+        a.positions);
   return a;
 }
 
@@ -31,10 +33,12 @@ Model::Model(const Arch& a, const Build& build)
   }
   if (a.lm_bias)
     lm_bias.put(std::make_shared<Parameter>(
-        Parameter{{a.stack, -1, Part::lm_head}, "bias",
-                  initial(build, {Init::Kind::zeros, 0}, {a.vocab}, {}, ""), false, 1}));
-  if (!a.tied)
-    lm_head.emplace(build, Site{a.stack, -1, Part::lm_head}, a.width, a.vocab, false);
+        Parameter{{a.stack, -1, Part::lm_head},
+                  "bias",
+                  initial(build, {Init::Kind::zeros, 0}, {a.vocab}, {}, ""),
+                  false,
+                  1}));
+  if (!a.tied) lm_head.emplace(build, Site{a.stack, -1, Part::lm_head}, a.width, a.vocab, false);
 }
 
 Sequence Model::embed(const Batch& batch, Ctx& ctx) const {
@@ -113,8 +117,8 @@ Head& Model::head() const {
 std::vector<Linear*> Model::linears(const Where& where) {
   std::vector<Linear*> found, all;
   for (auto& block : blocks) {
-    for (Linear* l : {&block->attention.q, &block->attention.k, &block->attention.v,
-                      &block->attention.o})
+    for (Linear* l :
+         {&block->attention.q, &block->attention.k, &block->attention.v, &block->attention.o})
       all.push_back(l);
     if (block->mlp.gate) all.push_back(&*block->mlp.gate);
     all.push_back(&block->mlp.up);

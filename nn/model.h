@@ -13,7 +13,9 @@ class Model {
 
   const Arch& arch() const { return arch_; }
   const Build& build() const { return build_; }
-  void set_build(const Build& build) { build_ = build; }  // the seed of parameters added from now on
+  void set_build(const Build& build) {
+    build_ = build;
+  }  // the seed of parameters added from now on
 
   // One forward pass, in the parts that experiments share between arms: rows after the embedding,
   // after blocks [from, to), and after the final norm. ctx must outlive the Sequence's use.

@@ -75,7 +75,10 @@ Attention::Attention(const Build& build, const Arch& a, int layer)
 
 Tensor Attention::operator()(const Tensor& x, const Tensor& residual, const Ctx& ctx) const {
   const Sequence& rows = *ctx.sequence;
-  Attn a{q(x, ctx), k(x, ctx), v(x, ctx), 1 / std::sqrt(static_cast<double>(q.out_width() / heads_)),
+  Attn a{q(x, ctx),
+         k(x, ctx),
+         v(x, ctx),
+         1 / std::sqrt(static_cast<double>(q.out_width() / heads_)),
          {}};
   if (frequency_.defined()) {
     const Array position = Array::of(rows.position);
@@ -107,8 +110,8 @@ Tensor Attention::attend(const Attn& a, const Sequence& rows) const {
     const Tensor empty(Array::empty({0, bank.k.dim(1)}, bank.k.dtype()));
     const AttentionShape own{false, a.scale, rows.length,
                              std::vector<int>(rows.length.size(), static_cast<int>(bank.k.dim(0)))};
-    y = y + bank.gate * sdpa(a.q, prepend(bank.k, empty, none), prepend(bank.v, empty, none), heads_,
-                             kv_heads_, own);
+    y = y + bank.gate * sdpa(a.q, prepend(bank.k, empty, none), prepend(bank.v, empty, none),
+                             heads_, kv_heads_, own);
   }
   return y;
 }
@@ -192,14 +195,16 @@ Sequence Embedding::operator()(const Batch& batch, Ctx& ctx) const {
       s.example.push_back(static_cast<std::int32_t>(batch.example[i]));
     }
   check(static_cast<std::int64_t>(s.source.size()) == batch.tokens(),
-        "embedding: lengths add up to {}, the batch has {} tokens", s.source.size(), batch.tokens());
+        "embedding: lengths add up to {}, the batch has {} tokens", s.source.size(),
+        batch.tokens());
   s.rows = gather(token.value(), Array::of(batch.token));
   s = out(std::move(s), ctx);
   ctx.address = s.address();
   if (position) {
     std::vector<std::int32_t> at = s.position;
     for (std::int32_t& p : at) {
-      check(p < positions_, "embedding: position {}; the model has {}: shorten the text", p, positions_);
+      check(p < positions_, "embedding: position {}; the model has {}: shorten the text", p,
+            positions_);
       p += offset_;
     }
     s.rows = s.rows + gather(position.value(), Array::of(at));

@@ -43,9 +43,9 @@ struct Linear {
   int out_width() const { return out_; }
 
   const Site site;
-  Weight w, b;                      // [out, in], [out]
-  Slot<Tensor, Ctx> weight;         // W -> W': the exact form
-  Slot<Tensor, Tensor, Ctx> out;    // y, given x: the cheap form
+  Weight w, b;                    // [out, in], [out]
+  Slot<Tensor, Ctx> weight;       // W -> W': the exact form
+  Slot<Tensor, Tensor, Ctx> out;  // y, given x: the cheap form
 
  private:
   int in_, out_;

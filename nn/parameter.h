@@ -15,6 +15,7 @@ struct Build {
   Dtype dtype = Dtype::f32;
   bool storage = true;
   std::uint32_t seed = 0;
+  bool draw = true;  // false: zeros, for values that are about to be read from a file
 };
 
 // Start values. Drawn on the host at the address (seed; site and name), so that what else was built
@@ -28,9 +29,9 @@ Array initial(const Build&, const Init&, Shape, const Site&, const std::string& 
 
 struct Parameter {
   Site site;
-  std::string name;  // "weight", "bias", "lora_A", ...
-  Tensor value;      // a constant, or a leaf if it trains
-  bool decay = true;     // weight decay applies (not to biases and norms)
+  std::string name;   // "weight", "bias", "lora_A", ...
+  Tensor value;       // a constant, or a leaf if it trains
+  bool decay = true;  // weight decay applies (not to biases and norms)
   double lr_scale = 1;
   bool trains() const { return value.needs_grad(); }
   std::string label() const { return to_string(site) + " " + name; }

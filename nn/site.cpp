@@ -8,10 +8,11 @@
 namespace graft {
 namespace {
 
-constexpr const char* kPartNames[] = {"embed", "position", "norm_embed", "norm1", "q", "k", "v",
-                                      "o", "attn", "norm_x", "xq", "xk", "xv", "xo", "cross",
-                                      "norm2", "gate", "up", "down", "mlp", "block", "norm_out",
-                                      "lm_dense", "lm_norm", "lm_head", "head_dense", "head"};
+constexpr const char* kPartNames[] = {
+    "embed",    "position", "norm_embed", "norm1",   "q",          "k",   "v",
+    "o",        "attn",     "norm_x",     "xq",      "xk",         "xv",  "xo",
+    "cross",    "norm2",    "gate",       "up",      "down",       "mlp", "block",
+    "norm_out", "lm_dense", "lm_norm",    "lm_head", "head_dense", "head"};
 
 int number(std::string_view text, std::string_view whole) {
   int value = -1;
@@ -68,15 +69,15 @@ void parse_layers(std::string_view text, int layers, Where& where) {
     where.first = 0, where.last = layers - 1;
   } else if (text.starts_with("top")) {
     const int n = number(text.substr(3), text);
-    check(1 <= n && n <= layers, "layers={}: the model has {} layers; need top1..top{}", text, layers,
-          layers);
+    check(1 <= n && n <= layers, "layers={}: the model has {} layers; need top1..top{}", text,
+          layers, layers);
     where.first = layers - n, where.last = layers - 1;
   } else {
     const std::size_t dash = text.find('-');
     where.first = number(text.substr(0, dash), text);
     where.last = dash == std::string_view::npos ? where.first : number(text.substr(dash + 1), text);
-    check(where.first <= where.last && where.last < layers,
-          "layers={}: the model has layers 0..{}", text, layers - 1);
+    check(where.first <= where.last && where.last < layers, "layers={}: the model has layers 0..{}",
+          text, layers - 1);
   }
 }
 

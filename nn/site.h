@@ -11,8 +11,33 @@ namespace graft {
 enum class Stack { encoder, decoder };
 // Parts outside the blocks (embed, norm_out, head) have layer -1. x*: cross-attention.
 enum class Part {
-  embed, position, norm_embed, norm1, q, k, v, o, attn, norm_x, xq, xk, xv, xo, cross,
-  norm2, gate, up, down, mlp, block, norm_out, lm_dense, lm_norm, lm_head, head_dense, head
+  embed,
+  position,
+  norm_embed,
+  norm1,
+  q,
+  k,
+  v,
+  o,
+  attn,
+  norm_x,
+  xq,
+  xk,
+  xv,
+  xo,
+  cross,
+  norm2,
+  gate,
+  up,
+  down,
+  mlp,
+  block,
+  norm_out,
+  lm_dense,
+  lm_norm,
+  lm_head,
+  head_dense,
+  head
 };
 
 struct Site {
@@ -35,8 +60,8 @@ struct Where {
   bool has(Part part) const;
   bool has(const Site& site, int layers) const;
 };
-std::string to_string(const std::vector<Part>&);                 // q+v
-std::vector<Part> parts_named(std::string_view text);            // "q+v"; throws on unknown or repeated
+std::string to_string(const std::vector<Part>&);       // q+v
+std::vector<Part> parts_named(std::string_view text);  // "q+v"; throws on unknown or repeated
 // "all", "4-11", "7", or "top3" as a range. Throws where it does not lie in 0..layers-1.
 void parse_layers(std::string_view text, int layers, Where&);
 

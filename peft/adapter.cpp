@@ -30,8 +30,8 @@ Tensor Adapter::param(const Model& model, const Site& site, const std::string& n
   p->lr_scale = like.lr_scale;
   for (const auto& other : parameters_)
     check(other->label() != p->label(), "{}: two parameters are called '{}'", name_, p->label());
-  p->value =
-      Tensor::leaf(initial(model.build(), init, std::move(shape), site, name_ + "/" + name), p->label());
+  p->value = Tensor::leaf(initial(model.build(), init, std::move(shape), site, name_ + "/" + name),
+                          p->label());
   parameters_.push_back(p);
   return p->value;
 }
@@ -47,7 +47,9 @@ void Adapter::own(Weight& place) {
   owned_.emplace_back(place, copy);
 }
 
-void Adapter::hold(const Site& site, Handle handle) { handles_.emplace_back(site, std::move(handle)); }
+void Adapter::hold(const Site& site, Handle handle) {
+  handles_.emplace_back(site, std::move(handle));
+}
 
 Adaptation::Adaptation(const Methods& methods, const std::string& spec, Model& model)
     : spec_(spec) {

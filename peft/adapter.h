@@ -26,8 +26,8 @@ class Adapter {
   virtual void unmerge();
   bool merged() const { return merged_; }
 
-  virtual Tensor penalty() const { return {}; }        // a regulariser to add to the loss
-  virtual void after_backward(int /*step*/) {}  // budget schedules
+  virtual Tensor penalty() const { return {}; }  // a regulariser to add to the loss
+  virtual void after_backward(int /*step*/) {}   // budget schedules
 
   const Parameters& parameters() const { return parameters_; }
   const std::string& name() const { return name_; }
@@ -90,10 +90,10 @@ class Adaptation {
   Adaptation& operator=(const Adaptation&) = delete;
 
   const std::string& spec() const { return spec_; }
-  Parameters parameters() const;         // of all adapters, in order
-  std::int64_t count() const;            // numbers that train, the head's not among them
+  Parameters parameters() const;  // of all adapters, in order
+  std::int64_t count() const;     // numbers that train, the head's not among them
   std::int64_t formula() const { return formula_; }
-  Tensor penalty() const;                // sum of the adapters' penalties; undefined if none
+  Tensor penalty() const;  // sum of the adapters' penalties; undefined if none
   void after_backward(int step);
   void enable(int first, int last, bool on);
   void merge();

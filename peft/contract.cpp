@@ -97,7 +97,8 @@ struct Contract {
     Model shapes(contract_arch(stack), {.dtype = Dtype::f32, .storage = false});
     const Adaptation unbuilt(methods, spec, shapes);
     add("trainable count = formula = what was allocated",
-        t.adaptation->count() == t.adaptation->formula() && unbuilt.count() == t.adaptation->count(),
+        t.adaptation->count() == t.adaptation->formula() &&
+            unbuilt.count() == t.adaptation->count(),
         fmt::format("allocated {}, formula {}, from shapes alone {}", t.adaptation->count(),
                     t.adaptation->formula(), unbuilt.count()));
   }
@@ -106,7 +107,8 @@ struct Contract {
   void gradients() {
     Trial t(methods, spec, stack, Dtype::f64);
     for (const auto& p : t.trained()) Trial::jitter(*p, 0.2);
-    if (t.trained().empty()) return add("gradients agree with finite differences", true, "none train");
+    if (t.trained().empty())
+      return add("gradients agree with finite differences", true, "none train");
     const Gradients grads = backward(t.loss());
     double worst = 0;
     std::string where;
@@ -161,7 +163,8 @@ struct Contract {
         still = t.trained()[i]->label();
       }
     add("every trainable tensor moved", moved, still);
-    add("the loss falls, the head frozen", last < first - 1e-3, fmt::format("{:.4f} -> {:.4f}", first, last));
+    add("the loss falls, the head frozen", last < first - 1e-3,
+        fmt::format("{:.4f} -> {:.4f}", first, last));
     t.adaptation.reset();
     add("frozen weights keep their bits and get no gradient",
         no_gradient && t.model.hash() == frozen.model.hash());

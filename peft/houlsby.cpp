@@ -35,7 +35,8 @@ struct Houlsby : Adapter {
     check(m <= d, "houlsby: m={} in a model of width {}; need m <= {}", m, d, d);
     for (int i = where.first; i <= where.last; ++i) {
       Block& block = *model.blocks[i];
-      if (where.has(Part::attn)) add(model, {model.arch().stack, i, Part::attn}, block.attention.out);
+      if (where.has(Part::attn))
+        add(model, {model.arch().stack, i, Part::attn}, block.attention.out);
       if (where.has(Part::mlp)) add(model, {model.arch().stack, i, Part::mlp}, block.mlp.out);
     }
     if (norms) {

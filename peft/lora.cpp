@@ -36,16 +36,17 @@ struct Lora : Adapter {
 
   void attach(Model& m) override {
     for (Linear* l : m.linears(where)) {
-      check(r <= std::min(l->in(), l->out_width()), "lora: r={} on {}, a {} x {} matrix; need r <= {}",
-            r, to_string(l->site), l->out_width(), l->in(), std::min(l->in(), l->out_width()));
+      check(r <= std::min(l->in(), l->out_width()),
+            "lora: r={} on {}, a {} x {} matrix; need r <= {}", r, to_string(l->site),
+            l->out_width(), l->in(), std::min(l->in(), l->out_width()));
       const double k = l->in();
       const Init init = kaiming ? Init{Init::Kind::uniform, 1 / std::sqrt(k)}
                                 : Init{Init::Kind::normal, 1 / std::sqrt(3 * k)};
       const Tensor a = param(m, l->site, "lora_A", {r, l->in()}, init);
       const Tensor b = param(m, l->site, "lora_B", {l->out_width(), r}, {Init::Kind::zeros, 0});
       const std::uint32_t noise = stream_id((to_string(l->site) + "/lora dropout").c_str());
-      hold(l->site, l->out.add("lora", [=, p = dropout_rate, s = scale()](
-                                           Tensor y, const Tensor& x, const Ctx& ctx) {
+      hold(l->site, l->out.add("lora", [=, p = dropout_rate, s = scale()](Tensor y, const Tensor& x,
+                                                                          const Ctx& ctx) {
         const Tensor in = ctx.train ? dropout(x, p, {ctx.key, noise}, ctx.address) : x;
         return add_linear(std::move(y), linear(in, a), b, s);  // eq. 3
       }));
@@ -57,8 +58,8 @@ struct Lora : Adapter {
     const std::int64_t d = a.width, f = a.hidden, kv = std::int64_t{a.kv_heads} * a.head_width();
     std::int64_t per_layer = 0;
     for (Part part : where.parts) {
-      const bool key = part == Part::k || part == Part::v, mlp = part == Part::up ||
-                 part == Part::gate || part == Part::down;
+      const bool key = part == Part::k || part == Part::v,
+                 mlp = part == Part::up || part == Part::gate || part == Part::down;
       per_layer += r * (d + (key ? kv : mlp ? f : d));
     }
     return per_layer * (where.last - where.first + 1);
@@ -98,6 +99,8 @@ struct Lora : Adapter {
 
 }  // namespace
 
-std::unique_ptr<Adapter> make_lora(Options& o, const Arch& a) { return std::make_unique<Lora>(o, a); }
+std::unique_ptr<Adapter> make_lora(Options& o, const Arch& a) {
+  return std::make_unique<Lora>(o, a);
+}
 
 }  // namespace graft

@@ -97,7 +97,9 @@ struct LayerNormOnly : Adapter {
 std::unique_ptr<Adapter> make_head(Options& o, const Arch& a) {
   return std::make_unique<HeadOnly>(o, a);
 }
-std::unique_ptr<Adapter> make_full(Options& o, const Arch& a) { return std::make_unique<Full>(o, a); }
+std::unique_ptr<Adapter> make_full(Options& o, const Arch& a) {
+  return std::make_unique<Full>(o, a);
+}
 std::unique_ptr<Adapter> make_top(Options& o, const Arch& a) { return std::make_unique<Top>(o, a); }
 std::unique_ptr<Adapter> make_bitfit(Options& o, const Arch& a) {
   return std::make_unique<BitFit>(o, a);

@@ -41,9 +41,15 @@ void each_offset(const Shape& shape, const Shape& strides, F&& f) {
 template <class F>
 void any_dtype(Dtype dtype, F&& f) {
   switch (dtype) {
-    case Dtype::f32: f(float{}); return;
-    case Dtype::f64: f(double{}); return;
-    case Dtype::i32: f(std::int32_t{}); return;
+    case Dtype::f32:
+      f(float{});
+      return;
+    case Dtype::f64:
+      f(double{});
+      return;
+    case Dtype::i32:
+      f(std::int32_t{});
+      return;
   }
 }
 
@@ -209,8 +215,7 @@ void Array::copy_from(const Array& source) {
           std::memcpy(out, in, n * sizeof(T));
           return;
         }
-        for (std::int64_t i = 0; i < n; ++i)
-          out[i * step] = static_cast<T>(in[i * source_step]);
+        for (std::int64_t i = 0; i < n; ++i) out[i * step] = static_cast<T>(in[i * source_step]);
       });
     });
   });

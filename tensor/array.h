@@ -20,7 +20,9 @@ template <class T>
 inline constexpr Dtype dtype_of = [] {
   static_assert(std::is_same_v<T, float> || std::is_same_v<T, double> ||
                 std::is_same_v<T, std::int32_t>);
-  return std::is_same_v<T, float> ? Dtype::f32 : std::is_same_v<T, double> ? Dtype::f64 : Dtype::i32;
+  return std::is_same_v<T, float>    ? Dtype::f32
+         : std::is_same_v<T, double> ? Dtype::f64
+                                     : Dtype::i32;
 }();
 
 using Shape = std::vector<std::int64_t>;
@@ -94,7 +96,7 @@ class Array {
   bool defined_ = false;
 };
 
-bool same_bits(const Array& a, const Array& b);  // shape, dtype and every bit
+bool same_bits(const Array& a, const Array& b);                      // shape, dtype and every bit
 Shape broadcast(const Shape& a, const Shape& b, const char* where);  // throws when they disagree
 
 // Calls f with a value of the array's floating type: dispatch(x, [&]<class T>(T) {...}).

@@ -53,8 +53,8 @@ constexpr std::uint32_t stream_id(const char* text, std::uint32_t h = 2166136261
 
 // Element i of a stream as a standard normal number (Box-Muller in f64, drawn on the host only).
 inline double normal(Key key, std::uint32_t stream, std::uint64_t i) {
-  const Counter r = philox({static_cast<std::uint32_t>(i / 2), static_cast<std::uint32_t>(i / 2 >> 32),
-                            0, stream}, key);
+  const Counter r = philox(
+      {static_cast<std::uint32_t>(i / 2), static_cast<std::uint32_t>(i / 2 >> 32), 0, stream}, key);
   const double u = ((std::uint64_t{r[0]} << 21 ^ r[1] >> 11) + 0.5) * 0x1p-53;
   const double v = (std::uint64_t{r[2]} << 21 ^ r[3] >> 11) * 0x1p-53;
   const double radius = std::sqrt(-2 * std::log(u)), angle = 2 * std::numbers::pi * v;

@@ -10,7 +10,7 @@ namespace graft {
 // last Array on it goes.
 struct Storage {
   std::byte* data = nullptr;
-  std::size_t bytes = 0;           // as asked, which is what the counters count
+  std::size_t bytes = 0;            // as asked, which is what the counters count
   std::shared_ptr<void> keepalive;  // set when the bytes belong to someone else (a mapped file)
   Storage() = default;
   Storage(const Storage&) = delete;

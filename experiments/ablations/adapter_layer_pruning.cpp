@@ -53,7 +53,7 @@ std::vector<PlannedArm> arms_of(const Setup& s, const std::string& task) {
   std::vector<PlannedArm> arms = baseline_arms(s, task, adapters(), kRate);
   const auto add = [&](const std::string& label, const std::string& method, bool few,
                        const std::string& table) -> PlannedArm& {
-    json config = arm_config(s, task, method);
+    nlohmann::json config = arm_config(s, task, method);
     config["eps"] = 1e-6;
     arms.push_back({label, config, "adapters", kRate, few, table, label});
     return arms.back();
@@ -83,13 +83,13 @@ Claim claim_of(const std::string& id, const std::string& text, const std::string
           .regime = "full fine-tuning and adapters beat the baselines"};
 }
 
-void part(Statement& s, const std::string& label, const Test& test, std::vector<Piece> pieces) {
+void part(Statement& s, const std::string& label, const Test& test, std::vector<Weighed> pieces) {
   s.claim.parts.push_back({label, test});
   s.parts.push_back(std::move(pieces));
 }
 
 // How many points are lost when the adapters in `span` go.
-std::vector<Piece> drop(const std::string& task, const Span& span) {
+std::vector<Weighed> drop(const std::string& task, const Span& span) {
   return {{task, kAll, 100}, {task, kAll, -100, name(span)}};
 }
 
@@ -98,9 +98,9 @@ Statement on_average(const Setup& s) {
                        "GLUE average 80.0 against 80.4 (BERT-large)."),
               {},
               s.tasks};
-  std::vector<Piece> pieces;
+  std::vector<Weighed> pieces;
   for (const std::string& task : s.tasks)
-    for (Piece p : difference(task, kAll, "full fine-tuning")) {
+    for (Weighed p : difference(task, kAll, "full fine-tuning")) {
       p.weight /= static_cast<double>(s.tasks.size());
       pieces.push_back(p);
     }
@@ -170,8 +170,8 @@ Statement initial_values(const Setup& s) {
     }
   }
   if (s.tasks.size() > 1) {
-    std::vector<Piece> pieces = difference(s.tasks[1], kAll, of_deviation(1));
-    for (Piece p : difference(s.tasks[0], of_deviation(1), kAll)) pieces.push_back(p);
+    std::vector<Weighed> pieces = difference(s.tasks[1], kAll, of_deviation(1));
+    for (Weighed p : difference(s.tasks[0], of_deviation(1), kAll)) pieces.push_back(p);
     part(t, fmt::format("fall at std 1, {} less {}", s.tasks[1], s.tasks[0]),
          {Test::Kind::above, 0}, pieces);
   }
@@ -232,7 +232,7 @@ void heat_map(Page& page, const View& view, const std::string& task,
 // What is left of the adaptation when all adapters are gone, against two floors.
 void floors(Page& page, const View& view) {
   Table table{"All adapters removed: the head and the norms that trained beside them stay",
-              {{"task"},
+              {{"task", "", false},
                {"adapted", "", true},
                {"all removed", "", true},
                {"majority", "", true},

@@ -32,7 +32,8 @@ std::string cost_of(json config) {
 
 std::string label_of(const json& config) {
   std::string text = config.at("method").get<std::string>();
-  if (const std::string base = config.value("base", ""); base.ends_with("@random")) text += " on a random base";
+  if (const std::string base = config.value("base", ""); base.ends_with("@random"))
+    text += " on a random base";
   return text + ", " + config.at("task").get<std::string>();
 }
 

@@ -1,5 +1,6 @@
-// Campaign: runs the arms of one experiment - tuning first, then seeds - and records each as it ends.
-// Killed at any moment it loses only the run in progress; started again it skips what is recorded.
+// Campaign: runs the arms of one experiment - tuning first, then seeds - and records each as it
+// ends. Killed at any moment it loses only the run in progress; started again it skips what is
+// recorded.
 #pragma once
 
 #include <filesystem>

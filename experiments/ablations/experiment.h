@@ -40,7 +40,7 @@ struct PlannedArm {
 };
 
 // A weighted mean score of one arm on one task's test examples.
-struct Piece {
+struct Weighed {
   std::string task, arm;
   double weight = 100;       // points
   std::string set = "test";  // which scores of the run
@@ -49,7 +49,7 @@ struct Piece {
 // A claim whose every part is a contrast of arms.
 struct Statement {
   Claim claim;
-  std::vector<std::vector<Piece>> parts;  // one contrast for each part of the claim
+  std::vector<std::vector<Weighed>> parts;  // one contrast for each part of the claim
   std::vector<std::string> tasks;         // it means something only where these are in their regime
 };
 
@@ -81,6 +81,6 @@ std::vector<PlannedArm> baseline_arms(const Setup&, const std::string& task,
 // {base, task, rows, method, epochs, batch}.
 nlohmann::json arm_config(const Setup&, const std::string& task, const std::string& method);
 // b subtracted from a, in points.
-std::vector<Piece> difference(const std::string& task, const std::string& a, const std::string& b);
+std::vector<Weighed> difference(const std::string& task, const std::string& a, const std::string& b);
 
 }  // namespace graft

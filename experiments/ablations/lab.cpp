@@ -87,11 +87,13 @@ const EncodedTask& Lab::task(const json& config) {
   const auto at = tasks_.find(key);
   if (at != tasks_.end()) return at->second;
   Base& b = load(base);
-  return tasks_.emplace(key, encode_task(data(config), *b.tokenizer, b.model->arch(), {.cloze = cloze}))
+  return tasks_
+      .emplace(key, encode_task(data(config), *b.tokenizer, b.model->arch(), {.cloze = cloze}))
       .first->second;
 }
 
-Run Lab::run(const std::string& experiment, RunKind kind, const Arm& arm, const Measurement& measure) {
+Run Lab::run(const std::string& experiment, RunKind kind, const Arm& arm,
+             const Measurement& measure) {
   const auto begun = std::chrono::steady_clock::now();
   Run run;
   run.experiment = experiment;
@@ -131,8 +133,11 @@ void Lab::run_features(const json& config, std::uint64_t seed, Run& run) {
   Options options = parse_spec(config.at("method").get<std::string>()).at(0);
   Base& b = load(config.at("base"));
   const FeatureResult r = feature_transfer(*b.model, task(config), options, seed);
-  run.metrics = {{"test", r.test.metric}, {"dev", r.dev.metric}, {"trainable", 0.0},
-                 {"head", double(r.parameters)}, {"base", double(b.model->parameters())}};
+  run.metrics = {{"test", r.test.metric},
+                 {"dev", r.dev.metric},
+                 {"trainable", 0.0},
+                 {"head", double(r.parameters)},
+                 {"base", double(b.model->parameters())}};
   run.scores["test"] = r.test.rows;
 }
 

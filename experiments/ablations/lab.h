@@ -47,8 +47,8 @@ class Lab {
   Methods methods_;
   std::function<std::filesystem::path(const std::string&)> base_folder_;
   std::map<std::string, Base> bases_;
-  std::map<std::string, TaskData> data_;       // by task and rows
-  std::map<std::string, EncodedTask> tasks_;   // by base, task, rows, head
+  std::map<std::string, TaskData> data_;      // by task and rows
+  std::map<std::string, EncodedTask> tasks_;  // by base, task, rows, head
 };
 
 // The version of this program and what its bits depend on, for records.

@@ -113,7 +113,8 @@ std::vector<Statement> claims_of(const Setup& s) {
        .paper = "B = 0 at the start, so the update begins at zero (section 4.1).",
        .parts = {{"examples changed by B = 0", {Test::Kind::equivalent, 1e-9}},
                  {"examples changed by merge and unmerge", {Test::Kind::equivalent, 1e-9}}},
-       .unit = "% of the examples"},
+       .unit = "% of the examples",
+       .regime = ""},
       {},
       {}};
   const std::string measured = label("q+v", 8, kPolicies[0]);

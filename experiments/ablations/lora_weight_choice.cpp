@@ -51,7 +51,7 @@ Statement statement(const Setup& s, const std::string& id, const std::string& te
           {s.tasks.front()}};
 }
 
-void part(Statement& s, const std::string& name, const Test& test, std::vector<Piece> pieces) {
+void part(Statement& s, const std::string& name, const Test& test, std::vector<Weighed> pieces) {
   s.claim.parts.push_back({name, test});
   s.parts.push_back(std::move(pieces));
 }

@@ -104,7 +104,7 @@ Judged cases_of(const View& view) {
   std::map<std::string, Regime> regimes;
   for (const Statement& s : view.experiment().claims(view.setup())) {
     Evidence evidence;
-    for (const std::vector<Piece>& part : s.parts)
+    for (const std::vector<Weighed>& part : s.parts)
       if (auto effect = view.effect(part)) evidence.parts.push_back(std::move(*effect));
     if (evidence.parts.size() < s.parts.size()) {
       out.missing.push_back(s.claim.id);
@@ -124,9 +124,9 @@ Judged cases_of(const View& view) {
 // The same contrasts in this run and in the committed one.
 Table effects_table(const View& now, const View& committed) {
   Table table{"The claims' effects in this run, beside the committed full run",
-              {{"claim"},
-               {"effect"},
-               {"claimed"},
+              {{"claim", "", false},
+               {"effect", "", false},
+               {"claimed", "", false},
                {"this run", "", true},
                {"committed full run", "", true}},
               {}};

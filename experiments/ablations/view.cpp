@@ -42,14 +42,14 @@ std::map<std::uint64_t, const Run*> View::runs(const std::string& task,
   return {};
 }
 
-std::optional<Effect> View::effect(const std::vector<Piece>& pieces, int draws) const {
+std::optional<Effect> View::effect(const std::vector<Weighed>& pieces, int draws) const {
   std::vector<std::map<std::uint64_t, const Run*>> found;
-  for (const Piece& p : pieces) {
+  for (const Weighed& p : pieces) {
     found.push_back(runs(p.task, p.arm));
     std::erase_if(found.back(), [&](const auto& r) { return !r.second->scores.contains(p.set); });
   }
   Contrast contrast;
-  for (const Piece& p : pieces) contrast.terms.push_back({{}, p.weight, p.task});
+  for (const Weighed& p : pieces) contrast.terms.push_back({{}, p.weight, p.task});
   for (const std::uint64_t seed : setup_.scale.seeds) {
     if (!std::all_of(found.begin(), found.end(), [&](const auto& r) { return r.contains(seed); }))
       continue;

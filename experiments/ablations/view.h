@@ -23,7 +23,7 @@ class View {
   // The runs of one arm by seed; none where it did not run, or there is no such arm.
   std::map<std::uint64_t, const Run*> runs(const std::string& task, const std::string& arm) const;
   // Over the seeds that every piece has; none where there is no such seed.
-  std::optional<Effect> effect(const std::vector<Piece>&, int draws = 10000) const;
+  std::optional<Effect> effect(const std::vector<Weighed>&, int draws = 10000) const;
   // Mean over the seeds' runs; none where no run has it.
   std::optional<double> metric(const std::string& task, const std::string& arm,
                                const std::string& name) const;

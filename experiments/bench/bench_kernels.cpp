@@ -15,8 +15,8 @@ Array filled(Shape shape) {
 }
 
 void rate(benchmark::State& state, double flop) {
-  state.counters["GFLOP/s"] = benchmark::Counter(flop * double(state.iterations()) / 1e9,
-                                                 benchmark::Counter::kIsRate);
+  state.counters["GFLOP/s"] =
+      benchmark::Counter(flop * double(state.iterations()) / 1e9, benchmark::Counter::kIsRate);
 }
 
 void product(benchmark::State& state) {
@@ -39,7 +39,8 @@ void openblas(benchmark::State& state) {
 
 void shapes(benchmark::internal::Benchmark* b) {
   for (std::int64_t m : {256, 1024, 4096})
-    for (auto [n, k] : {std::pair{192, 192}, {768, 192}, {192, 768}, {768, 768}, {3072, 768}, {8, 768}})
+    for (auto [n, k] :
+         {std::pair{192, 192}, {768, 192}, {192, 768}, {768, 768}, {3072, 768}, {8, 768}})
       b->Args({m, n, k});
   b->UseRealTime();
 }

@@ -98,9 +98,11 @@ void run(int layers, int sequences, int length, int steps) {
     blas.push_back(sgemm_seconds());
     a.push_back(lora.step());
     b.push_back(full.step());
-    std::printf("step %d: sgemm %.0f GFLOP/s; lora %.2f s, loss %.4f, gradient %.3g; full %.2f s, loss "
-                "%.4f, gradient %.3g\n", i + 1, 2 * 4096.0 * 4096 * 4096 / blas.back() / 1e9, a.back(),
-                lora.loss, lora.norm, b.back(), full.loss, full.norm);
+    std::printf(
+        "step %d: sgemm %.0f GFLOP/s; lora %.2f s, loss %.4f, gradient %.3g; full %.2f s, loss "
+        "%.4f, gradient %.3g\n",
+        i + 1, 2 * 4096.0 * 4096 * 4096 / blas.back() / 1e9, a.back(), lora.loss, lora.norm,
+        b.back(), full.loss, full.norm);
     std::fflush(stdout);
   }
   const double rate = 2 * 4096.0 * 4096 * 4096 / median(blas);

@@ -14,12 +14,15 @@ std::filesystem::path base_folder(const std::string& name_or_path) {
   shelves.emplace_back(fs::path(GRAFT_SOURCE_DIR) / "experiments" / "bases");
   for (const fs::path& shelf : shelves)
     if (fs::exists(shelf / name_or_path / "config.json")) return shelf / name_or_path;
-  fail("model '{}': no such folder with a config.json, and no base of that name in {}", name_or_path,
-       fmt::join([&] {
-         std::vector<std::string> texts;
-         for (const fs::path& s : shelves) texts.push_back(s.string());
-         return texts;
-       }(), ", "));
+  fail("model '{}': no such folder with a config.json, and no base of that name in {}",
+       name_or_path,
+       fmt::join(
+           [&] {
+             std::vector<std::string> texts;
+             for (const fs::path& s : shelves) texts.push_back(s.string());
+             return texts;
+           }(),
+           ", "));
 }
 
 }  // namespace cli

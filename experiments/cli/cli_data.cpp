@@ -19,7 +19,8 @@ void tasks_command(const std::string& out, bool baselines) {
     if (!out.empty()) write_tsv_task(task, fs::path(out) / name);
     std::string scores;
     if (baselines)
-      scores = fmt::format("{:.3f}     {:.3f}", majority_baseline(task).test, linear_baseline(task).test);
+      scores = fmt::format("{:.3f}     {:.3f}", majority_baseline(task).test,
+                           linear_baseline(task).test);
     fmt::print("{:<18}{:>8}{:>7}{:>7}{:>9}  {:<10}{}\n", name, task.train.size(), task.dev.size(),
                task.test.size(), task.labels.size(), task.metric, scores);
     std::fflush(stdout);
@@ -33,7 +34,8 @@ void add_data_commands(CLI::App& app) {
   static std::string out;
   static bool baselines = false;
   static int vocab = 8192;
-  CLI::App* corpus = app.add_subcommand("corpus", "Make the pretraining corpus from Debian's packages");
+  CLI::App* corpus =
+      app.add_subcommand("corpus", "Make the pretraining corpus from Debian's packages");
   corpus->add_option("--data", data, "folder with packages/ (see experiments/data/fetch.sh)")
       ->capture_default_str();
   corpus->callback([] {

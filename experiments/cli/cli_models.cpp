@@ -15,10 +15,11 @@ Arch arch_of(const std::string& name_or_folder) {
 
 void methods_command(const Methods& methods) {
   for (const Method& m : methods)
-    fmt::print("{}\n  from     {}\n  edits    {}\n  trains   {}\n  options  {}\n  merges   {}\n  start    {}\n",
-               m.name, m.paper, m.slots, m.formula, m.options.empty() ? "none" : m.options,
-               m.mergeable ? "yes" : "no",
-               m.starts_as_base ? "the base, bit for bit" : "near the base");
+    fmt::print(
+        "{}\n  from     {}\n  edits    {}\n  trains   {}\n  options  {}\n  merges   {}\n  start    "
+        "{}\n",
+        m.name, m.paper, m.slots, m.formula, m.options.empty() ? "none" : m.options,
+        m.mergeable ? "yes" : "no", m.starts_as_base ? "the base, bit for bit" : "near the base");
 }
 
 // The line that PEFT's print_trainable_parameters prints, from shapes alone.
@@ -44,7 +45,8 @@ void explain_command(const Methods& methods, const std::string& arch, const std:
   const Adaptation adaptation(methods, spec, model);
   for (const auto& a : adaptation.adapters()) {
     fmt::print("{}\n", a->name());
-    for (const auto& f : a->fired()) fmt::print("  edit       {:<28} {}\n", to_string(f.site), f.name);
+    for (const auto& f : a->fired())
+      fmt::print("  edit       {:<28} {}\n", to_string(f.site), f.name);
     for (const auto& p : a->parameters())
       fmt::print("  parameter  {:<28} {:<14} {:<18}{}{}\n", to_string(p->site), p->name,
                  fmt::format("{}", p->value.shape()), p->decay ? "decays" : "no decay",
@@ -60,8 +62,11 @@ void add_model_commands(CLI::App& app, const Methods& methods) {
   app.add_subcommand("methods", "List the methods: paper, slots, count, whether they merge")
       ->callback([&] { methods_command(methods); });
 
-  CLI::App* count = app.add_subcommand("count", "Trainable parameters of a method, from shapes alone");
-  count->add_option("--arch", arch, "a preset (see --help of presets in the README) or a model folder")
+  CLI::App* count =
+      app.add_subcommand("count", "Trainable parameters of a method, from shapes alone");
+  count
+      ->add_option("--arch", arch,
+                   "a preset (see --help of presets in the README) or a model folder")
       ->required();
   count->add_option("--method", spec, "e.g. lora:r=16,on=q+v")->required();
   count->callback([&] { count_command(methods, arch, spec); });

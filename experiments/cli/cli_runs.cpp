@@ -58,10 +58,12 @@ Trained run(const TrainOptions& o, const Methods& methods, bool quiet, const AtB
                o.encode.max_tokens);
   const std::uint64_t base_hash = model->hash();
   RunPlaces places;
-  if (!o.out.empty()) places.state = fs::path(o.out) / "state.safetensors", places.state_seconds = 10;
+  if (!o.out.empty())
+    places.state = fs::path(o.out) / "state.safetensors", places.state_seconds = 10;
   if (!quiet)
     places.progress = [](int step, int steps, double loss) {
-      if (step % 50 == 0 || step == steps) fmt::print("step {}/{}  loss {:.4f}\n", step, steps, loss);
+      if (step % 50 == 0 || step == steps)
+        fmt::print("step {}/{}  loss {:.4f}\n", step, steps, loss);
       std::fflush(stdout);
     };
   Trained t;
@@ -79,16 +81,21 @@ void train_command(const TrainOptions& o, const Methods& methods) {
     const Parameters head = train_head(model);
     all.insert(all.end(), head.begin(), head.end());
     save_adapter(fs::path(o.out) / "adapter", o.run.method, all,
-                 {{"model", o.model}, {"task", task.name}, {"labels", task.labels},
-                  {"head", o.run.head}, {"pool", o.run.pool}});
+                 {{"model", o.model},
+                  {"task", task.name},
+                  {"labels", task.labels},
+                  {"head", o.run.head},
+                  {"pool", o.run.pool}});
   };
   const Trained t = run(o, methods, false, save);
   write_file_atomically(fs::path(o.out) / "run.json", t.record.dump(2) + "\n");
-  fmt::print("trainable params: {} (and {} of the head) of {}\ndev {:.4f} (epoch {}), test {:.4f}, {:.0f} s\n"
-             "weights {:016x}\nadapter in {}\n",
-             t.result.trainable, t.result.head, t.result.base, t.result.dev_best,
-             t.result.best_epoch + 1, t.result.test, t.result.seconds, t.result.weights_hash,
-             (fs::path(o.out) / "adapter").string());
+  fmt::print(
+      "trainable params: {} (and {} of the head) of {}\ndev {:.4f} (epoch {}), test {:.4f}, {:.0f} "
+      "s\n"
+      "weights {:016x}\nadapter in {}\n",
+      t.result.trainable, t.result.head, t.result.base, t.result.dev_best, t.result.best_epoch + 1,
+      t.result.test, t.result.seconds, t.result.weights_hash,
+      (fs::path(o.out) / "adapter").string());
 }
 
 void replay_command(const std::string& file, const Methods& methods) {
@@ -196,7 +203,8 @@ void add_run_commands(CLI::App& app, const Methods& methods) {
   eval->add_option("--split", split, "dev or test")->capture_default_str();
   eval->callback([&] { eval_command(adapter, task, split, methods); });
 
-  CLI::App* merge = app.add_subcommand("merge", "Fold an adapter into its base; save a model folder");
+  CLI::App* merge =
+      app.add_subcommand("merge", "Fold an adapter into its base; save a model folder");
   merge->add_option("adapter", adapter, "the adapter's folder")->required();
   merge->add_option("--out", out)->required();
   merge->callback([&] { merge_command(adapter, out, methods); });

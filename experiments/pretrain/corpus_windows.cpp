@@ -34,7 +34,8 @@ CorpusWindows::CorpusWindows(const std::filesystem::path& text, const Tokenizer&
 }
 
 std::int64_t CorpusWindows::offset(std::uint32_t seed, int epoch) const {
-  return philox({0, 0, 0, stream_id("window offset")}, {seed, static_cast<std::uint32_t>(epoch)})[0] %
+  return philox({0, 0, 0, stream_id("window offset")},
+                {seed, static_cast<std::uint32_t>(epoch)})[0] %
          body_;
 }
 
@@ -77,8 +78,8 @@ Batch CorpusWindows::batch(std::uint32_t seed, int epoch, std::int64_t first, st
     b.token.push_back(cls_);
     b.token_label.push_back(-1);
     for (int i = 0; i < body_; ++i) {
-      const Counter r = philox(
-          address(stream, b.example.back(), static_cast<std::uint32_t>(i), 0), key);
+      const Counter r =
+          philox(address(stream, b.example.back(), static_cast<std::uint32_t>(i), 0), key);
       const bool chosen = uniform(r[0]) < rule.rate && body[i] != sep_;
       const float kind = uniform(r[1]);
       std::int32_t seen = body[i];

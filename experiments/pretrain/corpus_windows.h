@@ -16,7 +16,8 @@ struct MaskingRule {
 class CorpusWindows {
  public:
   // Each line of the file is a paragraph. Paragraphs are joined by the separator and cut into
-  // windows of at most `length` tokens, CLS and SEP (encoders) or the end token (decoders) included.
+  // windows of at most `length` tokens, CLS and SEP (encoders) or the end token (decoders)
+  // included.
   CorpusWindows(const std::filesystem::path& text, const Tokenizer&, int length, bool causal);
 
   const std::vector<std::int32_t>& stream() const { return tokens_; }

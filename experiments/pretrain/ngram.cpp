@@ -37,8 +37,9 @@ class Table {
 
   // (c(h, w) + T(h) below) / (c(h) + T(h)), with T the kinds of token seen after h.
   double refine(std::uint64_t h, std::int32_t token, double below) const {
-    const auto at = std::lower_bound(contexts_.begin(), contexts_.end(), h,
-                                     [](const Seen& s, std::uint64_t key) { return s.context < key; });
+    const auto at =
+        std::lower_bound(contexts_.begin(), contexts_.end(), h,
+                         [](const Seen& s, std::uint64_t key) { return s.context < key; });
     if (at == contexts_.end() || at->context != h) return below;
     const auto first = pairs_.begin() + static_cast<std::ptrdiff_t>(at->start);
     const auto [low, high] =

@@ -52,9 +52,11 @@ void save_state(const PretrainSpec& spec, const Optimizer& optimizer, std::int64
   SafetensorsWriter writer;
   writer.metadata["graft"] = identity(spec).dump();
   writer.metadata["step"] = std::to_string(step);
-  writer.metadata["running"] = nlohmann::json{{"sum", running.sum}, {"count", running.count}}.dump();
+  writer.metadata["running"] =
+      nlohmann::json{{"sum", running.sum}, {"count", running.count}}.dump();
   for (const auto& p : optimizer.parameters())
-    writer.add("parameter " + p->label(), FileDtype::f32, p->value.shape(), floats(p->value.value()));
+    writer.add("parameter " + p->label(), FileDtype::f32, p->value.shape(),
+               floats(p->value.value()));
   for (const auto& [name, array] : optimizer.state())
     writer.add("state " + name, FileDtype::f32, array.shape(), floats(array));
   writer.write(spec.out / "state.safetensors");
@@ -67,7 +69,8 @@ std::int64_t load_state(const PretrainSpec& spec, Optimizer& optimizer, Running&
   check(reader.metadata().contains("graft") &&
             nlohmann::json::parse(reader.metadata().at("graft")) == identity(spec),
         "pretrain: '{}' belongs to a run with other settings ({}); give another --out",
-        file.string(), reader.metadata().contains("graft") ? reader.metadata().at("graft") : "none");
+        file.string(),
+        reader.metadata().contains("graft") ? reader.metadata().at("graft") : "none");
   for (const auto& p : optimizer.parameters()) {
     Array& value = p->value.value();
     reader.read_f32("parameter " + p->label(), {value.data<float>(), size_t(value.numel())});
@@ -154,12 +157,13 @@ PretrainResult pretrain(const PretrainSpec& spec) {
   std::string log = log_until(spec.out / "log.jsonl", step);
   if (step > 0) fmt::print("resumed at step {}\n", step);
 
-  const Schedule schedule{spec.schedule, spec.lr, static_cast<int>(spec.steps), spec.warmup, 0.0,
-                          spec.cooldown};
+  const Schedule schedule{spec.schedule, spec.lr, static_cast<int>(spec.steps),
+                          spec.warmup,   0.0,     spec.cooldown};
   const MaskingRule rule{spec.masking};
   int epoch = 0;  // a whole number of steps per epoch: what does not fill a batch is left out
   std::int64_t epoch_start = 0;
-  const std::int64_t last = spec.stop_after > 0 ? std::min(spec.stop_after, spec.steps) : spec.steps;
+  const std::int64_t last =
+      spec.stop_after > 0 ? std::min(spec.stop_after, spec.steps) : spec.steps;
   const auto begun = Clock::now();
   auto saved = begun;
   const std::int64_t first = step;
@@ -175,8 +179,8 @@ PretrainResult pretrain(const PretrainSpec& spec) {
         train.batch(spec.seed, epoch, (step - epoch_start) * spec.batch, spec.batch, rule);
     Ctx ctx{.train = true, .key = {spec.seed, static_cast<std::uint32_t>(step)}};
     const Tensor loss = model.lm_loss(model.forward(batch, ctx), batch, ctx);
-    check(std::isfinite(loss.item()), "pretrain: the loss is {} at step {}; lower --lr", loss.item(),
-          step);
+    check(std::isfinite(loss.item()), "pretrain: the loss is {} at step {}; lower --lr",
+          loss.item(), step);
     Gradients grads = backward(loss);
     optimizer.step(grads, schedule.at(static_cast<int>(step)));
     running.sum += loss.item();
@@ -185,17 +189,20 @@ PretrainResult pretrain(const PretrainSpec& spec) {
     const bool power = step >= 256 && (step & (step - 1)) == 0;
     if (step % spec.eval_every == 0 || step == last) {
       held = heldout_loss(model, heldout, 512, rule);
-      const double rate =
-          double(step - first) * spec.batch * spec.length / seconds_since(begun);
-      const nlohmann::json row{{"step", step},           {"epoch", epoch},
-                               {"train_loss", running.sum / running.count}, {"heldout_loss", held},
+      const double rate = double(step - first) * spec.batch * spec.length / seconds_since(begun);
+      const nlohmann::json row{{"step", step},
+                               {"epoch", epoch},
+                               {"train_loss", running.sum / running.count},
+                               {"heldout_loss", held},
                                {"lr", schedule.at(static_cast<int>(step - 1))},
                                {"tokens", step * spec.batch * spec.length}};
       log += row.dump() + "\n";
       write_file_atomically(spec.out / "log.jsonl", log);
-      fmt::print("step {:>7}/{}  epoch {:>3}  loss {:.4f}  held out {:.4f}  {:.0f} tokens/s  {:.0f} min left\n",
-                 step, spec.steps, epoch, running.sum / running.count, held, rate,
-                 double(last - step) * spec.batch * spec.length / rate / 60);
+      fmt::print(
+          "step {:>7}/{}  epoch {:>3}  loss {:.4f}  held out {:.4f}  {:.0f} tokens/s  {:.0f} min "
+          "left\n",
+          step, spec.steps, epoch, running.sum / running.count, held, rate,
+          double(last - step) * spec.batch * spec.length / rate / 60);
       std::fflush(stdout);
       running = {};
     }
@@ -203,7 +210,8 @@ PretrainResult pretrain(const PretrainSpec& spec) {
       save_state(spec, optimizer, step, running);
       saved = Clock::now();
     }
-    if (power) save_model(model, spec.out / fmt::format("step-{}", step), FileDtype::f16, &tokenizer);
+    if (power)
+      save_model(model, spec.out / fmt::format("step-{}", step), FileDtype::f16, &tokenizer);
   }
   if (step == first) held = heldout_loss(model, heldout, 512, rule);
   save_model(model, spec.out / "model", FileDtype::f16, &tokenizer);

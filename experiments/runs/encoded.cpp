@@ -69,12 +69,13 @@ EncodedTask encode_task(const TaskData& data, const Tokenizer& tokenizer, const 
   out.goal = data.kind == TaskData::Kind::classification ? Goal::classification
              : data.kind == TaskData::Kind::regression   ? Goal::regression
                                                          : Goal::language;
-  check(arch.vocab == tokenizer.size(), "task {}: the tokenizer has {} tokens, the model {}", data.name,
-        tokenizer.size(), arch.vocab);
+  check(arch.vocab == tokenizer.size(), "task {}: the tokenizer has {} tokens, the model {}",
+        data.name, tokenizer.size(), arch.vocab);
   EncodeSpec fitted = spec;
   fitted.max_tokens = std::min(spec.max_tokens, arch.positions);
   const Encoder encode{tokenizer, arch, fitted, out.goal};
-  const auto all = [&](const std::vector<Example>& from, std::vector<EncodedExample>& to, int most) {
+  const auto all = [&](const std::vector<Example>& from, std::vector<EncodedExample>& to,
+                       int most) {
     for (std::size_t i = 0; i < limited(from, most); ++i)
       to.push_back(encode(from[i], out.shortened));
     check(!to.empty(), "task {}: a split has no rows", data.name);

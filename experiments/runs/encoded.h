@@ -28,7 +28,8 @@ struct EncodedTask {
   std::string metric;
   std::vector<EncodedExample> train, dev, test;
   int shortened = 0;  // examples cut to fit the model's positions
-  std::vector<std::vector<std::int32_t>> label_words;  // tokens of each label's word, for cloze heads
+  std::vector<std::vector<std::int32_t>>
+      label_words;  // tokens of each label's word, for cloze heads
 };
 
 struct EncodeSpec {
@@ -37,8 +38,8 @@ struct EncodeSpec {
   bool cloze = false;                               // `text ... [MASK]`, read at the mask
 };
 
-// [CLS] a [SEP] (b [SEP]); decoders get a [SEP] b [SEP] without [CLS]. With goal language, b is what
-// is predicted. Longer texts lose the end of their longer part.
+// [CLS] a [SEP] (b [SEP]); decoders get a [SEP] b [SEP] without [CLS]. With goal language, b is
+// what is predicted. Longer texts lose the end of their longer part.
 EncodedTask encode_task(const TaskData&, const Tokenizer&, const Arch&, const EncodeSpec&);
 
 // Examples [first, first + count) of `order` as one ragged batch.

@@ -17,7 +17,8 @@ Array pooled_rows(Model& base, const EncodedTask& task, const std::vector<Encode
   std::iota(order.begin(), order.end(), 0);
   std::vector<Tensor> parts;
   for (std::size_t at = 0; at < order.size(); at += 64) {
-    const Batch batch = make_batch(task, examples, order, at, std::min<std::size_t>(64, order.size() - at));
+    const Batch batch =
+        make_batch(task, examples, order, at, std::min<std::size_t>(64, order.size() - at));
     Ctx ctx;
     Sequence s = base.run_blocks(base.embed(batch, ctx), ctx, 0, layer);
     if (layer == base.arch().layers) s = base.finish(std::move(s), ctx);
@@ -42,7 +43,8 @@ void standardise(Vectors& v) {
   std::vector<double> mean(d, 0), square(d, 0);
   const float* x = v.train.data<float>();
   for (std::int64_t i = 0; i < n; ++i)
-    for (std::int64_t j = 0; j < d; ++j) mean[j] += x[i * d + j], square[j] += double(x[i * d + j]) * x[i * d + j];
+    for (std::int64_t j = 0; j < d; ++j)
+      mean[j] += x[i * d + j], square[j] += double(x[i * d + j]) * x[i * d + j];
   for (std::int64_t j = 0; j < d; ++j) {
     mean[j] /= n;
     square[j] = std::sqrt(std::max(1e-12, square[j] / n - mean[j] * mean[j]));
@@ -58,7 +60,8 @@ struct Top {
     shape.width = in;
     const int out = task.goal == Goal::regression ? 1 : static_cast<int>(task.labels.size());
     const Site site{Stack::encoder, -1, Part::head};
-    if (hidden > 0) first.emplace(build, Site{Stack::encoder, -1, Part::head_dense}, in, hidden, true);
+    if (hidden > 0)
+      first.emplace(build, Site{Stack::encoder, -1, Part::head_dense}, in, hidden, true);
     last.emplace(build, site, hidden > 0 ? hidden : in, out, true);
     const auto take = [&](Weight& w) {
       Parameter& p = w.parameter();

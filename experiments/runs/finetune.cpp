@@ -28,7 +28,8 @@ double gather_gradients(const Model& model, const Adaptation& adaptation, const 
                         const RunSpec& spec, const std::vector<std::int32_t>& order,
                         std::size_t first, std::size_t count, Key key, Gradients& grads) {
   double divisor = 0;
-  if (spec.micro > 0) divisor = label_count(task, make_batch(task, task.train, order, first, count));
+  if (spec.micro > 0)
+    divisor = label_count(task, make_batch(task, task.train, order, first, count));
   const std::size_t step = spec.micro > 0 ? spec.micro : count;
   double total = 0;
   for (std::size_t at = 0; at < count; at += step) {
@@ -64,8 +65,8 @@ std::unique_ptr<Head> make_head(const EncodedTask& task, const RunSpec& spec, co
     check(classes >= 2, "head=cloze: task {} has no classes", task.name);
     return std::make_unique<ClozeHead>(task.label_words);
   }
-  check(spec.head == "linear" || spec.head == "dense",
-        "head={}: there are linear, dense and cloze", spec.head);
+  check(spec.head == "linear" || spec.head == "dense", "head={}: there are linear, dense and cloze",
+        spec.head);
   check(spec.pool == "mean" || spec.pool == "cls" || spec.pool == "last",
         "pool={}: there are mean, cls and last", spec.pool);
   const Pool pool = spec.pool == "mean" ? Pool::mean : spec.pool == "cls" ? Pool::cls : Pool::last;
@@ -132,8 +133,8 @@ Score evaluate(Model& model, const EncodedTask& task, const std::vector<EncodedE
   return score_predictions(task, examples, predictions);
 }
 
-RunResult finetune(Model& base, const EncodedTask& task, const RunSpec& spec, const Methods& methods,
-                   const AtBest& at_best, const RunPlaces& places) {
+RunResult finetune(Model& base, const EncodedTask& task, const RunSpec& spec,
+                   const Methods& methods, const AtBest& at_best, const RunPlaces& places) {
   const auto begun = std::chrono::steady_clock::now();
   const std::uint64_t base_hash = base.hash();
   pool::reset_peak();
@@ -169,9 +170,8 @@ RunResult finetune(Model& base, const EncodedTask& task, const RunSpec& spec, co
         const std::size_t first = std::size_t(i) * spec.batch;
         const std::size_t count = std::min<std::size_t>(spec.batch, task.train.size() - first);
         grads.clear();
-        const double loss =
-            gather_gradients(base, adaptation, task, spec, order, first, count,
-                             {spec.seed, static_cast<std::uint32_t>(step)}, grads);
+        const double loss = gather_gradients(base, adaptation, task, spec, order, first, count,
+                                             {spec.seed, static_cast<std::uint32_t>(step)}, grads);
         adaptation.after_backward(step);
         optimizer.step(grads, schedule.at(step));
         state.loss_sum += loss;
@@ -198,16 +198,26 @@ RunResult finetune(Model& base, const EncodedTask& task, const RunSpec& spec, co
   base.set_head(nullptr);
   check(base.hash() == base_hash, "train: method {} changed the frozen base", spec.method);
   out.peak_bytes = pool::peak_bytes();
-  out.seconds =
-      std::chrono::duration<double>(std::chrono::steady_clock::now() - begun).count();
+  out.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begun).count();
   return out;
 }
 
 nlohmann::json RunSpec::json() const {
-  return {{"method", method},   {"head", head},         {"pool", pool},     {"optimizer", optimizer},
-          {"schedule", schedule}, {"lr", lr},           {"decay", decay},   {"clip", clip},
-          {"warmup", warmup},   {"eps", eps},           {"epochs", epochs}, {"batch", batch},
-          {"micro", micro},     {"seed", seed},         {"checkpoint_blocks", checkpoint_blocks}};
+  return {{"method", method},
+          {"head", head},
+          {"pool", pool},
+          {"optimizer", optimizer},
+          {"schedule", schedule},
+          {"lr", lr},
+          {"decay", decay},
+          {"clip", clip},
+          {"warmup", warmup},
+          {"eps", eps},
+          {"epochs", epochs},
+          {"batch", batch},
+          {"micro", micro},
+          {"seed", seed},
+          {"checkpoint_blocks", checkpoint_blocks}};
 }
 
 RunSpec RunSpec::from(const nlohmann::json& j) {
@@ -230,8 +240,8 @@ RunSpec RunSpec::from(const nlohmann::json& j) {
   get("eps", s.eps), get("epochs", s.epochs), get("batch", s.batch), get("micro", s.micro);
   get("seed", s.seed), get("checkpoint_blocks", s.checkpoint_blocks);
   check(s.lr > 0 && s.epochs > 0 && s.batch > 0 && s.micro >= 0,
-        "run: lr {}, epochs {}, batch {}, micro {}; rates and counts must be above 0", s.lr, s.epochs,
-        s.batch, s.micro);
+        "run: lr {}, epochs {}, batch {}, micro {}; rates and counts must be above 0", s.lr,
+        s.epochs, s.batch, s.micro);
   return s;
 }
 

@@ -31,8 +31,8 @@ int RunState::load() {
   const auto& meta = reader.metadata();
   check(meta.contains("run") && meta.contains("history"), "resume: '{}' is not a run's state",
         places_.state.string());
-  check(meta.at("run") == identity_, "resume: '{}' belongs to another run: {}", places_.state.string(),
-        meta.at("run"));
+  check(meta.at("run") == identity_, "resume: '{}' belongs to another run: {}",
+        places_.state.string(), meta.at("run"));
   const auto history = nlohmann::json::parse(meta.at("history"));
   dev = history.at("dev").get<std::vector<double>>();
   train_loss = history.at("train_loss").get<std::vector<double>>();
@@ -62,14 +62,18 @@ void RunState::save_if_due(int step) {
 void RunState::save(int step) const {
   SafetensorsWriter writer;
   writer.metadata["run"] = identity_;
-  writer.metadata["history"] =
-      nlohmann::json{{"dev", dev}, {"train_loss", train_loss}, {"loss_sum", loss_sum},
-                     {"best_epoch", best_epoch}, {"step", step}}
-          .dump();
+  writer.metadata["history"] = nlohmann::json{
+      {"dev", dev},
+      {"train_loss", train_loss},
+      {"loss_sum", loss_sum},
+      {"best_epoch", best_epoch},
+      {"step", step}}.dump();
   for (std::size_t i = 0; i < parameters_.size(); ++i) {
     const auto& p = parameters_[i];
-    writer.add("parameter " + p->label(), FileDtype::f32, p->value.shape(), floats(p->value.value()));
-    if (!best_.empty()) writer.add("best " + p->label(), FileDtype::f32, best_[i].shape(), floats(best_[i]));
+    writer.add("parameter " + p->label(), FileDtype::f32, p->value.shape(),
+               floats(p->value.value()));
+    if (!best_.empty())
+      writer.add("best " + p->label(), FileDtype::f32, best_[i].shape(), floats(best_[i]));
   }
   for (const auto& [name, array] : optimizer_.state())
     writer.add("state " + name, FileDtype::f32, array.shape(), floats(array));

@@ -282,13 +282,14 @@ std::unique_ptr<Model> load_model(const fs::path& folder, Dtype dtype) {
   const auto wrong = differences(expected, family, found.tensors, arch.layers);
   check(wrong.empty(), "{}: its tensors are not those of its config.json: {}", folder.string(),
         fmt::join(wrong, "; "));
-  auto model = std::make_unique<Model>(arch, Build{dtype, true, 0});
+  auto model = std::make_unique<Model>(arch, Build{dtype, true, 0, false});
   for (const Stored& tensor : stored_tensors(*model)) {
     const Found& at = found.tensors.at(tensor.name);
     std::vector<float> values(static_cast<std::size_t>(count(tensor.shape)));
     at.file->read_f32(at.name, values);
     split(tensor, values, dtype);
   }
+  model->set_build({dtype, true, 0});  // what is added from now on is drawn
   return model;
 }
 

@@ -27,7 +27,7 @@ double Schedule::at(int step) const {
   if (step < warmup) return peak * (step + 1) / warmup;
   if (kind == Kind::constant || steps <= warmup) return peak;
   if (kind == Kind::trapezoid) {
-    const int left = steps - step;
+    const int left = std::max(0, steps - step);
     return left >= cooldown ? peak : peak * (floor + (1 - floor) * left / cooldown);
   }
   const double part = std::min(1.0, static_cast<double>(step - warmup) / (steps - warmup));
@@ -60,8 +60,9 @@ double Optimizer::step(Gradients& grads, double lr) {
   for (const auto& p : parameters_) {
     check(grads.has(p->value), "optimizer: no gradient reached '{}'", p->label());
     const double s = kernels::sum_squares(grads[p->value]);
-    check(std::isfinite(s), "optimizer: the gradient of '{}' is not finite at step {}; lower the rate",
-          p->label(), steps_ + 1);
+    check(std::isfinite(s),
+          "optimizer: the gradient of '{}' is not finite at step {}; lower the rate", p->label(),
+          steps_ + 1);
     squares += s;
   }
   const double norm = std::sqrt(squares);
@@ -91,15 +92,15 @@ void Optimizer::update(std::size_t i, const Array& grad, double lr) {
       kernels::sgd(w, state_[i][0], grad, lr, spec_.momentum, decay);
       return;
     case OptimSpec::Kind::adafactor:
-      adafactor(i, grad, lr);
-      if (decay > 0) kernels::scale(w, w, 1 - lr * decay);
+      adafactor(i, grad, lr, decay);
       return;
   }
 }
 
 // Shazeer & Stern 2018, algorithms 4 (matrices) and 5 (vectors), without momentum, with update
-// clipping at 1. The external rate takes the place of the paper's relative step.
-void Optimizer::adafactor(std::size_t i, const Array& grad, double lr) {
+// clipping at 1. The external rate takes the place of the paper's relative step. Decay comes before
+// the update and after the size is measured, as in PyTorch.
+void Optimizer::adafactor(std::size_t i, const Array& grad, double lr, double decay) {
   constexpr double kEps1 = 1e-30, kEps2 = 1e-3, kClip = 1;
   Array& w = parameters_[i]->value.value();
   auto& state = state_[i];
@@ -128,8 +129,7 @@ void Optimizer::adafactor(std::size_t i, const Array& grad, double lr) {
         c[b] = static_cast<T>(beta * c[b] + (1 - beta) * column[b] / rows);
       for (std::int64_t a = 0; a < rows; ++a)
         for (std::int64_t b = 0; b < columns; ++b)
-          u[a * columns + b] =
-              g[a * columns + b] / std::sqrt(double(r[a]) * c[b] / (total / rows));
+          u[a * columns + b] = g[a * columns + b] / std::sqrt(double(r[a]) * c[b] / (total / rows));
     } else {
       T* v = state[0].data<T>();
       for (std::int64_t a = 0; a < n; ++a) {
@@ -141,7 +141,8 @@ void Optimizer::adafactor(std::size_t i, const Array& grad, double lr) {
     for (std::int64_t a = 0; a < n; ++a) squares += u[a] * u[a], size += double(out[a]) * out[a];
     const double clip = std::max(1.0, std::sqrt(squares / n) / kClip);
     const double rate = lr * (spec_.scale_by_size ? std::max(kEps2, std::sqrt(size / n)) : 1);
-    for (std::int64_t a = 0; a < n; ++a) out[a] = static_cast<T>(out[a] - rate * u[a] / clip);
+    for (std::int64_t a = 0; a < n; ++a)
+      out[a] = static_cast<T>(out[a] * (1 - lr * decay) - rate * u[a] / clip);
   });
 }
 
@@ -163,14 +164,14 @@ void Optimizer::load(const std::map<std::string, Array>& saved, int steps) {
       const std::string key = parameters_[i]->label() + " " + shapes[j].first;
       const auto at = saved.find(key);
       check(at != saved.end(), "optimizer state: '{}' is missing", key);
-      check(at->second.shape() == shapes[j].second, "optimizer state: '{}' has shape {}, need {}", key,
-            at->second.shape(), shapes[j].second);
+      check(at->second.shape() == shapes[j].second, "optimizer state: '{}' has shape {}, need {}",
+            key, at->second.shape(), shapes[j].second);
       state_[i][j].copy_from(at->second);
       ++found;
     }
   }
-  check(found == saved.size(), "optimizer state: {} entries, of which this run uses {}", saved.size(),
-        found);
+  check(found == saved.size(), "optimizer state: {} entries, of which this run uses {}",
+        saved.size(), found);
   steps_ = steps;
 }
 

@@ -45,7 +45,7 @@ class Optimizer {
 
  private:
   void update(std::size_t i, const Array& grad, double lr);
-  void adafactor(std::size_t i, const Array& grad, double lr);
+  void adafactor(std::size_t i, const Array& grad, double lr, double decay);
   std::vector<std::pair<std::string, Shape>> state_shapes(const Parameter&) const;
 
   Parameters parameters_;

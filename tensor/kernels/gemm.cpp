@@ -20,10 +20,10 @@ namespace {
 
 using std::int64_t;
 
-constexpr int64_t kDepthBytes = 4096;         // of one row of a: K is cut into such blocks
-constexpr int64_t kBlockBytes = 4 << 20;      // of one packed block of b
+constexpr int64_t kDepthBytes = 4096;          // of one row of a: K is cut into such blocks
+constexpr int64_t kBlockBytes = 4 << 20;       // of one packed block of b
 constexpr int64_t kRowBlock = 15 * kTileRows;  // rows of a that stay in the second-level cache
-constexpr int64_t kSerialFlops = 1 << 20;     // below, waking a thread costs more than it gains
+constexpr int64_t kSerialFlops = 1 << 20;      // below, waking a thread costs more than it gains
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -59,6 +59,9 @@ struct Gemm {
     // About eight tasks a thread, so that the last one is short.
     const int64_t groups = threads == 1 ? 1 : ceil_div(8 * threads, row_blocks);
     panel_group = std::max<int64_t>(column_block / kPanel / groups, 1);
+    // Rounding up may have made the last block of many empty.
+    depth_blocks = ceil_div(depth, depth_block);
+    column_blocks = ceil_div(columns, column_block);
     const int64_t size = depth_block * column_block;
     const bool two = column_blocks * depth_blocks > 1;
     packed[0] = scratch<struct GemmColumns, T>(two ? 2 * size : size);
@@ -111,9 +114,8 @@ struct Gemm {
     for (int64_t panel = first; panel < last; ++panel) {
       const int64_t from = panel * kPanel;
       const int n = static_cast<int>(std::min<int64_t>(kPanel, part.columns - from));
-      multiply_panel(c.from(begin, part.column + from), rows,
-                     packed[stage % 2] + from * part.depth, end - begin, n, part.depth,
-                     from_zero && part.k == 0);
+      multiply_panel(c.from(begin, part.column + from), rows, packed[stage % 2] + from * part.depth,
+                     end - begin, n, part.depth, from_zero && part.k == 0);
     }
   }
 

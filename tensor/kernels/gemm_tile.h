@@ -40,7 +40,7 @@ inline constexpr int kLanes = kVectorBytes / sizeof(T);
 template <class T>
 inline constexpr int kHalfLanes = kHalfBytes / sizeof(T);
 template <class T>
-inline constexpr int kPanel = kTileVectors * kLanes<T>;  // columns of b that a tile takes
+inline constexpr int kPanel = kTileVectors* kLanes<T>;  // columns of b that a tile takes
 
 // Any address will do: memory need not be aligned to the vector.
 template <class V, class T>

@@ -43,8 +43,8 @@ void hide(T* row, int64_t visible, int64_t width) {
   for (int l = 0; l < kN; ++l) lane[l] = static_cast<T>(l);
   for (int64_t j = visible / kN * kN; j < width; j += kN) {
     const Vec<T> limit = Vec<T>{} + static_cast<T>(visible - j);
-    store(row + j, lane < limit ? load<Vec<T>>(row + j)
-                                : Vec<T>{} - std::numeric_limits<T>::infinity());
+    store(row + j,
+          lane < limit ? load<Vec<T>>(row + j) : Vec<T>{} - std::numeric_limits<T>::infinity());
   }
 }
 
@@ -146,9 +146,9 @@ void sdpa(Array& y, Array& lse, const Array& q, const Array& k, const Array& v, 
       }
   const int64_t count = static_cast<int64_t>(tasks.size());
   dispatch(q, [&]<class T>(T) {
-    const Attention<T> attention{rows_of<T>(q),   rows_of<T>(k), rows_of<T>(v),
-                                 rows_of<T>(y),   rows_of<T>(lse), heads,
-                                 kv_heads, q.dim(1) / heads, static_cast<T>(shape.scale)};
+    const Attention<T> attention{rows_of<T>(q), rows_of<T>(k),    rows_of<T>(v),
+                                 rows_of<T>(y), rows_of<T>(lse),  heads,
+                                 kv_heads,      q.dim(1) / heads, static_cast<T>(shape.scale)};
     parallel_for_dynamic(count, work < kSerialWork ? count : 1, [&](int64_t i) {
       // The last tasks of a causal sequence see the most keys: begin with them.
       const Task& task = tasks[count - 1 - i];

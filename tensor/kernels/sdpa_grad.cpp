@@ -48,8 +48,8 @@ struct AttentionGrad {
     const int64_t block = std::min(keys, kKeyBlock), row = round_to_panel<T>(block);
     const int64_t across = packed_size<T>(width, block), along = packed_size<T>(block, width);
     const int64_t query = packed_size<T>(kQueryBlock, width);
-    const int64_t total = 2 * across + along + 2 * query + 2 * kQueryBlock * row +
-                          group() * queries + 8 * kPanel<T>;
+    const int64_t total =
+        2 * across + along + 2 * query + 2 * kQueryBlock * row + group() * queries + 8 * kPanel<T>;
     Pieces<T> pieces(scratch<struct AttentionGradScratch, T>(total));
     Packed<T> m;
     m.keys_across = pieces.next(across);
@@ -78,7 +78,8 @@ struct AttentionGrad {
         m.delta[g * s.queries + i] = delta(s.query + i, (kv_head * group() + g) * width);
     for (int64_t j = 0; j < s.keys; j += kKeyBlock) {
       const int64_t keys = std::min(kKeyBlock, s.keys - j);
-      const auto key = k.from(s.key + j, kv_head * width), value = v.from(s.key + j, kv_head * width);
+      const auto key = k.from(s.key + j, kv_head * width),
+                 value = v.from(s.key + j, kv_head * width);
       pack_panels(m.keys_across, key.transpose(), width, keys, scale);
       pack_panels(m.values_across, value.transpose(), width, keys, T{1});
       pack_panels(m.keys, key, keys, width, scale);
@@ -128,13 +129,21 @@ void sdpa_grad(Array& dq, Array& dk, Array& dv, const Array& q, const Array& k, 
   for (const Sequence& s : all) work += s.queries * s.keys * q.dim(1);
   const int64_t count = static_cast<int64_t>(all.size()) * kv_heads;
   dispatch(q, [&]<class T>(T) {
-    const AttentionGrad<T> grad{
-        rows_of<T>(q),  rows_of<T>(k),  rows_of<T>(v), rows_of<T>(y),     rows_of<T>(lse),
-        rows_of<T>(dy), rows_of<T>(dq), rows_of<T>(dk), rows_of<T>(dv), heads,
-        kv_heads,       q.dim(1) / heads, static_cast<T>(shape.scale)};
-    parallel_for_dynamic(count, work < kSerialWork ? count : 1, [&](int64_t i) {
-      grad.run(all[i / kv_heads], i % kv_heads);
-    });
+    const AttentionGrad<T> grad{rows_of<T>(q),
+                                rows_of<T>(k),
+                                rows_of<T>(v),
+                                rows_of<T>(y),
+                                rows_of<T>(lse),
+                                rows_of<T>(dy),
+                                rows_of<T>(dq),
+                                rows_of<T>(dk),
+                                rows_of<T>(dv),
+                                heads,
+                                kv_heads,
+                                q.dim(1) / heads,
+                                static_cast<T>(shape.scale)};
+    parallel_for_dynamic(count, work < kSerialWork ? count : 1,
+                         [&](int64_t i) { grad.run(all[i / kv_heads], i % kv_heads); });
   });
 }
 

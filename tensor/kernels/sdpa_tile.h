@@ -11,7 +11,7 @@
 namespace graft::cpu {
 
 struct Sequence {
-  std::int64_t query, key;      // its first row of q and of k
+  std::int64_t query, key;     // its first row of q and of k
   std::int64_t queries, keys;  // their numbers
   bool causal;
   // Keys that query i sees: the first so many. The last query sees all.

@@ -1,4 +1,4 @@
-// Slots, and what the modules promise: ragged batches, causality, banks, virtual rows, heads.
+// What the modules promise: ragged batches, causality, banks, virtual rows, heads.
 #include <doctest/doctest.h>
 
 #include "tests/nn/folder.h"
@@ -8,8 +8,6 @@ using namespace graft;
 using namespace graft::testing;
 
 namespace {
-
-using Number = Slot<int>;
 
 Array rows(const Array& a, std::int64_t begin, std::int64_t end) { return a.slice(0, begin, end); }
 
@@ -43,66 +41,6 @@ std::vector<Arch> families() {
 }
 
 }  // namespace
-
-TEST_CASE("edits run in the order of adding, each on the value as edited so far") {
-  Number slot;
-  CHECK(slot.empty());
-  CHECK(slot(7) == 7);
-  const Handle a = slot.add("add", [](int x) { return x + 1; });
-  const Handle b = slot.add("double", [](int x) { return 2 * x; });
-  CHECK(slot(3) == 8);
-  CHECK_FALSE(slot.empty());
-  CHECK(a.edit().name == "add");
-  CHECK(b.edit().calls == 1);
-}
-
-TEST_CASE("a disabled edit does not run and does not count") {
-  Number slot;
-  const Handle a = slot.add("add", [](int x) { return x + 1; });
-  a.edit().enabled = false;
-  CHECK(slot(3) == 3);
-  CHECK(a.edit().calls == 0);
-  a.edit().enabled = true;
-  CHECK(slot(3) == 4);
-  CHECK(a.edit().calls == 1);
-}
-
-TEST_CASE("dropping a handle takes its edit out; a moved handle still holds it") {
-  Number slot;
-  Handle kept;
-  {
-    Handle a = slot.add("add", [](int x) { return x + 1; });
-    const Handle b = slot.add("double", [](int x) { return 2 * x; });
-    CHECK(slot(1) == 4);
-    kept = std::move(a);
-  }
-  CHECK(slot(1) == 2);
-  kept = Handle();
-  CHECK(slot.empty());
-}
-
-TEST_CASE("a handle may outlive its slot") {
-  auto slot = std::make_unique<Number>();
-  const Handle a = slot->add("add", [](int x) { return x + 1; });
-  slot.reset();
-  CHECK(a.edit().name == "add");
-}
-
-TEST_CASE("an edit may drop its own handle while it runs, and others' handles") {
-  Number slot;
-  Handle own, later, earlier;
-  earlier = slot.add("earlier", [](int x) { return x + 1; });
-  own = slot.add("own", [&](int x) {
-    own = Handle();
-    later = Handle();
-    earlier = Handle();
-    return x + 10;
-  });
-  later = slot.add("later", [](int x) { return x + 100; });
-  CHECK(slot(0) == 11);
-  CHECK(slot.empty());
-  CHECK(slot(0) == 0);
-}
 
 TEST_CASE("a ragged batch gives each sequence the bits that it has alone") {
   for (const Arch& arch : families()) {

@@ -14,7 +14,8 @@ TEST_CASE("the worked example of peft/README.md is what LoRA computes") {
   arch.hidden = 8, arch.positions = 4, arch.biases = false;
   Model model(arch, {});
   Linear& q = model.blocks[0]->attention.q;
-  q.w.parameter().value = Tensor(Array::of<float>({1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1}, {4, 4}));
+  q.w.parameter().value =
+      Tensor(Array::of<float>({1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1}, {4, 4}));
   const Adaptation lora(all_methods(), "lora:r=1,alpha=2,on=q", model);
   const Parameters p = lora.parameters();
   REQUIRE(p.size() == 2);
@@ -26,8 +27,8 @@ TEST_CASE("the worked example of peft/README.md is what LoRA computes") {
 
   const auto readme = std::filesystem::path(__FILE__).parent_path() / "../../peft/README.md";
   const std::string text = read_file(readme);
-  for (const char* row : {"| x | (1, 2, 0, -1) |", "| A | (0.5, 0.25, 0, 0.5) |",
-                          "| B | (1, 0, -2, 4) |", "| h | (2, 2, -2, 3) |",
-                          "| numbers that train | 8 |"})
+  for (const char* row :
+       {"| x | (1, 2, 0, -1) |", "| A | (0.5, 0.25, 0, 0.5) |", "| B | (1, 0, -2, 4) |",
+        "| h | (2, 2, -2, 3) |", "| numbers that train | 8 |"})
     CHECK_MESSAGE(text.find(row) != std::string::npos, row);
 }

@@ -132,6 +132,15 @@ TEST_CASE("gemm computes the same chains across blocks of depth, columns and row
   check_shape(1000, 192, 8, Dtype::f32, 13);
 }
 
+TEST_CASE("gemm computes the same chains when the rows of a are whole pages apart") {
+  for (const int64_t rows : {1, 7, 13, 181, 400})
+    for (const int64_t columns : {96, 97, 128, 200}) {
+      check_shape(rows, columns, 1024, Dtype::f32, 16 * static_cast<unsigned>(rows));
+      check_shape(rows, columns, 2048, Dtype::f32, 16 * static_cast<unsigned>(rows) + 4);
+      check_shape(rows, columns, 512, Dtype::f64, 16 * static_cast<unsigned>(rows) + 8);
+    }
+}
+
 TEST_CASE("gemm without rows, columns or depth writes what the definition says") {
   Array none = Array::empty({0, 4});
   cpu::gemm(none, Array::empty({0, 3}), Array::zeros({3, 4}), 1, 0);
@@ -170,7 +179,8 @@ TEST_CASE("gemm gives the same bits for any number of threads") {
 }
 
 TEST_CASE("gemm may be called by several threads at once") {
-  const Array x = random_array({300, 192}, Dtype::f32, 1), w = random_array({192, 200}, Dtype::f32, 2);
+  const Array x = random_array({300, 192}, Dtype::f32, 1),
+              w = random_array({192, 200}, Dtype::f32, 2);
   Array want = Array::empty({300, 200});
   cpu::gemm(want, x, w, 1, 0);
   std::vector<Array> got(8);
@@ -181,7 +191,8 @@ TEST_CASE("gemm may be called by several threads at once") {
 }
 
 TEST_CASE("a row of a product does not depend on the other rows of the batch") {
-  const Array x = random_array({301, 770}, Dtype::f32, 1), w = random_array({97, 770}, Dtype::f32, 2);
+  const Array x = random_array({301, 770}, Dtype::f32, 1),
+              w = random_array({97, 770}, Dtype::f32, 2);
   Array whole = Array::empty({301, 97});
   cpu::gemm(whole, x, w.transpose(), 1, 0);
   for (const int64_t begin : {0, 1, 12, 150, 300})
@@ -194,7 +205,8 @@ TEST_CASE("a row of a product does not depend on the other rows of the batch") {
 }
 
 TEST_CASE("adding a sum over rows in several calls gives the bits of one call") {
-  const Array x = random_array({1000, 96}, Dtype::f32, 1), dy = random_array({1000, 50}, Dtype::f32, 2);
+  const Array x = random_array({1000, 96}, Dtype::f32, 1),
+              dy = random_array({1000, 50}, Dtype::f32, 2);
   Array once = Array::zeros({50, 96});
   cpu::gemm(once, dy.transpose(), x, 0.7, 1);
   for (const int64_t step : {1, 37, 500, 999}) {

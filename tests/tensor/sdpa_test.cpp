@@ -2,12 +2,14 @@
 #include <omp.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <limits>
 #include <numeric>
 #include <random>
 
 #include "tensor/kernels.h"
+#include "tensor/vmath.h"
 
 namespace graft {
 namespace {
@@ -71,11 +73,11 @@ Tensors tensors(const Case& c, Dtype dtype, unsigned seed) {
 void run(const Case& c, Tensors& t, bool grad = true) {
   cpu::sdpa(t.y, t.lse, t.q, t.k, t.v, c.heads, c.kv_heads, c.shape);
   if (grad)
-    cpu::sdpa_grad(t.dq, t.dk, t.dv, t.q, t.k, t.v, t.y, t.lse, t.dy, c.heads, c.kv_heads,
-                   c.shape);
+    cpu::sdpa_grad(t.dq, t.dk, t.dv, t.q, t.k, t.v, t.y, t.lse, t.dy, c.heads, c.kv_heads, c.shape);
 }
 
-// The definition, one query at a time, in f64; also returns sum(y dy), whose gradient is dq, dk, dv.
+// The definition, one query at a time, in f64; also returns sum(y dy), whose gradient is dq, dk,
+// dv.
 struct Reference {
   std::vector<double> y, lse;
   double value = 0;
@@ -98,7 +100,8 @@ Reference by_definition(const Case& c, const Tensors& t) {
         for (int j = 0; j < seen; ++j) {
           double score = 0;
           for (int d = 0; d < c.width; ++d)
-            score += q[row * wide + h * c.width + d] * k[(first_key + j) * narrow + kv * c.width + d];
+            score +=
+                q[row * wide + h * c.width + d] * k[(first_key + j) * narrow + kv * c.width + d];
           sum += p[j] = std::exp(score * c.shape.scale);
         }
         out.lse[row * c.heads + h] = std::log(sum);
@@ -181,6 +184,15 @@ bool same_alone(const Case& c, const Tensors& whole) {
     key = last_key;
   }
   return same;
+}
+
+// The distance in units in the last place of the exact value.
+double ulps(float got, double want) {
+  const float rounded = static_cast<float>(want);
+  if (got == rounded || (std::isnan(got) && std::isnan(rounded))) return 0;
+  const float size = std::abs(rounded);
+  const double unit = static_cast<double>(std::nextafter(size, INFINITY)) - size;
+  return std::abs(got - want) / unit;  // infinite when one of them is
 }
 
 double sum_of_products(const Array& a, const Array& b) {
@@ -345,6 +357,35 @@ TEST_CASE("rotating turns each pair by its position, and the inverse turns it ba
     cpu::rotate(y32, x32, at, f, heads, false);
     check_close(y32.to_vector(), want, 1e-6);
   }
+}
+
+TEST_CASE("exp, tanh and erf are exact to two units, with the same bits alone and in a vector") {
+  std::vector<float> x = {0.0f,   -0.0f,  INFINITY, -INFINITY, NAN,     1e38f, -1e38f,
+                          88.72f, 88.73f, -87.4f,   -103.9f,   -104.1f, 1e-40f};
+  for (std::uint32_t bits = 0; x.size() < 100003; bits += 42949)
+    x.push_back(std::bit_cast<float>(bits));
+  std::vector<float> e(x.size()), t(x.size()), f(x.size());
+#pragma omp simd
+  for (std::size_t i = 0; i < x.size(); ++i) e[i] = vmath::exp(x[i]);
+#pragma omp simd
+  for (std::size_t i = 0; i < x.size(); ++i) t[i] = vmath::tanh(x[i]);
+#pragma omp simd
+  for (std::size_t i = 0; i < x.size(); ++i) f[i] = vmath::erf(x[i]);
+  double worst[3] = {};
+  bool same = true;
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    worst[0] = std::max(worst[0], ulps(e[i], std::exp(double{x[i]})));
+    worst[1] = std::max(worst[1], ulps(t[i], std::tanh(double{x[i]})));
+    worst[2] = std::max(worst[2], ulps(f[i], std::erf(double{x[i]})));
+    const volatile float alone = x[i];
+    if (std::isnan(x[i])) continue;
+    same = same && vmath::exp(float{alone}) == e[i] && vmath::tanh(float{alone}) == t[i] &&
+           vmath::erf(float{alone}) == f[i];
+  }
+  for (const double w : worst) CHECK(w <= 2);
+#if defined(__FMA__) || defined(__aarch64__)
+  CHECK(same);
+#endif
 }
 
 }  // namespace graft

@@ -1,0 +1,314 @@
+// The ablations' machinery on a tiny random model: partial forwards, campaigns, claims, sweeps.
+#include <doctest/doctest.h>
+#include <stdlib.h>
+
+#include <fstream>
+#include <set>
+
+#include "experiments/ablations/adapter_layer_pruning.h"
+#include "experiments/ablations/campaign.h"
+#include "experiments/ablations/lora_rank_sweep.h"
+#include "experiments/ablations/lora_weight_choice.h"
+#include "experiments/ablations/report.h"
+#include "experiments/ablations/sweep.h"
+#include "experiments/runs/named_task.h"
+#include "nn/files/atomic.h"
+#include "nn/models/folder.h"
+#include "nn/models/presets.h"
+#include "nn/text/bpe_trainer.h"
+
+using namespace graft;
+using nlohmann::json;
+namespace fs = std::filesystem;
+
+namespace {
+
+bool has(const std::string& text, const std::string& part) { return text.find(part) != text.npos; }
+
+std::string error_of(auto&& action) {
+  try {
+    action();
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "";
+}
+
+// Rows "colour thing": the label (or the score) follows from the colour.
+void write_task(const fs::path& folder, bool regression) {
+  fs::create_directories(folder);
+  const std::vector<std::string> colours{"red", "green", "blue"},
+      things{"cat", "dog", "hen", "cow"};
+  for (const auto& [split, rows] : {std::pair{"train", 48}, {"dev", 21}, {"test", 30}}) {
+    std::ofstream file(folder / (std::string(split) + ".tsv"));
+    file << (regression ? "score\ta\n" : "label\ta\n");
+    for (int i = 0; i < rows; ++i) {
+      const std::string text =
+          colours[i % 3] + " " + things[(i / 3) % 4] + " " + split + std::to_string(i);
+      file << (regression ? std::to_string(i % 3) : colours[i % 3]) << "\t" << text << "\n";
+    }
+  }
+}
+
+// A folder with a base of three blocks, two tasks, and results; gone after the test.
+struct Bench {
+  fs::path path;
+  Bench() {
+    std::string name = (fs::temp_directory_path() / "graft-ablations-XXXXXX").string();
+    REQUIRE(::mkdtemp(name.data()) != nullptr);
+    path = name;
+    write_task(path / "colours", false);
+    write_task(path / "shades", true);
+    const std::string text = read_file(path / "colours" / "train.tsv");
+    const Tokenizer tokenizer =
+        train_bpe(std::vector<std::string_view>{text},
+                  {300, {"[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"}, false});
+    Arch arch = arch_named("graft-encoder");
+    arch.layers = 3, arch.width = 16, arch.heads = arch.kv_heads = 2, arch.hidden = 32;
+    arch.positions = 40, arch.vocab = tokenizer.size();
+    Model model(arch, Build{.seed = 5});
+    save_model(model, path / "tiny", FileDtype::f32, &tokenizer);
+  }
+  ~Bench() { fs::remove_all(path); }
+
+  BaseFolder bases() const {
+    return [this](const std::string& name) { return path / name; };
+  }
+  std::string task(const char* name = "colours") const { return (path / name).string(); }
+  json arm(const std::string& method, double lr = 1e-3) const {
+    return {{"base", "tiny"}, {"task", task()}, {"method", method},
+            {"epochs", 1},    {"batch", 8},     {"lr", lr}};
+  }
+  CampaignOptions options(const char* out) const {
+    CampaignOptions o;
+    o.out = path / out;
+    o.seeds = {1, 2};
+    return o;
+  }
+};
+
+// What a campaign's table is made of.
+std::set<std::string> results(const fs::path& folder) {
+  std::set<std::string> all;
+  for (const Run& run : Records(folder).runs())
+    all.insert(fmt::format("{} {} {} {}", run.arm.key(), run.weights_hash, run.metrics.at("test"),
+                           json(run.scores).dump()));
+  return all;
+}
+
+Setup setup_of(const Experiment& e) {
+  Setup s;
+  s.tasks = e.tasks, s.few = false, s.layers = 12, s.width = 192;
+  s.scale = {100, 50, 400, 1, 16, {1, 2, 3, 4, 5}, {101}};
+  return s;
+}
+
+// Records in which every arm is right on so many percent of 400 examples, a little different by
+// seed.
+void make_up(const Experiment& e, const Setup& s, const fs::path& out,
+             const std::function<double(const std::string& arm)>& percent) {
+  Records records(out, "0of1");
+  for (const std::string& task : s.tasks)
+    for (const PlannedArm& arm : e.arms(s, task))
+      for (const std::uint64_t seed : s.scale.seeds) {
+        Run run;
+        run.experiment = e.name;
+        run.arm = {arm.config, seed};
+        run.metrics = {{"test", percent(arm.label) / 100}, {"trainable", 1}, {"base", 100}};
+        for (int i = 0; i < 400; ++i)
+          run.scores["test"].push_back(
+              (i * 37) % 400 < 4 * percent(arm.label) + int(seed % 3) ? 1.f : 0.f);
+        records.append(run);
+      }
+}
+
+std::map<std::string, Verdict> verdicts(const Experiment& e, const Setup& s, const fs::path& out) {
+  const Records records(out);
+  const View view(e, records, RunKind::full, s);
+  Page page("made up");
+  std::map<std::string, Verdict> found;
+  for (const Finding& f : write_section(page, view, nullptr, {}, out / "figures" / e.name))
+    found[f.claim.id] = f.verdict.value();
+  return found;
+}
+
+}  // namespace
+
+TEST_CASE("partial forwards give the bits of evaluate with the same layers' adapters off") {
+  const Bench bench;
+  const auto model = load_model(bench.path / "tiny");
+  const EncodedTask task =
+      encode_task(task_named(bench.task("shades")),
+                  Tokenizer::load(bench.path / "tiny" / "tokenizer.json"), model->arch(), {});
+  model->set_head(make_head(task, {}, *model));
+  Adaptation adaptation(all_methods(), "houlsby:m=3,std=0.7", *model);
+  const auto shared = predictions_without(*model, adaptation, task, task.test);
+  CHECK(shared.size() == 6);
+  std::set<std::vector<float>> different;
+  for (const auto& [span, predictions] : shared) {
+    adaptation.enable(span.first, span.last, false);
+    CHECK(evaluate(*model, task, task.test).predictions == predictions);
+    adaptation.enable(span.first, span.last, true);
+    different.insert(predictions);
+  }
+  different.insert(evaluate(*model, task, task.test).predictions);
+  CHECK(different.size() == 7);  // every span does something
+}
+
+TEST_CASE("the spans that claims rest on are there for twelve layers") {
+  const std::vector<Span> spans = claimed_spans(12);
+  for (const Span& s : {Span{0, 4}, Span{8, 11}, Span{0, 3}, Span{0, 11}, Span{7, 7}})
+    CHECK(std::find(spans.begin(), spans.end(), s) != spans.end());
+}
+
+TEST_CASE("a campaign skips what is recorded, and one that was killed ends with the same results") {
+  const Bench bench;
+  Lab lab(all_methods(), bench.bases());
+  const std::vector<json> arms{bench.arm("head"), bench.arm("lora:r=2"), bench.arm("houlsby:m=2")};
+  {
+    Campaign campaign(lab, "test", bench.options("whole"));
+    campaign.run(arms);
+    CHECK(campaign.trained_now() == 6);
+    campaign.run(arms);
+    CHECK(campaign.trained_now() == 6);
+  }
+  const std::string whole = read_file(bench.path / "whole" / "runs.0of1.jsonl");
+  // Killed while it wrote its fourth line.
+  std::size_t cut = 0;
+  for (int line = 0; line < 3; ++line) cut = whole.find('\n', cut) + 1;
+  fs::create_directories(bench.path / "killed");
+  std::ofstream(bench.path / "killed" / "runs.0of1.jsonl") << whole.substr(0, cut + 40);
+  {
+    Campaign campaign(lab, "test", bench.options("killed"));
+    campaign.run(arms);
+    CHECK(campaign.trained_now() == 3);
+  }
+  CHECK(results(bench.path / "killed") == results(bench.path / "whole"));
+}
+
+TEST_CASE("tuning goes on beyond a grid whose edge is best, and reads its trials from the record") {
+  const Bench bench;
+  Lab lab(all_methods(), bench.bases());
+  json config = bench.arm("head");
+  config.erase("lr");
+  double rate = 0;
+  {
+    Campaign campaign(lab, "test", bench.options("out"));
+    rate = campaign.tuned(tuning_config(config), 1e-6).at("lr");
+    CHECK(campaign.tunings().at(0).trials.size() > 5);
+    CHECK(campaign.trained_now() == int(campaign.tunings().at(0).trials.size()));
+  }
+  Campaign again(lab, "test", bench.options("out"));
+  CHECK(again.tuned(tuning_config(config), 1e-6).at("lr") == rate);
+  CHECK(again.trained_now() == 0);
+  for (const Run& run : again.now().runs()) CHECK(run.scores.at("test").size() == 1);
+}
+
+TEST_CASE("claims are judged by the scores: held, not held, outside the regime") {
+  const Bench bench;
+  const Experiment e = lora_weight_choice();
+  const Setup s = setup_of(e);
+  const std::map<std::string, double> as_claimed{
+      {"majority", 33},       {"bag of words", 50},     {"features", 52},
+      {"head only", 55},      {"full fine-tuning", 68}, {"the method on a random base", 45},
+      {"LoRA on q", 60},      {"LoRA on k", 60},        {"LoRA on v", 66},
+      {"LoRA on o", 66},      {"LoRA on q+k", 61},      {"LoRA on q+v", 67},
+      {"LoRA on q+k+v+o", 72}};
+  make_up(e, s, bench.path / "as", [&](const std::string& arm) { return as_claimed.at(arm); });
+  for (const auto& [id, verdict] : verdicts(e, s, bench.path / "as")) {
+    CAPTURE(id);
+    CHECK(verdict == Verdict::held);
+  }
+  auto contrary = as_claimed;
+  contrary["LoRA on q+k"] = 75;
+  make_up(e, s, bench.path / "contrary", [&](const std::string& arm) { return contrary.at(arm); });
+  CHECK(verdicts(e, s, bench.path / "contrary").at("T-L2d") == Verdict::not_held);
+  auto weak = as_claimed;
+  weak["bag of words"] = 64;
+  make_up(e, s, bench.path / "weak", [&](const std::string& arm) { return weak.at(arm); });
+  for (const auto& [id, verdict] : verdicts(e, s, bench.path / "weak"))
+    CHECK(verdict == Verdict::outside_regime);
+}
+
+TEST_CASE("every claim names arms that its experiment has, and labels name one arm each") {
+  for (const Experiment& e : all_experiments()) {
+    const Setup s = setup_of(e);
+    std::set<std::string> labels, keys;
+    std::size_t arms = 0;
+    for (const std::string& task : s.tasks)
+      for (const PlannedArm& arm : e.arms(s, task)) {
+        labels.insert(task + arm.label);
+        keys.insert(canonical(arm.config));
+        ++arms;
+      }
+    CHECK(labels.size() == arms);
+    CHECK(keys.size() == arms);
+    for (const Statement& statement : e.claims(s)) {
+      CHECK(statement.parts.size() == statement.claim.parts.size());
+      for (const auto& part : statement.parts)
+        for (const Weighed& w : part) CHECK(labels.contains(w.task + w.arm));
+    }
+  }
+}
+
+TEST_CASE("a results folder keeps to one set-up and takes more tasks and seeds") {
+  const Bench bench;
+  const Experiment e = lora_rank_sweep();
+  Setup s = setup_of(e);
+  keep_setup(bench.path / "out", e.name, RunKind::full, s);
+  Setup more = s;
+  more.tasks = {"topic"}, more.scale.seeds = {1, 2};
+  const Setup joined = keep_setup(bench.path / "out", e.name, RunKind::full, more);
+  CHECK(joined.tasks == std::vector<std::string>{"hyper3", "topic"});
+  CHECK(joined.scale.seeds.size() == 5);
+  s.scale.epochs = 9;
+  CHECK(has(error_of([&] { keep_setup(bench.path / "out", e.name, RunKind::full, s); }),
+            "another set-up"));
+}
+
+TEST_CASE("a sweep expands its grid and refuses what it does not know") {
+  const json good = {{"name", "ranks"},
+                     {"base", "tiny"},
+                     {"task", "t"},
+                     {"method", "lora:r={r},on={on}"},
+                     {"grid", {{"r", {1, 2}}, {"on", {"q", "q+v"}}, {"lr", {1e-3, 1e-2}}}}};
+  const SweepSpec spec = SweepSpec::from(good);
+  CHECK(spec.configs.size() == 8);
+  CHECK(spec.configs[0].at("method") == "lora:r=1,on=q");
+  const auto error_with = [&](const char* key, const json& value) {
+    json bad = good;
+    bad[key] = value;
+    return error_of([&] { SweepSpec::from(bad); });
+  };
+  CHECK(has(error_with("sedes", json{1}), "unknown key 'sedes'"));
+  CHECK(has(error_with("metric", "speed"), "metric 'speed'"));
+  CHECK(has(error_with("grid", {{"r", {1}}, {"on", {"q"}}, {"rank", {1}}}), "axis 'rank'"));
+  CHECK(has(error_with("grid", {{"r", {1}}}), "word in braces"));
+  CHECK(has(error_with("grid", {{"r", 1}, {"on", {"q"}}}), "axis 'r' needs a list"));
+  CHECK(has(error_with("seeds", "three"), "wrong type"));
+  CHECK(has(error_of([] {
+              SweepSpec::from({{"name", "x"}, {"method", "head"}});
+            }),
+            "needs \"task\""));
+}
+
+TEST_CASE("a sweep checks every arm before it runs any, then runs them and writes a page") {
+  const Bench bench;
+  Lab lab(all_methods(), bench.bases());
+  json spec = {{"name", "ranks"},
+               {"base", "tiny"},
+               {"task", bench.task()},
+               {"method", "lora:r={r}"},
+               {"grid", {{"r", {1, 99}}}},
+               {"lr", 1e-2},
+               {"epochs", 1},
+               {"seeds", {1}}};
+  const auto run = [&] { return run_sweep(lab, bench.bases(), spec, bench.path / "sweep", {}, 0); };
+  CHECK(has(error_of(run), "need r <= 16"));
+  CHECK(!fs::exists(bench.path / "sweep"));
+  spec["grid"] = {{"r", {1, 2}}};
+  const std::string page = read_file(run());
+  CHECK(has(page, "lora:r=1"));
+  CHECK(has(page, "<svg"));
+  CHECK(Records(bench.path / "sweep").runs().size() == 2);
+}

@@ -1,0 +1,129 @@
+// The contract catches methods that break it: toys, each wrong in one way.
+#include <doctest/doctest.h>
+
+#include "peft/contract.h"
+#include "tests/nn/folder.h"
+
+using namespace graft;
+using namespace graft::testing;
+
+namespace {
+
+enum class Fault {
+  none,          // y + p on every block: a bias
+  never_fires,   // the edit sits where nobody looks
+  wrong_count,   // the formula is off by one
+  touches_base,  // a base weight is written
+  cuts_path,     // the gradient does not flow back through the edit
+  not_the_base,  // claims to start as the base, but does not
+  no_merge,      // claims to merge, but cannot
+  remembers,     // the edit counts its calls, so that a checkpoint is not the plain pass
+  stays,         // the edit outlives the adapter
+  idle           // a parameter that nothing reads
+};
+
+Handle left_behind;
+
+struct Toy : Adapter {
+  explicit Toy(Fault f) : Adapter("toy"), fault(f) {}
+  void attach(Model& m) override {
+    for (int i = 0; i < m.arch().layers; ++i) {
+      const Site site{m.arch().stack, i, Part::block};
+      const double start = fault == Fault::not_the_base ? 0.1 : 0;
+      const Tensor p = param(m, site, "p", {m.arch().width}, {Init::Kind::normal, start});
+      auto calls = std::make_shared<int>(0);
+      const auto edit = [p, f = fault, calls](Tensor y, const Ctx&) {
+        if (f == Fault::cuts_path) return y.detach() + p;
+        if (f == Fault::remembers) return y + (1.0 + ++*calls) * p;
+        return y + p;
+      };
+      Handle handle = (fault == Fault::never_fires ? unseen : m.blocks[i]->out).add("toy", edit);
+      if (fault == Fault::stays && i == 0)
+        left_behind = std::move(handle);
+      else
+        hold(site, std::move(handle));
+      if (fault == Fault::idle) param(m, site, "idle", {2}, {});
+    }
+    if (fault == Fault::touches_base && m.build().storage)
+      m.blocks[0]->mlp.up.w.parameter().value.value().fill(0.25);
+  }
+  std::int64_t formula(const Arch& a) const override {
+    return a.layers * (a.width + 2 * (fault == Fault::idle)) + (fault == Fault::wrong_count);
+  }
+  Fault fault;
+  Slot<Tensor, Ctx> unseen;
+};
+
+template <Fault fault>
+Methods toy() {
+  Method row;
+  row.name = "toy";
+  row.mergeable = fault == Fault::no_merge;
+  row.starts_as_base = true;
+  row.make = [](Options&, const Arch&) -> std::unique_ptr<Adapter> {
+    return std::make_unique<Toy>(fault);
+  };
+  return {row};
+}
+
+// The clauses that a toy breaks.
+template <Fault fault>
+std::string broken(Stack stack = Stack::encoder) {
+  std::string all;
+  for (const Clause& c : run_contract(toy<fault>(), "toy", stack))
+    if (!c.kept) all += c.text + " (" + c.detail + "); ";
+  left_behind = Handle();
+  return all;
+}
+
+}  // namespace
+
+TEST_CASE("a method that does as it says keeps every clause") {
+  CHECK(broken<Fault::none>(Stack::encoder) == "");
+  CHECK(broken<Fault::none>(Stack::decoder) == "");
+  CHECK(all_kept(run_contract(toy<Fault::none>(), "toy", Stack::decoder)));
+}
+
+TEST_CASE("the contract catches an edit that never fires") {
+  contains(broken<Fault::never_fires>(), "every edit fired");
+  contains(broken<Fault::never_fires>(), "nothing that y depends on wants a gradient");
+}
+
+TEST_CASE("the contract catches a parameter that nothing reads") {
+  contains(broken<Fault::idle>(), "no gradient reached encoder 0 block idle");
+}
+
+TEST_CASE("the contract catches a wrong formula") {
+  contains(broken<Fault::wrong_count>(), "trainable count = formula = what was allocated");
+}
+
+TEST_CASE("the contract catches a method that writes into the base") {
+  contains(broken<Fault::touches_base>(), "frozen weights keep their bits");
+}
+
+TEST_CASE("the contract catches a wrong gradient") {
+  contains(broken<Fault::cuts_path>(), "finite differences");
+}
+
+TEST_CASE("the contract catches a start that is not the base") {
+  contains(broken<Fault::not_the_base>(), "starts as the base");
+}
+
+TEST_CASE("the contract catches a merge that was promised") {
+  contains(broken<Fault::no_merge>(), "merged = unmerged");
+}
+
+TEST_CASE("the contract catches an edit with a memory") {
+  contains(broken<Fault::remembers>(), "checkpointed = plain");
+}
+
+TEST_CASE("the contract catches an edit that outlives its adapter") {
+  contains(broken<Fault::stays>(), "detaching restores the bare model");
+}
+
+TEST_CASE("a spec that cannot be attached is an error, not a finding") {
+  contains(error_of([] { run_contract(toy<Fault::none>(), "toy:k=1", Stack::encoder); }),
+           "unknown option 'k'");
+  contains(error_of([] { run_contract(toy<Fault::none>(), "lora", Stack::encoder); }),
+           "there are toy");
+}
