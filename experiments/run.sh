@@ -4,6 +4,8 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source experiments/packages.sh
 unset OPENBLAS_CORETYPE
+# An idle thread that spins takes the core from the thread it waits for when the machine is busy.
+export GOMP_SPINCOUNT=${GOMP_SPINCOUNT:-2000}
 
 usage() {
   cat << 'END'

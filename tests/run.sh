@@ -7,6 +7,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source experiments/packages.sh
 source tests/counting.sh
 unset OPENBLAS_CORETYPE
+# An idle thread that spins takes the core from the thread it waits for when the machine is busy.
+export GOMP_SPINCOUNT=${GOMP_SPINCOUNT:-2000}
 
 stage "packages"
 install_packages "${graft_packages[@]}"

@@ -247,7 +247,7 @@ void floors(Page& page, const View& view) {
                bare = view.metric(task, kAll, name(Span{0, view.setup().layers - 1}));
     if (!all || !majority || !head || !bare) continue;
     const auto share = [&](double floor) {
-      return *all > floor ? fmt::format("{:.2f}", (*all - *bare) / (*all - floor)) : "";
+      return *all > floor ? fmt::format("{:.2f}", (*all - *bare) / (*all - floor)) : "–";
     };
     table.rows.push_back({task, fmt::format("{:.1f}", 100 * *all),
                           fmt::format("{:.1f}", 100 * *bare),

@@ -26,9 +26,11 @@ struct Policy {
   std::string id, text;
   std::string (*options)(int r);
 };
+// At r = 4 the first two are one configuration; "scale=plain", the standard, keeps them two runs,
+// each with its policy's own rate.
 const std::vector<Policy> kPolicies{
     {"fixed", "alpha = 8", [](int) { return std::string("alpha=8"); }},
-    {"2r", "alpha = 2r", [](int r) { return fmt::format("alpha={}", 2 * r); }},
+    {"2r", "alpha = 2r", [](int r) { return fmt::format("alpha={},scale=plain", 2 * r); }},
     {"rs", "alpha = 8, divided by sqrt(r)", [](int) { return std::string("alpha=8,scale=rs"); }}};
 
 std::string label(const std::string& on, int r, const Policy& p) {

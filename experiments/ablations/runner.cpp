@@ -28,7 +28,7 @@ double work_of(const json& config) {
 
 std::string exact_name(json config) {
   config.erase("lr");
-  config["rows"].erase("test");
+  if (config.contains("rows")) config["rows"].erase("test");
   return canonical(config);
 }
 
@@ -43,35 +43,33 @@ bool is_regression(const std::string& task) {
   return task == "similarity_wn" || (fs::exists(rows) && read_file(rows).starts_with("score"));
 }
 
-// A group's rate: the committed run's, a search, or the middle of the grid.
+// An arm's rate: the committed run's for this arm, or else its group's: a search on the group's
+// first arm, or the middle of the grid.
 class Rates {
  public:
   Rates(Campaign& campaign, const RunOptions& options, const View* committed)
-      : campaign_(campaign), options_(options), committed_(committed) {}
+      : campaign_(campaign),
+        committed_(options.kind == RunKind::quick ? committed : nullptr),
+        tune_(options.tune) {}
 
-  double operator()(const std::string& task, const PlannedArm& arm) {
+  double operator()(const std::string& task, const PlannedArm& arm, const PlannedArm& first) {
+    if (committed_)
+      if (const auto rate = committed_->rate(task, arm.label)) return ++from_committed, *rate;
     const std::string key = task + "\n" + arm.group;
     if (const auto at = known_.find(key); at != known_.end()) return at->second;
-    std::optional<double> rate;
-    if (committed_ && options_.kind == RunKind::quick) rate = committed_->rate(task, arm.label);
-    if (rate) {
-      ++from_committed;
-    } else if (options_.tune) {
-      rate = campaign_.tuned(tuning_config(arm.config), arm.middle).at("lr").get<double>();
-    } else {
-      rate = arm.middle;
-      ++from_middle;
-    }
-    return known_[key] = *rate;
+    if (tune_)
+      return known_[key] = campaign_.tuned(tuning_config(first.config), first.middle).at("lr");
+    ++from_middle;
+    return known_[key] = first.middle;
   }
 
   int from_committed = 0, from_middle = 0;
 
  private:
   Campaign& campaign_;
-  const RunOptions& options_;
   const View* committed_;
-  std::map<std::string, double> known_;
+  bool tune_;
+  std::map<std::string, double> known_;  // by task and group
 };
 
 struct Todo {
@@ -253,7 +251,7 @@ Outcome run_arms(Lab& lab, const Experiment& e, const Setup& s, RunOptions optio
       // The first arm of a group stands for it, whether or not it runs here.
       const auto first = std::find_if(arms[t.task].begin(), arms[t.task].end(),
                                       [&](const PlannedArm& a) { return a.group == t.arm->group; });
-      configs.back()["lr"] = rates(t.task, *first);
+      configs.back()["lr"] = rates(t.task, *t.arm, *first);
     }
     campaign.run(configs, e.measurement(lab.methods()));
   } catch (const Error&) {
@@ -263,12 +261,13 @@ Outcome run_arms(Lab& lab, const Experiment& e, const Setup& s, RunOptions optio
   out.trained = campaign.trained_now();
   out.planned = static_cast<int>(configs.size() * s.scale.seeds.size());
   if (rates.from_committed > 0)
-    out.notes.push_back(fmt::format("{}: {} learning rates are the committed full run's.", e.name,
-                                    rates.from_committed));
+    out.notes.push_back(fmt::format("{}: {} arms use the committed full run's learning rates.",
+                                    e.name, rates.from_committed));
   if (rates.from_middle > 0)
-    out.notes.push_back(fmt::format(
-        "{}: {} learning rates are untuned, the middle of their grids: no committed run has them.",
-        e.name, rates.from_middle));
+    out.notes.push_back(
+        fmt::format("{}: {} learning rates are untuned, the middle of their grids, for want of a "
+                    "committed run.",
+                    e.name, rates.from_middle));
   return out;
 }
 

@@ -21,11 +21,20 @@ std::uint32_t md5_head(const std::string& text) {
   return static_cast<std::uint32_t>(md5_unit(text) * 4294967296.0);
 }
 
-// Cuts rows that stand in hash order.
+// Cuts rows that stand in hash order. A cap on each class leaves the frequent classes' rows in
+// front and the rare ones' all along; the nth rows of all classes are then put together, so that
+// the first n rows are balanced too, whatever n.
 void cut(std::vector<Example>& rows, int most, int per_class, std::size_t classes) {
   if (per_class > 0) {
     std::vector<int> taken(classes, 0);
-    std::erase_if(rows, [&](const Example& e) { return taken[e.label]++ >= per_class; });
+    std::vector<std::pair<int, Example>> ranked;
+    for (Example& e : rows)
+      if (const int rank = taken[e.label]++; rank < per_class)
+        ranked.emplace_back(rank, std::move(e));
+    std::stable_sort(ranked.begin(), ranked.end(),
+                     [](const auto& x, const auto& y) { return x.first < y.first; });
+    rows.clear();
+    for (auto& [rank, e] : ranked) rows.push_back(std::move(e));
   }
   if (most > 0 && static_cast<int>(rows.size()) > most) rows.resize(most);
 }

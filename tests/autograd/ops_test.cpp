@@ -220,3 +220,24 @@ TEST_CASE("gradients of rows that come in two calls have the bits of one call") 
     CHECK(same_bits(whole, through({0, 5, 16, 17, n})));
   }
 }
+
+TEST_CASE("the tiled vocabulary loss is cross_entropy of linear, in as many tiles as it takes") {
+  for (const auto& [n, v] : {std::pair{7, 9001}, {2100, 40}, {2049, 4097}}) {
+    CAPTURE(n);
+    CAPTURE(v);
+    const int c = 2;
+    const Array label = ints(n, -1, v);
+    const auto run = [&](bool tiled) {
+      const Tensor x = Tensor::leaf(random({n, c}, 0, false, Dtype::f64));
+      const Tensor w = Tensor::leaf(random({v, c}, 1, false, Dtype::f64));
+      const Tensor b = Tensor::leaf(random({v}, 2, false, Dtype::f64));
+      const Tensor y = tiled ? linear_cross_entropy(x, w, b, label, 9)
+                             : cross_entropy(linear(x, w, b), label, 9);
+      const Gradients g = backward(y);
+      return std::vector<Values>{y.value().to_vector(), g[x].to_vector(), g[w].to_vector(),
+                                 g[b].to_vector()};
+    };
+    const auto tiled = run(true), plain = run(false);
+    for (std::size_t i = 0; i < plain.size(); ++i) CHECK(error(tiled[i], plain[i], 1e-9) < 1e-11);
+  }
+}

@@ -90,7 +90,8 @@ struct Bench {
 // What a campaign's table is made of.
 std::set<std::string> results(const fs::path& folder) {
   std::set<std::string> all;
-  for (const Run& run : Records(folder).runs())
+  const Records records(folder);
+  for (const Run& run : records.runs())
     all.insert(fmt::format("{} {} {} {}", run.arm.key(), run.weights_hash, run.metrics.at("test"),
                            json(run.scores).dump()));
   return all;

@@ -1,7 +1,8 @@
 // Small random models and ragged batches for tests.
 #pragma once
 
-#include <numeric>
+#include <omp.h>
+
 #include <string>
 #include <vector>
 
@@ -95,6 +96,14 @@ inline Array random_array(Shape shape, std::uint32_t stream, Dtype dtype = Dtype
   for (std::size_t i = 0; i < v.size(); ++i) v[i] = by * normal({23, 0}, stream, i);
   return Array::of(v, std::move(shape)).to(dtype);
 }
+
+// So many threads while it lives. Tiny tensors on one thread do not wait for others to wake.
+struct Threads {
+  explicit Threads(int n) : before(omp_get_max_threads()) { omp_set_num_threads(n); }
+  ~Threads() { omp_set_num_threads(before); }
+  Threads(const Threads&) = delete;
+  int before;
+};
 
 // max|a - b| / max|b|.
 inline double difference(const Array& a, const Array& b) {

@@ -3,6 +3,7 @@
 
 #include "peft/contract.h"
 #include "tests/nn/folder.h"
+#include "tests/nn/small_models.h"
 
 using namespace graft;
 using namespace graft::testing;
@@ -69,6 +70,7 @@ Methods toy() {
 // The clauses that a toy breaks.
 template <Fault fault>
 std::string broken(Stack stack = Stack::encoder) {
+  const Threads one(1);
   std::string all;
   for (const Clause& c : run_contract(toy<fault>(), "toy", stack))
     if (!c.kept) all += c.text + " (" + c.detail + "); ";

@@ -13,6 +13,7 @@ using namespace graft::testing;
 namespace {
 
 void keeps_contract(const std::string& spec) {
+  const Threads one(1);
   for (const Stack stack : {Stack::encoder, Stack::decoder}) {
     const auto clauses = run_contract(all_methods(), spec, stack);
     CHECK(clauses.size() >= 10);

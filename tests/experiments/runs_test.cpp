@@ -1,0 +1,288 @@
+// Fine-tuning runs are pure functions of their settings: again, on other threads, in micro-batches,
+// and killed and resumed they end with the same bits.
+#include <doctest/doctest.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <fstream>
+#include <random>
+#include <set>
+
+#include "experiments/runs/finetune.h"
+#include "nn/files/atomic.h"
+#include "tests/experiments/small_task.h"
+#include "tests/nn/folder.h"
+
+using namespace graft;
+using namespace graft::testing;
+
+namespace {
+
+EncodedTask task_of(Goal goal, const Arch& arch) {
+  EncodedTask task = encode_task(
+      data(goal == Goal::regression ? TaskData::Kind::regression : TaskData::Kind::classification),
+      tokenizer(), arch, {});
+  task.goal = goal;
+  if (goal == Goal::language)
+    for (auto* split : {&task.train, &task.dev, &task.test})
+      for (EncodedExample& e : *split) e.prompt = 2;
+  return task;
+}
+
+// A run from nothing: one base, one task, one spec.
+struct Run {
+  Stack stack = Stack::encoder;
+  Goal goal = Goal::classification;
+  RunSpec spec{
+      .method = "lora:r=2,on=q+v,dropout=0.1", .lr = 0.01, .epochs = 3, .batch = 4, .seed = 3};
+
+  RunResult operator()(const RunPlaces& places = {}) const {
+    SmallModel base(arch_of(stack));
+    const std::uint64_t before = base.hash();
+    const EncodedTask task = task_of(goal, base.arch());
+    const RunResult result = finetune(base, task, spec, all_methods(), {}, places);
+    CHECK(base.hash() == before);
+    return result;
+  }
+  std::uint64_t hash(const RunPlaces& places = {}) const { return (*this)(places).weights_hash; }
+};
+
+std::vector<Run> kinds_of_runs() {
+  std::vector<Run> all(5);
+  all[1].spec.method = "houlsby:m=3";
+  all[1].goal = Goal::regression;
+  all[2].spec.method = "full";
+  all[2].spec.head = "dense";
+  all[2].spec.pool = "cls";
+  all[3].spec.method = "full";  // the tied embedding is used twice
+  all[3].stack = Stack::decoder;
+  all[3].goal = Goal::language;
+  all[4].spec.method = "bitfit|lora:r=1,on=down";
+  all[4].spec.optimizer = "adafactor";
+  all[4].stack = Stack::decoder;
+  all[4].spec.pool = "last";
+  return all;
+}
+
+struct Interrupted {};
+
+}  // namespace
+
+TEST_CASE("the same run twice has one weights hash; another seed or rate has another") {
+  for (const Run& run : kinds_of_runs()) {
+    CAPTURE(run.spec.method);
+    const RunResult a = run(), b = run();
+    CHECK(a.weights_hash == b.weights_hash);
+    CHECK(a.dev == b.dev);
+    CHECK(a.train_loss == b.train_loss);
+    CHECK(a.test_predictions == b.test_predictions);
+    CHECK(a.dev.size() == 3);
+    CHECK(a.test_rows.size() == 6);
+    CHECK(a.train_loss.back() < a.train_loss.front());
+    Run other = run;
+    other.spec.seed = 4;
+    CHECK(other.hash() != a.weights_hash);
+    other = run;
+    other.spec.lr *= 1.01;
+    CHECK(other.hash() != a.weights_hash);
+  }
+}
+
+TEST_CASE("a run on one thread, two or three threads has one weights hash") {
+  for (const Run& run : kinds_of_runs()) {
+    std::set<std::uint64_t> hashes;
+    for (const int n : {1, 2, 3}) {
+      const Threads limit(n);
+      hashes.insert(run.hash());
+    }
+    CHECK(hashes.size() == 1);
+  }
+}
+
+TEST_CASE("micro-batches of any size and checkpointed blocks have the hash of the whole batch") {
+  const Threads one(1);
+  for (Run run : kinds_of_runs()) {
+    CAPTURE(run.spec.method);
+    const std::uint64_t whole = run.hash();
+    for (const int micro : {1, 2, 3, 4, 7}) {
+      CAPTURE(micro);
+      run.spec.micro = micro;
+      CHECK(run.hash() == whole);
+    }
+    run.spec.checkpoint_blocks = true;
+    CHECK(run.hash() == whole);
+  }
+}
+
+TEST_CASE("a run interrupted at any step and resumed has the hash of the whole run") {
+  const Threads one(1);
+  for (Run run : kinds_of_runs()) {
+    CAPTURE(run.spec.method);
+    run.spec.epochs = 2;
+    const RunResult whole = run();
+    for (int stop = 1; stop <= 8; ++stop) {
+      CAPTURE(stop);
+      const Folder folder;
+      int steps = 0, first = 0;
+      RunPlaces places{folder / "state", 0, [&](int step, int, double) {
+                         if (!first) first = step;
+                         if (++steps == stop) throw Interrupted();
+                       }};
+      CHECK_THROWS_AS(run(places), Interrupted);
+      first = 0;
+      const RunResult resumed = run(places);
+      CHECK(first == stop);  // the step under way when it was interrupted comes again
+      CHECK(resumed.weights_hash == whole.weights_hash);
+      CHECK(resumed.dev == whole.dev);
+      CHECK(resumed.train_loss == whole.train_loss);
+      CHECK(folder.entries() == 0);  // a run that is done leaves no state
+    }
+  }
+}
+
+TEST_CASE("a run killed at random moments and resumed has the hash of the whole run") {
+  const Threads one(1);
+  Run run;
+  run.spec.epochs = 12;
+  const std::uint64_t whole = run.hash();
+  const Folder folder;
+  std::mt19937 random(5);
+  int resumed = 0;
+  for (int kills = 0;; ++kills) {
+    REQUIRE(kills < 200);
+    if (fs::exists(folder / "state")) ++resumed;
+    int pipe[2];
+    REQUIRE(::pipe(pipe) == 0);
+    const pid_t child = ::fork();
+    REQUIRE(child >= 0);
+    if (child == 0) {  // no doctest in here: it writes its hash, or dies
+      ::close(pipe[0]);
+      const RunPlaces places{folder / "state", 0, [&](int, int, double) {
+                               if (::write(pipe[1], ".", 1) != 1) ::_exit(1);
+                             }};
+      SmallModel base(arch_of(run.stack));
+      const EncodedTask task = task_of(run.goal, base.arch());
+      const RunResult result = finetune(base, task, run.spec, all_methods(), {}, places);
+      std::ofstream(folder / "hash") << result.weights_hash << std::flush;
+      ::_exit(0);
+    }
+    ::close(pipe[1]);
+    char step;  // kills it some steps on, anywhere within the next one or its checkpoint
+    for (auto left = 1 + random() % 6; left > 0 && ::read(pipe[0], &step, 1) == 1; --left) continue;
+    ::usleep(static_cast<useconds_t>(random() % 4000));
+    ::kill(child, SIGKILL);
+    ::close(pipe[0]);
+    int status = 0;
+    REQUIRE(::waitpid(child, &status, 0) == child);
+    if (WIFEXITED(status)) {
+      REQUIRE(WEXITSTATUS(status) == 0);
+      break;
+    }
+  }
+  CHECK(resumed >= 3);
+  CHECK(read_file(folder / "hash") == std::to_string(whole));
+}
+
+TEST_CASE("the state of another run is refused, and stays") {
+  const Folder folder;
+  Run run;
+  const RunPlaces stops{folder / "state", 0, [](int step, int, double) {
+                          if (step == 3) throw Interrupted();
+                        }};
+  CHECK_THROWS_AS(run(stops), Interrupted);
+  const std::string before = read_file(folder / "state");
+  run.spec.lr = 0.02;
+  contains(error_of([&] { run({folder / "state", 0, {}}); }), "belongs to another run");
+  CHECK(read_file(folder / "state") == before);
+}
+
+TEST_CASE("a loss that is not a number is an error, and the base is as it was") {
+  SmallModel base(arch_of(Stack::encoder));
+  const std::uint64_t before = base.hash();
+  const EncodedTask task = task_of(Goal::classification, base.arch());
+  for (const char* method : {"lora:r=2", "full"}) {
+    RunSpec spec{.method = method, .schedule = "constant", .lr = 1e30, .warmup = 0, .epochs = 3};
+    const std::string message = error_of([&] { finetune(base, task, spec, all_methods()); });
+    contains(message, "lower the rate");
+    CHECK(base.hash() == before);
+  }
+  const RunSpec good{.method = "lora:r=2", .epochs = 1};
+  CHECK(std::isfinite(finetune(base, task, good, all_methods()).train_loss[0]));
+}
+
+TEST_CASE("a run's settings go through JSON and back; what is not one is an error") {
+  RunSpec spec{.method = "bitfit", .head = "dense", .lr = 0.5, .micro = 3, .seed = 9};
+  CHECK(RunSpec::from(spec.json()).json() == spec.json());
+  contains(error_of([] { RunSpec::from({{"rate", 1}}); }), "unknown key 'rate'");
+  contains(error_of([] { RunSpec::from({{"lr", "high"}}); }), "key 'lr' has the wrong type");
+  contains(error_of([] { RunSpec::from({{"lr", 0}}); }), "lr 0");
+  contains(error_of([] { RunSpec::from({{"epochs", 0}}); }), "epochs 0");
+  contains(error_of([] { RunSpec::from(nlohmann::json::array()); }), "not a JSON object");
+  Run run;
+  run.spec.head = "round";
+  contains(error_of([&] { run(); }), "linear, dense and cloze");
+  run.spec.head = "linear", run.spec.pool = "max";
+  contains(error_of([&] { run(); }), "mean, cls and last");
+  run.spec.pool = "mean", run.spec.optimizer = "adam";
+  contains(error_of([&] { run(); }), "adamw, sgd and adafactor");
+}
+
+TEST_CASE("examples are [CLS] a [SEP] b [SEP] for encoders, a [SEP] b [SEP] for decoders") {
+  const TaskData t = data();
+  const auto encoded = [&](Stack stack, EncodeSpec spec = {}) {
+    return encode_task(t, tokenizer(), arch_of(stack), spec);
+  };
+  const auto ids = [&](const std::string& text) { return tokenizer().encode(text); };
+  const auto joined = [&](std::vector<int> head, const std::vector<int>& a, std::vector<int> tail) {
+    head.insert(head.end(), a.begin(), a.end());
+    head.insert(head.end(), tail.begin(), tail.end());
+    return std::vector<std::int32_t>(head.begin(), head.end());
+  };
+  const EncodedTask encoder = encoded(Stack::encoder), decoder = encoded(Stack::decoder);
+  CHECK(encoder.train.size() == 13);
+  CHECK(encoder.train[1].token == joined({2}, ids(t.train[1].a), {3}));
+  CHECK(decoder.train[1].token == joined({}, ids(t.train[1].a), {3}));
+  CHECK(decoder.train[0].token ==
+        joined(joined({}, ids(t.train[0].a), {3}), ids(t.train[0].b), {3}));
+  CHECK(encoder.train[1].label == 1);
+  CHECK(encoder.label_words[1] == joined({}, ids(" animal"), {}));
+  EncodeSpec spec{.train_rows = 5, .cloze = true};
+  const EncodedTask cloze = encoded(Stack::encoder, spec);
+  CHECK(cloze.train.size() == 5);
+  CHECK(cloze.train[1].token == joined({2}, ids(t.train[1].a), {4, 3}));
+  spec = {.max_tokens = 9};
+  const EncodedTask cut = encoded(Stack::encoder, spec);
+  CHECK(cut.shortened > 0);
+  for (const EncodedExample& e : cut.train) {
+    CHECK(e.token.size() <= 9);
+    CHECK(e.token.back() == 3);
+  }
+  spec.max_tokens = 2;
+  contains(error_of([&] { encoded(Stack::encoder, spec); }), "2 tokens leave no room");
+  Arch wrong = arch_of(Stack::encoder);
+  wrong.vocab = 40;
+  contains(error_of([&] { encode_task(t, tokenizer(), wrong, {}); }), "the model 40");
+}
+
+TEST_CASE("a batch is its examples in order; language labels tell each token by those before it") {
+  const EncodedTask task = task_of(Goal::language, arch_of(Stack::decoder));
+  const Batch b = make_batch(task, task.train, {4, 1, 0, 2}, 1, 2);
+  CHECK(b.sequences() == 2);
+  CHECK(b.example == std::vector<std::uint32_t>{task.train[1].id, task.train[0].id});
+  std::size_t at = 0;
+  for (const int which : {1, 0}) {
+    const auto& token = task.train[static_cast<std::size_t>(which)].token;
+    for (std::size_t i = 0; i < token.size(); ++i, ++at) {
+      CHECK(b.token[at] == token[i]);
+      CHECK(b.token_label[at] == (i + 1 < token.size() && i + 1 >= 2 ? token[i + 1] : -1));
+    }
+  }
+  CHECK(at == b.token.size());
+  std::vector<std::int32_t> order = shuffled(50, 1, 2);
+  CHECK(order == shuffled(50, 1, 2));
+  CHECK(order != shuffled(50, 1, 3));
+  CHECK(order != shuffled(50, 2, 2));
+  std::sort(order.begin(), order.end());
+  for (std::int32_t i = 0; i < 50; ++i) CHECK(order[static_cast<std::size_t>(i)] == i);
+}
