@@ -104,8 +104,11 @@ Tensor ClozeHead::scores(const Model& model, const Sequence& s, const Batch& bat
   Array pick = Array::zeros({classes, logits.dim(1)}, logits.dtype());
   dispatch(pick, [&]<class T>(T) {
     for (std::int64_t c = 0; c < classes; ++c)
-      for (std::int32_t t : words_[c])
+      for (std::int32_t t : words_[c]) {
+        check(0 <= t && t < logits.dim(1), "cloze: token {} of a vocabulary of {}", t,
+              logits.dim(1));
         pick.data<T>()[c * logits.dim(1) + t] += static_cast<T>(1.0 / words_[c].size());
+      }
   });
   return linear(logits, Tensor(pick));
 }

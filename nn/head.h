@@ -25,7 +25,7 @@ class Head {
 };
 
 // Classification (classes > 0) or regression (classes == 0): pooled rows times a matrix, plus a
-// bias. With `dense` there is dropout, a square matrix and tanh before it, as in RoBERTa's head.
+// bias. With `dense` a square matrix and tanh come before it: RoBERTa's head without its dropout.
 struct LinearHead : Head {
   LinearHead(const Build&, const Arch&, int classes, Pool, bool dense = false);
   Tensor scores(const Model&, const Sequence&, const Batch&, const Ctx&) const override;

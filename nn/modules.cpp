@@ -22,9 +22,9 @@ Tensor dropped(const Tensor& x, double p, const Ctx& ctx, const Site& site) {
 
 }  // namespace
 
-Linear::Linear(const Build& build, const Site& at, int in, int out, bool bias, Init init)
+Linear::Linear(const Build& build, const Site& at, int in, int out, bool bias, double scale)
     : site(at), in_(in), out_(out) {
-  put(w, build, init, {out, in}, site, "weight", true);
+  put(w, build, {Init::Kind::normal, scale / std::sqrt(3.0 * in)}, {out, in}, site, "weight", true);
   if (bias) put(b, build, {Init::Kind::zeros, 0}, {out}, site, "bias", false);
 }
 
@@ -58,7 +58,7 @@ Attention::Attention(const Build& build, const Arch& a, int layer)
       k(build, {a.stack, layer, Part::k}, a.width, a.kv_heads * a.head_width(), a.biases),
       v(build, {a.stack, layer, Part::v}, a.width, a.kv_heads * a.head_width(), a.biases),
       o(build, {a.stack, layer, Part::o}, a.width, a.width, a.biases,
-        {Init::Kind::normal, 0.02 / std::sqrt(2.0 * a.layers)}),
+        1 / std::sqrt(2.0 * a.layers)),
       heads_(a.heads),
       kv_heads_(a.kv_heads),
       causal_(a.causal),
@@ -123,7 +123,7 @@ void Attention::each(const EachWeight& f) {
 Mlp::Mlp(const Build& build, const Arch& a, int layer)
     : up(build, {a.stack, layer, Part::up}, a.width, a.hidden, a.biases),
       down(build, {a.stack, layer, Part::down}, a.hidden, a.width, a.biases,
-           {Init::Kind::normal, 0.02 / std::sqrt(2.0 * a.layers)}),
+           1 / std::sqrt(2.0 * a.layers)),
       activation_(a.activation),
       dropout_(a.dropout) {
   if (a.gated) gate.emplace(build, Site{a.stack, layer, Part::gate}, a.width, a.hidden, a.biases);

@@ -1,11 +1,13 @@
 #include "peft/adapter.h"
 
 #include <algorithm>
+#include <set>
 
 namespace graft {
 
 void Adapter::merge() {
-  fail("{}: it cannot be merged: its edit is not a change of a weight matrix", name_);
+  fail("{}: it cannot be merged: it is no low-rank change of a matrix that could be added in",
+       name_);
 }
 void Adapter::unmerge() { fail("{}: it is not merged", name_); }
 
@@ -67,6 +69,10 @@ Adaptation::Adaptation(const Methods& methods, const std::string& spec, Model& m
     formula_ += adapter->formula(model.arch());
     adapters_.push_back(std::move(adapter));
   }
+  std::set<std::string> labels;  // the address of a parameter in files and in noise
+  for (const auto& p : parameters())
+    check(labels.insert(p->label()).second, "{}: two methods make a parameter '{}'", spec,
+          p->label());
 }
 
 Adaptation::~Adaptation() {

@@ -29,7 +29,7 @@ void save_adapter(const fs::path& folder, const std::string& spec, const Paramet
 AdapterFile read_adapter_config(const fs::path& folder) {
   const fs::path file = folder / kConfig;
   const auto config = nlohmann::json::parse(read_file(file), nullptr, false);
-  check(config.is_object() && config.value("format", "") == "graft-adapter-1",
+  check(config.is_object() && config.contains("format") && config["format"] == "graft-adapter-1",
         "adapter: '{}' is not an adapter_config.json of this program", file.string());
   check(config.contains("spec") && config["spec"].is_string() && config.contains("more"),
         "adapter: '{}' lacks 'spec' or 'more'", file.string());

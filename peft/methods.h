@@ -17,8 +17,8 @@ inline Methods all_methods() {
   return {
       {"head", "feature-based transfer; only the task's head learns", "none", "0 (+ head)", "",
        false, true, make_head, "head"},
-      {"full", "full fine-tuning", "every parameter, in a private copy", "all", "embeddings=yes",
-       false, true, make_full, "full"},
+      {"full", "full fine-tuning", "every parameter, in a private copy", "all",
+       "embeddings=yes vocabulary=no", false, true, make_full, "full"},
       {"top", "Houlsby et al. 2019, 3.4: fine-tune the top k layers",
        "the upper blocks' parameters", "k (4d^2 + 2dF + ...)", "k=1", false, true, make_top,
        "top:k=1"},

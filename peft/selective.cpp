@@ -1,7 +1,9 @@
 // Methods that add nothing and train a part of the base itself, in private copies.
 //
 //   head       the task's head alone; the base is a fixed encoder of text.
-//   full       every parameter: what all other methods are compared with.
+//   full       every parameter: what all other methods are compared with. The head over the
+//              vocabulary is part of it with vocabulary=yes, for language modelling and cloze
+//              heads; a task with a head of its own never reads it.
 //   top        the k uppermost blocks and the final norm (Houlsby et al. 2019, section 3.4, where
 //              fine-tuning the top layers is the baseline at equal size).
 //   bitfit     every bias of the blocks and norms (Ben Zaken et al. 2021, 2106.10199).
@@ -31,11 +33,19 @@ struct HeadOnly : Adapter {
 };
 
 struct Full : Adapter {
-  Full(Options& o, const Arch&) : Adapter("full"), embeddings(o.flag("embeddings", true)) {}
+  Full(Options& o, const Arch&)
+      : Adapter("full"),
+        embeddings(o.flag("embeddings", true)),
+        vocabulary(o.flag("vocabulary", false)) {}
   void attach(Model& m) override {
     if (embeddings) m.embedding.each([&](Weight& w) { own(w); });
     for (auto& block : m.blocks) block->each([&](Weight& w) { own(w); });
     if (m.final_norm) m.final_norm->each([&](Weight& w) { own(w); });
+    if (!vocabulary) return;
+    if (m.lm_dense) m.lm_dense->each([&](Weight& w) { own(w); });
+    if (m.lm_norm) m.lm_norm->each([&](Weight& w) { own(w); });
+    if (m.lm_bias) own(m.lm_bias);
+    if (m.lm_head) m.lm_head->each([&](Weight& w) { own(w); });
   }
   std::int64_t formula(const Arch& a) const override {
     const std::int64_t d = a.width;
@@ -43,9 +53,12 @@ struct Full : Adapter {
     if (embeddings)
       n += a.vocab * d + a.learned_positions * (a.positions + a.position_offset) * d +
            a.token_types * d + a.embed_norm * norm_size(a);
+    if (vocabulary)
+      n += a.lm_transform * (d * d + d + norm_size(a)) + a.lm_bias * std::int64_t{a.vocab} +
+           !a.tied * std::int64_t{a.vocab} * d;
     return n;
   }
-  bool embeddings;
+  bool embeddings, vocabulary;
 };
 
 struct Top : Adapter {
@@ -72,11 +85,13 @@ struct BitFit : Adapter {
       if (w.parameter().name == "bias") own(w);
     };
     for (int i = where.first; i <= where.last; ++i) m.blocks[i]->each(bias);
+    if (where.first == 0 && m.embedding.norm) m.embedding.norm->each(bias);
     if (where.last == m.arch().layers - 1 && m.final_norm) m.final_norm->each(bias);
   }
   std::int64_t formula(const Arch& a) const override {
     const std::int64_t norm = a.rms ? 0 : a.width;
     return (where.last - where.first + 1) * (linear_biases(a) + 2 * norm) +
+           (where.first == 0 && a.embed_norm ? norm : 0) +
            (where.last == a.layers - 1 && a.final_norm ? norm : 0);
   }
   Where where;

@@ -31,12 +31,14 @@ struct Setup {
 struct PlannedArm {
   std::string label;      // names it within its task, in claims and in other set-ups
   nlohmann::json config;  // as in lab.h
-  std::string group;      // arms of one group share the rate tuned on the first of them; "": none
+  std::string group;      // arms of one group share a rate, tuned on their `leads`, or else their
+                          // first; "": it has no rate
   double middle = 0;      // of the grid of rates
   bool few = false;       // also in short runs
   std::string table;      // the table it stands in; "": the baselines, which stand in every table
   std::string shown;      // what the table says in place of the label
   std::string paper = "", paper_trained = "", paper_model = "";
+  bool leads = false;
 };
 
 // A weighted mean score of one arm on one task's test examples.
@@ -50,7 +52,7 @@ struct Weighed {
 struct Statement {
   Claim claim;
   std::vector<std::vector<Weighed>> parts;  // one contrast for each part of the claim
-  std::vector<std::string> tasks;         // it means something only where these are in their regime
+  std::vector<std::string> tasks;  // it means something only where these are in their regime
 };
 
 struct Experiment {
@@ -81,6 +83,7 @@ std::vector<PlannedArm> baseline_arms(const Setup&, const std::string& task,
 // {base, task, rows, method, epochs, batch}.
 nlohmann::json arm_config(const Setup&, const std::string& task, const std::string& method);
 // b subtracted from a, in points.
-std::vector<Weighed> difference(const std::string& task, const std::string& a, const std::string& b);
+std::vector<Weighed> difference(const std::string& task, const std::string& a,
+                                const std::string& b);
 
 }  // namespace graft

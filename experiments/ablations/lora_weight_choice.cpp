@@ -29,13 +29,13 @@ std::vector<PlannedArm> arms_of(const Setup& s, const std::string& task) {
     const std::string method = fmt::format("lora:r={},alpha={},on={}", c.r, 2 * c.r, c.on);
     arms.push_back({label(c.on), arm_config(s, task, method), s.few ? "lora" : label(c.on), kRate,
                     c.few, "one budget", fmt::format("{}, r={}", label(c.on), c.r),
-                    fmt::format("{:.1f} ± 0.1", c.mnli), "0.011 %", "GPT-3 175B, MNLI-m"});
+                    fmt::format("{:.1f} ± 0.1", c.mnli), "0.011 %", "GPT-3, MNLI-m"});
   }
   std::rotate(arms.begin(), arms.begin() + 5, arms.begin() + 6);  // q+v, the subject, first
   const std::string method = "lora:r=4,alpha=8,on=q+v";
   std::vector<PlannedArm> baselines = baseline_arms(s, task, method, kRate);
   baselines[0].paper = "89.5", baselines[0].paper_trained = "100 %";
-  baselines[0].paper_model = "GPT-3 175B, MNLI-m";
+  baselines[0].paper_model = "GPT-3, MNLI-m";
   arms.insert(arms.begin() + 1, baselines.begin(), baselines.end());
   return arms;
 }

@@ -121,7 +121,8 @@ Judged cases_of(const View& view) {
       if (!regimes.contains(task)) regimes[task] = regime_of(view, task);
       evidence.in_regime &= regimes[task].holds;
       if (!regimes[task].holds)
-        evidence.regime_note += (evidence.regime_note.empty() ? "" : "; ") + regimes[task].note;
+        evidence.regime_note +=
+            (evidence.regime_note.empty() ? "" : ". ") + task + ": " + regimes[task].note;
     }
     out.cases.push_back({claim, std::move(evidence)});
   }
@@ -207,7 +208,7 @@ std::vector<Finding> write_section(Page& page, const View& now, const View* comm
         now.kind() == RunKind::quick && committed && committed->has_task(task) ? *committed : now;
     const Regime regime = regime_of(judged, task);
     if (!regime.holds)
-      page.paragraph(fmt::format("{} carries no claim here: {}.", task, regime.note));
+      page.paragraph(fmt::format("{} carries no claim here. Too small: {}.", task, regime.note));
   }
   fs::create_directories(stem.parent_path());
   e.figures(page, now, stem);

@@ -72,6 +72,14 @@ class Rates {
   std::map<std::string, double> known_;  // by task and group
 };
 
+// The arm that a group is tuned on.
+const PlannedArm& leader(const std::vector<PlannedArm>& arms, const std::string& group) {
+  const PlannedArm* found = nullptr;
+  for (const PlannedArm& arm : arms)
+    if (arm.group == group && (!found || arm.leads)) found = &arm;
+  return *found;
+}
+
 struct Todo {
   std::string task;
   const PlannedArm* arm;
@@ -114,10 +122,11 @@ Prediction predict(const std::vector<Todo>& todo, const View& now, const RunOpti
       continue;
     if (committed && options.kind == RunKind::quick && committed->rate(t.task, t.arm->label))
       continue;
+    const PlannedArm& first = leader(now.arms(t.task), t.arm->group);
     const bool tuned = std::any_of(have.begin(), have.end(), [&](const Tuning& x) {
-      return x.arm == fmt::format("{}, {}", t.arm->shown, t.task);
+      return x.arm == fmt::format("{}, {}", first.shown, t.task);
     });
-    if (!tuned) add(tuning_config(t.arm->config), 5 * int(now.setup().scale.tuning_seeds.size()));
+    if (!tuned) add(tuning_config(first.config), 5 * int(now.setup().scale.tuning_seeds.size()));
   }
   return p;
 }
@@ -248,10 +257,8 @@ Outcome run_arms(Lab& lab, const Experiment& e, const Setup& s, RunOptions optio
     for (const Todo& t : todo) {
       configs.push_back(t.arm->config);
       if (t.arm->group.empty()) continue;
-      // The first arm of a group stands for it, whether or not it runs here.
-      const auto first = std::find_if(arms[t.task].begin(), arms[t.task].end(),
-                                      [&](const PlannedArm& a) { return a.group == t.arm->group; });
-      configs.back()["lr"] = rates(t.task, *t.arm, *first);
+      const PlannedArm& first = leader(arms[t.task], t.arm->group);  // whether or not it runs here
+      configs.back()["lr"] = rates(t.task, *t.arm, first);
     }
     campaign.run(configs, e.measurement(lab.methods()));
   } catch (const Error&) {

@@ -135,10 +135,10 @@ Regime regime_of(const View& view, const std::string& task) {
       regime.holds &= enough;
       if (enough) continue;
       regime.note += fmt::format(
-          "{}{} on {} over {}: {}", regime.note.empty() ? "" : "; ", arm, task, need.less,
-          e ? fmt::format("{} (needs more than {:g})", with_interval(e->value, e->interval, 1),
-                          need.points)
-            : "not measured");
+          "{}{} over {} {}", regime.note.empty() ? "" : "; ", arm, need.less,
+          e ? fmt::format("by {} (needed: {})", with_interval(e->value, e->interval, 1),
+                          need.points > 0 ? fmt::format("{:g}", need.points) : "more than 0")
+            : "is not measured");
     }
   return regime;
 }

@@ -66,7 +66,8 @@ void add_model_commands(CLI::App& app, const Methods& methods) {
       app.add_subcommand("count", "Trainable parameters of a method, from shapes alone");
   count
       ->add_option("--arch", arch,
-                   "a preset (see --help of presets in the README) or a model folder")
+                   "a model folder or a preset: opt-6.7b, gpt3-175b, bert-base, llama-7b, ...; an "
+                   "unknown name lists all")
       ->required();
   count->add_option("--method", spec, "e.g. lora:r=16,on=q+v")->required();
   count->callback([&] { count_command(methods, arch, spec); });

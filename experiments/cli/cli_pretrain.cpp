@@ -12,7 +12,7 @@ void add_pretrain(CLI::App& app) {
       "pretrain", "Train a base model on the corpus: masked (encoder) or causal (decoder)");
   static PretrainSpec spec;
   static std::string arch = "graft-encoder", schedule = "trapezoid";
-  static int layers = 0;
+  static std::optional<int> layers;
   const std::filesystem::path data = default_data_dir();
   spec.train = data / "corpus.train.txt";
   spec.heldout = data / "corpus.heldout.txt";
@@ -45,7 +45,10 @@ void add_pretrain(CLI::App& app) {
   command->add_option("--stop-after", spec.stop_after, "stop, checkpointed, after this step");
   command->callback([] {
     spec.arch = arch_named(arch);
-    if (layers > 0) spec.arch.layers = layers;
+    if (layers) {
+      check(*layers >= 1, "pretrain: layers {}; need at least 1", *layers);
+      spec.arch.layers = *layers;
+    }
     spec.schedule = schedule_named(schedule);
     const PretrainResult r = pretrain(spec);
     fmt::print("step {}, held-out loss {:.4f}, weights {:016x}, in {}\n", r.step, r.heldout_loss,

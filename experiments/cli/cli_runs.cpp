@@ -1,4 +1,5 @@
 // graft train, eval, merge, replay: single runs.
+#include "experiments/ablations/lab.h"
 #include "experiments/cli/cli.h"
 #include "experiments/runs/finetune.h"
 #include "experiments/runs/named_task.h"
@@ -28,6 +29,8 @@ nlohmann::json record_of(const TrainOptions& o, const Model& model, std::uint64_
           {"dev_rows", o.encode.dev_rows},
           {"test_rows", o.encode.test_rows},
           {"family", model.arch().family},
+          {"core", core_name()},
+          {"versions", versions()},
           {"base_hash", fmt::format("{:016x}", base_hash)},
           {"weights_hash", fmt::format("{:016x}", r.weights_hash)},
           {"dev", r.dev},
@@ -46,7 +49,9 @@ struct Trained {
   RunResult result;
 };
 
-Trained run(const TrainOptions& o, const Methods& methods, bool quiet, const AtBest& at_best) {
+using Save = std::function<void(Model&, Adaptation&, const EncodedTask&, std::uint64_t base_hash)>;
+
+Trained run(const TrainOptions& o, const Methods& methods, bool quiet, const Save& save) {
   const fs::path folder = base_folder(o.model);
   const auto model = load_model(folder);
   const Tokenizer tokenizer = Tokenizer::load(folder / "tokenizer.json");
@@ -59,13 +64,16 @@ Trained run(const TrainOptions& o, const Methods& methods, bool quiet, const AtB
   const std::uint64_t base_hash = model->hash();
   RunPlaces places;
   if (!o.out.empty())
-    places.state = fs::path(o.out) / "state.safetensors", places.state_seconds = 10;
+    places.state = fs::path(o.out) / "state.safetensors", places.state_seconds = 3;
   if (!quiet)
     places.progress = [](int step, int steps, double loss) {
       if (step % 50 == 0 || step == steps)
         fmt::print("step {}/{}  loss {:.4f}\n", step, steps, loss);
       std::fflush(stdout);
     };
+  AtBest at_best;
+  if (save)
+    at_best = [&](Model& m, Adaptation& a, const EncodedTask& e) { save(m, a, e, base_hash); };
   Trained t;
   t.result = finetune(*model, task, o.run, methods, at_best, places);
   t.record = record_of(o, *model, base_hash, t.result);
@@ -76,7 +84,10 @@ void train_command(const TrainOptions& o, const Methods& methods) {
   std::error_code error;
   fs::create_directories(o.out, error);
   check(!error, "train: cannot make folder '{}': {}", o.out, error.message());
-  const AtBest save = [&](Model& model, Adaptation& adaptation, const EncodedTask& task) {
+  const fs::path done = fs::path(o.out) / "run.json";
+  check(!fs::exists(done), "train: '{}' is a finished run; give another --out", done.string());
+  const Save save = [&](Model& model, Adaptation& adaptation, const EncodedTask& task,
+                        std::uint64_t base_hash) {
     Parameters all = adaptation.parameters();
     const Parameters head = train_head(model);
     all.insert(all.end(), head.begin(), head.end());
@@ -84,11 +95,14 @@ void train_command(const TrainOptions& o, const Methods& methods) {
                  {{"model", o.model},
                   {"task", task.name},
                   {"labels", task.labels},
+                  {"task_folder", o.task},
+                  {"max_tokens", o.encode.max_tokens},
+                  {"base_hash", fmt::format("{:016x}", base_hash)},
                   {"head", o.run.head},
                   {"pool", o.run.pool}});
   };
   const Trained t = run(o, methods, false, save);
-  write_file_atomically(fs::path(o.out) / "run.json", t.record.dump(2) + "\n");
+  write_file_atomically(done, t.record.dump(2) + "\n");
   fmt::print(
       "trainable params: {} (and {} of the head) of {}\ndev {:.4f} (epoch {}), test {:.4f}, {:.0f} "
       "s\n"
@@ -102,6 +116,12 @@ void replay_command(const std::string& file, const Methods& methods) {
   const auto record = nlohmann::json::parse(read_file(file), nullptr, false);
   check(record.is_object() && record.contains("run") && record.contains("weights_hash"),
         "replay: '{}' is not a run.json", file);
+  for (const char* key :
+       {"model", "task", "base_hash", "core", "max_tokens", "train_rows", "dev_rows", "test_rows"})
+    check(record.contains(key), "replay: '{}' lacks '{}'", file, key);
+  check(record.at("core") == core_name(),
+        "replay: '{}' was made by kernels for {}, these are for {}: the bits would differ", file,
+        record.at("core").dump(), core_name());
   TrainOptions o;
   o.model = record.at("model"), o.task = record.at("task"), o.run = RunSpec::from(record.at("run"));
   o.encode.max_tokens = record.at("max_tokens"), o.encode.train_rows = record.at("train_rows");
@@ -126,14 +146,19 @@ Loaded load(const std::string& folder, const std::string& other_task, const Meth
   Loaded l;
   const fs::path base = base_folder(file.more.at("model"));
   l.model = load_model(base);
+  for (const char* key :
+       {"model", "task", "task_folder", "labels", "head", "pool", "max_tokens", "base_hash"})
+    check(file.more.contains(key), "adapter: '{}' lacks '{}' in its configuration", folder, key);
+  check(file.more.at("base_hash") == fmt::format("{:016x}", l.model->hash()),
+        "adapter: '{}' was trained on a base with other weights than '{}'", folder, base.string());
   RunSpec run;
   run.head = file.more.at("head"), run.pool = file.more.at("pool");
   const TaskData data =
-      task_named(other_task.empty() ? file.more.at("task").get<std::string>() : other_task);
+      task_named(other_task.empty() ? file.more.at("task_folder").get<std::string>() : other_task);
   check(data.labels == file.more.at("labels").get<std::vector<std::string>>(),
         "eval: task {} has other labels than the adapter was trained for", data.name);
   l.task = encode_task(data, Tokenizer::load(base / "tokenizer.json"), l.model->arch(),
-                       {.cloze = run.head == "cloze"});
+                       {.max_tokens = file.more.at("max_tokens"), .cloze = run.head == "cloze"});
   l.model->set_head(make_head(l.task, run, *l.model));
   l.adaptation = std::make_unique<Adaptation>(methods, file.spec, *l.model);
   Parameters all = l.adaptation->parameters();
@@ -159,8 +184,10 @@ void merge_command(const std::string& folder, const std::string& out, const Meth
   const Tokenizer tokenizer =
       Tokenizer::load(base_folder(read_adapter_config(folder).more.at("model")) / "tokenizer.json");
   save_model(*l.model, out, FileDtype::f32, &tokenizer);
-  fmt::print("merged model in {}; dev {} {:.4f} unmerged, {:.4f} merged\n", out, l.task.metric,
-             before.metric, after.metric);
+  fmt::print(
+      "merged model in {}; dev {} {:.4f} unmerged, {:.4f} merged\n"
+      "the task's head is no part of the model folder; it stays in the adapter's\n",
+      out, l.task.metric, before.metric, after.metric);
 }
 
 }  // namespace

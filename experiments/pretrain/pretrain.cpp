@@ -1,6 +1,7 @@
 #include "experiments/pretrain/pretrain.h"
 
 #include <chrono>
+#include <cmath>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
@@ -36,9 +37,20 @@ std::span<const float> floats(const Array& a) {
 // What the run is: a checkpoint of another run is refused. Where it ends may change: more steps are
 // how a run is made longer.
 nlohmann::json identity(const PretrainSpec& spec) {
-  return {{"family", spec.arch.family}, {"layers", spec.arch.layers}, {"width", spec.arch.width},
-          {"seed", spec.seed},          {"length", spec.length},      {"batch", spec.batch},
-          {"decay", spec.decay},        {"masking", spec.masking}};
+  return {{"train", spec.train.filename().string()},
+          {"train_bytes", fs::file_size(spec.train)},
+          {"tokenizer_bytes", fs::file_size(spec.tokenizer)},
+          {"start_from", spec.start_from.string()},
+          {"lr", spec.lr},
+          {"warmup", spec.warmup},
+          {"family", spec.arch.family},
+          {"layers", spec.arch.layers},
+          {"width", spec.arch.width},
+          {"seed", spec.seed},
+          {"length", spec.length},
+          {"batch", spec.batch},
+          {"decay", spec.decay},
+          {"masking", spec.masking}};
 }
 
 // Training losses since the last line of the log.
@@ -137,7 +149,21 @@ void stack_from(Model& deep, Model& shallow) {
   });
 }
 
+void validate(const PretrainSpec& s) {
+  check(
+      s.batch >= 1 && s.steps >= 1 && s.eval_every >= 1 && s.warmup >= 0 && s.cooldown >= 0,
+      "pretrain: batch {}, steps {}, eval-every {}, warmup {}, cooldown {}; need at least 1, 1, 1, "
+      "0, 0",
+      s.batch, s.steps, s.eval_every, s.warmup, s.cooldown);
+  check(s.masking > 0 && s.masking <= 1, "pretrain: masking {}; need 0 < masking <= 1", s.masking);
+  check(s.lr > 0 && s.decay >= 0 && std::isfinite(s.lr) && std::isfinite(s.decay),
+        "pretrain: lr {}, decay {}; need lr > 0, decay >= 0", s.lr, s.decay);
+  check(!s.arch.learned_positions || s.length <= s.arch.positions,
+        "pretrain: length {}; the model has {} positions", s.length, s.arch.positions);
+}
+
 PretrainResult pretrain(const PretrainSpec& spec) {
+  validate(spec);
   fs::create_directories(spec.out);
   const Tokenizer tokenizer = Tokenizer::load(spec.tokenizer);
   check(tokenizer.size() == spec.arch.vocab, "pretrain: the tokenizer has {} tokens, the model {}",

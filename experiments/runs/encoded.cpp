@@ -21,6 +21,7 @@ struct Encoder {
   const Arch& arch;
   const EncodeSpec& spec;
   Goal goal;
+  int cls, sep;  // the model's ids of these, where its configuration has them
 
   EncodedExample operator()(const Example& e, int& shortened) const {
     std::vector<int> a = tokenizer.encode(e.a), b = tokenizer.encode(e.b);
@@ -34,14 +35,14 @@ struct Encoder {
     const auto put = [&x](const std::vector<int>& ids) {
       x.token.insert(x.token.end(), ids.begin(), ids.end());
     };
-    if (!arch.causal) x.token.push_back(tokenizer.cls());
+    if (!arch.causal) x.token.push_back(cls);
     put(a);
     if (spec.cloze && !arch.causal) x.token.push_back(tokenizer.mask());
-    x.token.push_back(tokenizer.sep());
+    x.token.push_back(sep);
     x.prompt = static_cast<int>(x.token.size());
     if (two) {
       put(b);
-      x.token.push_back(tokenizer.sep());
+      x.token.push_back(sep);
     }
     return x;
   }
@@ -69,11 +70,21 @@ EncodedTask encode_task(const TaskData& data, const Tokenizer& tokenizer, const 
   out.goal = data.kind == TaskData::Kind::classification ? Goal::classification
              : data.kind == TaskData::Kind::regression   ? Goal::regression
                                                          : Goal::language;
-  check(arch.vocab == tokenizer.size(), "task {}: the tokenizer has {} tokens, the model {}",
+  check(tokenizer.size() <= arch.vocab, "task {}: the tokenizer has {} tokens, the model only {}",
         data.name, tokenizer.size(), arch.vocab);
+  check(spec.train_rows >= 0 && spec.dev_rows >= 0 && spec.test_rows >= 0,
+        "task {}: rows {}, {}, {}; need at least 0, which means all", data.name, spec.train_rows,
+        spec.dev_rows, spec.test_rows);
   EncodeSpec fitted = spec;
   fitted.max_tokens = std::min(spec.max_tokens, arch.positions);
-  const Encoder encode{tokenizer, arch, fitted, out.goal};
+  const int cls = arch.cls >= 0 ? arch.cls : tokenizer.cls();
+  int sep = arch.sep >= 0 ? arch.sep : tokenizer.sep();
+  if (sep < 0) sep = tokenizer.eos();
+  check(sep >= 0 && (arch.causal || cls >= 0) &&
+            (!spec.cloze || arch.causal || tokenizer.mask() >= 0),
+        "task {}: the tokenizer lacks a token to begin ({}), end ({}) or mask ({}) a text",
+        data.name, cls, sep, tokenizer.mask());
+  const Encoder encode{tokenizer, arch, fitted, out.goal, cls, sep};
   const auto all = [&](const std::vector<Example>& from, std::vector<EncodedExample>& to,
                        int most) {
     for (std::size_t i = 0; i < limited(from, most); ++i)
@@ -87,6 +98,12 @@ EncodedTask encode_task(const TaskData& data, const Tokenizer& tokenizer, const 
     const auto ids = tokenizer.encode(word_of(label));
     out.label_words.emplace_back(ids.begin(), ids.end());
   }
+  for (std::size_t i = 0; spec.cloze && i < out.labels.size(); ++i)
+    for (std::size_t j = 0; j < i; ++j)
+      check(out.label_words[i] != out.label_words[j],
+            "task {}: labels '{}' and '{}' are spoken for by one word: head=cloze cannot tell them "
+            "apart; use head=linear",
+            data.name, out.labels[j], out.labels[i]);
   return out;
 }
 

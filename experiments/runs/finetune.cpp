@@ -1,5 +1,6 @@
 #include "experiments/runs/finetune.h"
 
+#include <bit>
 #include <chrono>
 #include <cmath>
 #include <numeric>
@@ -52,6 +53,20 @@ double gather_gradients(const Model& model, const Adaptation& adaptation, const 
 std::uint64_t hash_of(const Parameters& parameters) {
   std::uint64_t h = 14695981039346656037ull;
   for (const auto& p : parameters) h = (h ^ p->value.value().hash()) * 1099511628211ull;
+  return h;
+}
+
+// Of every token and label: two tasks with one name are not one task.
+std::uint64_t hash_of(const EncodedTask& task) {
+  std::uint64_t h = 14695981039346656037ull;
+  const auto add = [&h](std::uint64_t x) { h = (h ^ x) * 1099511628211ull; };
+  for (const auto* split : {&task.train, &task.dev, &task.test})
+    for (const EncodedExample& e : *split) {
+      add(e.token.size());
+      for (std::int32_t t : e.token) add(static_cast<std::uint64_t>(t));
+      add(static_cast<std::uint64_t>(e.label));
+      add(std::bit_cast<std::uint32_t>(e.target));
+    }
   return h;
 }
 
@@ -160,7 +175,10 @@ RunResult finetune(Model& base, const EncodedTask& task, const RunSpec& spec,
     const int steps = per_epoch * spec.epochs;
     const Schedule schedule{schedule_named(spec.schedule), spec.lr, steps,
                             static_cast<int>(spec.warmup * steps)};
-    RunState state(places, spec, parameters, optimizer);
+    RunState state(
+        places, spec,
+        fmt::format("base {:016x}, task {} ({:016x})", base_hash, task.name, hash_of(task)),
+        parameters, optimizer);
     int step = state.load();
     Gradients grads;
     while (step < steps) {
@@ -228,17 +246,27 @@ RunSpec RunSpec::from(const nlohmann::json& j) {
     check(known.contains(key), "run: unknown key '{}'; there are {}", key, known.dump());
   const auto get = [&](const char* key, auto& value) {
     if (!j.contains(key)) return;
-    try {
-      j.at(key).get_to(value);
-    } catch (const nlohmann::json::exception&) {
-      fail("run: key '{}' has the wrong type: {}", key, j.at(key).dump());
-    }
+    using T = std::decay_t<decltype(value)>;
+    const nlohmann::json& given = j.at(key);
+    const bool fits = std::is_same_v<T, bool>            ? given.is_boolean()
+                      : std::is_same_v<T, std::string>   ? given.is_string()
+                      : std::is_same_v<T, std::uint32_t> ? given.is_number_unsigned()
+                      : std::is_same_v<T, int>           ? given.is_number_integer()
+                                                         : given.is_number();
+    check(fits, "run: key '{}' has the wrong type: {}", key, given.dump());
+    given.get_to(value);
   };
   get("method", s.method), get("head", s.head), get("pool", s.pool);
   get("optimizer", s.optimizer), get("schedule", s.schedule);
   get("lr", s.lr), get("decay", s.decay), get("clip", s.clip), get("warmup", s.warmup);
   get("eps", s.eps), get("epochs", s.epochs), get("batch", s.batch), get("micro", s.micro);
   get("seed", s.seed), get("checkpoint_blocks", s.checkpoint_blocks);
+  check(
+      s.warmup >= 0 && s.warmup < 1 && s.clip >= 0 && s.decay >= 0 && s.eps > 0 &&
+          std::isfinite(s.clip + s.decay + s.eps + s.lr),
+      "run: warmup {}, clip {}, decay {}, eps {}; need 0 <= warmup < 1, clip and decay of at least "
+      "0, eps above 0",
+      s.warmup, s.clip, s.decay, s.eps);
   check(s.lr > 0 && s.epochs > 0 && s.batch > 0 && s.micro >= 0,
         "run: lr {}, epochs {}, batch {}, micro {}; rates and counts must be above 0", s.lr,
         s.epochs, s.batch, s.micro);

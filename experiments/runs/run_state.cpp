@@ -18,10 +18,11 @@ Array read(const SafetensorsReader& reader, const std::string& name) {
 
 }  // namespace
 
-RunState::RunState(const RunPlaces& places, const RunSpec& spec, const Parameters& parameters,
-                   Optimizer& optimizer)
+RunState::RunState(const RunPlaces& places, const RunSpec& spec, std::string on,
+                   const Parameters& parameters, Optimizer& optimizer)
     : places_(places),
       identity_(spec.json().dump()),
+      on_(std::move(on)),
       parameters_(parameters),
       optimizer_(optimizer) {}
 
@@ -33,6 +34,9 @@ int RunState::load() {
         places_.state.string());
   check(meta.at("run") == identity_, "resume: '{}' belongs to another run: {}",
         places_.state.string(), meta.at("run"));
+  check(meta.contains("on") && meta.at("on") == on_,
+        "resume: '{}' belongs to a run on {}; this one is on {}", places_.state.string(),
+        meta.contains("on") ? meta.at("on") : "something else", on_);
   const auto history = nlohmann::json::parse(meta.at("history"));
   dev = history.at("dev").get<std::vector<double>>();
   train_loss = history.at("train_loss").get<std::vector<double>>();
@@ -62,6 +66,7 @@ void RunState::save_if_due(int step) {
 void RunState::save(int step) const {
   SafetensorsWriter writer;
   writer.metadata["run"] = identity_;
+  writer.metadata["on"] = on_;
   writer.metadata["history"] = nlohmann::json{
       {"dev", dev},
       {"train_loss", train_loss},

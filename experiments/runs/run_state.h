@@ -9,7 +9,8 @@ namespace graft {
 
 class RunState {
  public:
-  RunState(const RunPlaces&, const RunSpec&, const Parameters&, Optimizer&);
+  // `on`: the base and the task, in words that differ where they do.
+  RunState(const RunPlaces&, const RunSpec&, std::string on, const Parameters&, Optimizer&);
 
   int load();  // the step to go on from; 0 if nothing was saved. Throws for another run's state.
   void save_if_due(int step);
@@ -25,7 +26,7 @@ class RunState {
   void save(int step) const;
 
   const RunPlaces& places_;
-  std::string identity_;
+  std::string identity_, on_;
   Parameters parameters_;
   Optimizer& optimizer_;
   std::vector<Array> best_;

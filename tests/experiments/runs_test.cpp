@@ -60,6 +60,7 @@ std::vector<Run> kinds_of_runs() {
   all[3].goal = Goal::language;
   all[4].spec.method = "bitfit|lora:r=1,on=down";
   all[4].spec.optimizer = "adafactor";
+  all[4].spec.lr = 2e-3;
   all[4].stack = Stack::decoder;
   all[4].spec.pool = "last";
   return all;
@@ -194,6 +195,16 @@ TEST_CASE("the state of another run is refused, and stays") {
   const std::string before = read_file(folder / "state");
   run.spec.lr = 0.02;
   contains(error_of([&] { run({folder / "state", 0, {}}); }), "belongs to another run");
+  run = Run{};
+  SmallModel other(arch_of(Stack::encoder), Dtype::f32, 0.1);
+  EncodedTask task = task_of(Goal::classification, other.arch());
+  const RunPlaces places{folder / "state", 0, {}};
+  contains(error_of([&] { finetune(other, task, run.spec, all_methods(), {}, places); }),
+           "belongs to a run on base");
+  SmallModel same(arch_of(Stack::encoder));
+  task.train.pop_back();
+  contains(error_of([&] { finetune(same, task, run.spec, all_methods(), {}, places); }),
+           "this one is on base");
   CHECK(read_file(folder / "state") == before);
 }
 
@@ -262,7 +273,7 @@ TEST_CASE("examples are [CLS] a [SEP] b [SEP] for encoders, a [SEP] b [SEP] for 
   contains(error_of([&] { encoded(Stack::encoder, spec); }), "2 tokens leave no room");
   Arch wrong = arch_of(Stack::encoder);
   wrong.vocab = 40;
-  contains(error_of([&] { encode_task(t, tokenizer(), wrong, {}); }), "the model 40");
+  contains(error_of([&] { encode_task(t, tokenizer(), wrong, {}); }), "the model only 40");
 }
 
 TEST_CASE("a batch is its examples in order; language labels tell each token by those before it") {

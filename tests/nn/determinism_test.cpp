@@ -109,7 +109,7 @@ PerExample per_example(Model& model, const Batch& batch, int trial) {
 }  // namespace
 
 TEST_CASE("any number of threads gives the same rows, loss and gradients, bit for bit") {
-  for (int trial = 0; trial < kTrials; ++trial) {
+  for (int trial = 0; trial < kTrials / 2; ++trial) {
     CAPTURE(trial);
     SmallModel model(random_arch(trial));
     const std::vector<Tensor> leaves = train_all(model);
@@ -131,6 +131,7 @@ TEST_CASE("any number of threads gives the same rows, loss and gradients, bit fo
 }
 
 TEST_CASE("an example's rows and input gradients depend on no neighbour and on no place") {
+  const Threads one(1);  // any other number gives the same bits: the case above
   for (int trial = 0; trial < kTrials; ++trial) {
     CAPTURE(trial);
     SmallModel model(random_arch(trial));
@@ -155,6 +156,7 @@ TEST_CASE("an example's rows and input gradients depend on no neighbour and on n
 }
 
 TEST_CASE("parameter gradients are the same bits for any micro-batches, checkpointed or not") {
+  const Threads one(1);
   for (int trial = 0; trial < kTrials; ++trial) {
     CAPTURE(trial);
     SmallModel model(random_arch(trial));

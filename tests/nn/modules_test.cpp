@@ -272,6 +272,11 @@ TEST_CASE("a cloze head reads label words off the vocabulary at the mask, or at 
   contains(error_of([] { ClozeHead head(std::vector<std::vector<std::int32_t>>{{7}}); }),
            "at least two");
   contains(error_of([] { ClozeHead head({{7}, {}}); }), "no tokens");
+  SmallModel model(small_arch(Stack::decoder));
+  Ctx ctx;
+  const Batch batch = ragged(model.arch(), {3});
+  const Sequence s = model.forward(batch, ctx);
+  contains(error_of([&] { ClozeHead({{1}, {29}}).scores(model, s, batch, ctx); }), "token 29");
 }
 
 TEST_CASE("virtual rows behind the tokens of a decoder change no label, pooling, score or loss") {

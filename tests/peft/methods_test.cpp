@@ -1,8 +1,10 @@
 // Methods: the contract on every row and on compositions, counts, LoRA's forms, specs, lifetimes.
 #include <doctest/doctest.h>
 
+#include "nn/files/atomic.h"
 #include "nn/models/presets.h"
 #include "peft/contract.h"
+#include "peft/files.h"
 #include "peft/methods.h"
 #include "tests/nn/folder.h"
 #include "tests/nn/small_models.h"
@@ -270,4 +272,29 @@ TEST_CASE("a head's parameters train with any method, and are new for every task
   CHECK(head.size() == 4);
   CHECK(model.head().parameters() == 24 * 24 + 24 + 3 * 24 + 3);
   for (const auto& p : head) CHECK(p->trains());
+}
+
+TEST_CASE("an adapter's file that does not fit is one error that lists all, and changes nothing") {
+  const Arch arch = small_arch(Stack::encoder);
+  SmallModel model(arch);
+  const Folder folder;
+  {
+    const Adaptation saved(all_methods(), "lora:r=2,on=q+k", model);
+    save_adapter(folder.path, saved.spec(), saved.parameters(), {{"task", "none"}});
+  }
+  const AdapterFile file = read_adapter_config(folder.path);
+  CHECK(file.spec == "lora:r=2,on=q+k");
+  CHECK(file.more.at("task") == "none");
+  const Adaptation other(all_methods(), "lora:r=3,on=q+v", model);
+  std::vector<Array> before;
+  for (const auto& p : other.parameters()) before.push_back(p->value.value().clone());
+  const std::string message =
+      error_of([&] { load_adapter_values(folder.path, other.parameters()); });
+  contains(message, "missing: encoder 0 v lora_A");
+  contains(message, "unexpected: encoder 1 k lora_B");
+  contains(message, "encoder 0 q lora_A: the file has [2, 24], the model needs [3, 24]");
+  for (std::size_t i = 0; i < before.size(); ++i)
+    CHECK(same_bits(before[i], other.parameters()[i]->value.value()));
+  write_file_atomically(folder / "adapter_config.json", "{\"format\": 1}");
+  contains(error_of([&] { read_adapter_config(folder.path); }), "adapter_config.json");
 }
