@@ -36,8 +36,8 @@ struct Arch {
 
 // y = W x + b.
 struct Linear {
-  // Starts from a Gaussian of variance scale^2 / (3 in): BERT's 0.02 at its width of 768, and as much
-  // signal at any other width.
+  // Starts from a Gaussian of variance scale^2 / (3 in): BERT's 0.02 at its width of 768, and as
+  // much signal at any other width.
   Linear(const Build&, const Site&, int in, int out, bool bias, double scale = 1);
   Tensor operator()(const Tensor& x, const Ctx&) const;
   void each(const EachWeight&);

@@ -50,6 +50,7 @@ void result_tables(Page& page, const View& now, const View* committed, const std
   }
   if (tables.empty()) tables.push_back({"baselines", {}});
   for (auto& [name, rows] : tables) {
+    if (rows.empty() && baselines.empty()) continue;
     rows.insert(rows.begin(), baselines.begin(), baselines.end());
     page.table(result_table(fmt::format("{}: {}", task, name), "accuracy, %", rows, 1));
   }
@@ -208,7 +209,7 @@ std::vector<Finding> write_section(Page& page, const View& now, const View* comm
         now.kind() == RunKind::quick && committed && committed->has_task(task) ? *committed : now;
     const Regime regime = regime_of(judged, task);
     if (!regime.holds)
-      page.paragraph(fmt::format("{} carries no claim here. Too small: {}.", task, regime.note));
+      page.paragraph(fmt::format("{} carries no claim here: {}.", task, regime.note));
   }
   fs::create_directories(stem.parent_path());
   e.figures(page, now, stem);

@@ -145,22 +145,33 @@ void print_prediction(const std::string& name, const Prediction& p) {
   std::fflush(stdout);
 }
 
-// The first arms whose runs fit; those that are recorded cost nothing.
-std::vector<Todo> fitting(const std::vector<Todo>& todo, const View& now, const Costs& costs,
-                          double minutes) {
-  std::vector<Todo> out;
+double left_seconds(const Todo& t, const View& now, const Costs& costs, std::size_t seeds) {
+  const auto done = now.runs(t.task, t.arm->label);
+  double sum = 0;
+  for (std::size_t i = 0; i < seeds; ++i)
+    if (!done.contains(now.setup().scale.seeds[i]))
+      sum += costs.seconds(t.arm->config).value_or(Costs::rough(t.arm->config));
+  return sum;
+}
+
+// Gives up seeds, then arms, until the rest fits into the minutes; the subject is the last to go.
+void fit(std::vector<Todo>& todo, Setup& s, const View& now, const Costs& costs, double minutes) {
+  const auto all = [&](std::size_t seeds) {
+    double sum = 0;
+    for (const Todo& t : todo) sum += left_seconds(t, now, costs, seeds);
+    return sum;
+  };
+  while (s.scale.seeds.size() > 1 && all(s.scale.seeds.size()) > 60 * minutes)
+    s.scale.seeds.pop_back();
+  std::stable_partition(todo.begin(), todo.end(),
+                        [&](const Todo& t) { return t.arm->label == now.experiment().subject; });
   double seconds = 0;
-  for (const Todo& t : todo) {
-    const auto done = now.runs(t.task, t.arm->label);
-    double more = 0;
-    for (const std::uint64_t seed : now.setup().scale.seeds)
-      if (!done.contains(seed))
-        more += costs.seconds(t.arm->config).value_or(Costs::rough(t.arm->config));
-    if (seconds + more > 60 * minutes) continue;
+  std::erase_if(todo, [&](const Todo& t) {
+    const double more = left_seconds(t, now, costs, s.scale.seeds.size());
+    if (seconds + more > 60 * minutes) return true;
     seconds += more;
-    out.push_back(t);
-  }
-  return out;
+    return false;
+  });
 }
 
 }  // namespace
@@ -232,35 +243,39 @@ double Costs::rough(const json& config) {
   return 0.005 * work_of(config) * (trains(config) ? 1 : 0.3);
 }
 
-Outcome run_arms(Lab& lab, const Experiment& e, const Setup& s, RunOptions options,
+Outcome run_arms(Lab& lab, const Experiment& e, const Setup& asked, RunOptions options,
                  const View* committed) {
+  Setup s = asked;
+  Outcome out;
+  std::map<std::string, std::vector<PlannedArm>> arms;
+  std::vector<Todo> todo = chosen_arms(e, s, arms);
   options.campaign.quick = options.kind == RunKind::quick;
+  {
+    const Records before(options.campaign.out), shipped(options.campaign.committed);
+    const View now(e, before, options.kind, asked);
+    const Costs costs({&before, &shipped});
+    const std::size_t all = todo.size();
+    if (options.fit) fit(todo, s, now, costs, 0.9 * options.campaign.minutes);
+    if (todo.size() < all || s.scale.seeds.size() < asked.scale.seeds.size())
+      out.notes.push_back(fmt::format("{}: {} of {} arms, {} seed(s), fit into {:.0f} minutes.",
+                                      e.name, todo.size(), all, s.scale.seeds.size(),
+                                      options.campaign.minutes));
+    const View planned(e, before, options.kind, s);
+    print_prediction(e.name, predict(todo, planned, options, costs, committed));
+  }
   options.campaign.seeds = s.scale.seeds;
   options.campaign.tuning_seeds = s.scale.tuning_seeds;
   Campaign campaign(lab, e.name, options.campaign);
-  std::map<std::string, std::vector<PlannedArm>> arms;
-  std::vector<Todo> todo = chosen_arms(e, s, arms);
-  Outcome out;
   Rates rates(campaign, options, committed);
-  {
-    const View now(e, campaign.now(), options.kind, s);
-    const Costs costs({&campaign.now(), &campaign.committed()});
-    const std::size_t all = todo.size();
-    if (options.fit) todo = fitting(todo, now, costs, 0.9 * options.campaign.minutes);
-    if (todo.size() < all)
-      out.notes.push_back(
-          fmt::format("{} of {} arms were left out to fit the time.", all - todo.size(), all));
-    print_prediction(e.name, predict(todo, now, options, costs, committed));
-  }
   std::vector<json> configs;
   try {
     for (const Todo& t : todo) {
       configs.push_back(t.arm->config);
       if (t.arm->group.empty()) continue;
-      const PlannedArm& first = leader(arms[t.task], t.arm->group);  // whether or not it runs here
-      configs.back()["lr"] = rates(t.task, *t.arm, first);
+      // The arm that stands for the group may be one that does not run here.
+      configs.back()["lr"] = rates(t.task, *t.arm, leader(arms[t.task], t.arm->group));
     }
-    campaign.run(configs, e.measurement(lab.methods()));
+    if (!configs.empty()) campaign.run(configs, e.measurement(lab.methods()));
   } catch (const Error&) {
     if (!campaign.out_of_time()) throw;
     fmt::print("{}: the minutes are over; start it again to go on\n", e.name);

@@ -131,14 +131,14 @@ Regime regime_of(const View& view, const std::string& task) {
   for (const std::string& arm : {std::string("full fine-tuning"), view.experiment().subject})
     for (const Need& need : needs) {
       const auto e = view.effect(difference(task, arm, need.less), 2000);
-      const bool enough = e && e->interval.low > 0 && e->value >= need.points;
+      if (!e) return {false, "not all runs that would tell are recorded"};
+      const bool enough = e->interval.low > 0 && e->value >= need.points;
       regime.holds &= enough;
       if (enough) continue;
-      regime.note += fmt::format(
-          "{}{} over {} {}", regime.note.empty() ? "" : "; ", arm, need.less,
-          e ? fmt::format("by {} (needed: {})", with_interval(e->value, e->interval, 1),
-                          need.points > 0 ? fmt::format("{:g}", need.points) : "more than 0")
-            : "is not measured");
+      regime.note +=
+          fmt::format("{}{} over {} by {} (needed: {})", regime.note.empty() ? "" : "; ", arm,
+                      need.less, with_interval(e->value, e->interval, 1),
+                      need.points > 0 ? fmt::format("{:g}", need.points) : "more than 0");
     }
   return regime;
 }
