@@ -29,7 +29,7 @@ Array initial(const Build&, const Init&, Shape, const Site&, const std::string& 
 
 struct Parameter {
   Site site;
-  std::string name;   // "weight", "bias", "lora_A", ...
+  std::string name;   // "weight", "bias", ...
   Tensor value;       // a constant, or a leaf if it trains
   bool decay = true;  // weight decay applies (not to biases and norms)
   double lr_scale = 1;

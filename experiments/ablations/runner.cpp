@@ -166,12 +166,14 @@ void fit(std::vector<Todo>& todo, Setup& s, const View& now, const Costs& costs,
   std::stable_partition(todo.begin(), todo.end(),
                         [&](const Todo& t) { return t.arm->label == now.experiment().subject; });
   double seconds = 0;
-  std::erase_if(todo, [&](const Todo& t) {
+  std::vector<Todo> kept;  // the first at least: a page without any arm says nothing
+  for (const Todo& t : todo) {
     const double more = left_seconds(t, now, costs, s.scale.seeds.size());
-    if (seconds + more > 60 * minutes) return true;
+    if (!kept.empty() && seconds + more > 60 * minutes) continue;
     seconds += more;
-    return false;
-  });
+    kept.push_back(t);
+  }
+  todo = std::move(kept);
 }
 
 }  // namespace

@@ -192,12 +192,12 @@ RunResult finetune(Model& base, const EncodedTask& task, const RunSpec& spec,
                                              {spec.seed, static_cast<std::uint32_t>(step)}, grads);
         adaptation.after_backward(step);
         optimizer.step(grads, schedule.at(step));
-        state.loss_sum += loss;
+        state.loss_sum += loss * static_cast<double>(count);
         if (places.progress) places.progress(step + 1, steps, loss);
         if (i + 1 < per_epoch) state.save_if_due(step + 1);
       }
       grads.clear();
-      state.end_epoch(evaluate(base, task, task.dev).metric, per_epoch);
+      state.end_epoch(evaluate(base, task, task.dev).metric, task.train.size());
       state.save_if_due(step);
     }
     state.restore_best();

@@ -85,9 +85,9 @@ void RunState::save(int step) const {
   writer.write(places_.state);
 }
 
-void RunState::end_epoch(double dev_metric, int steps) {
+void RunState::end_epoch(double dev_metric, std::size_t examples) {
   dev.push_back(dev_metric);
-  train_loss.push_back(loss_sum / steps);
+  train_loss.push_back(loss_sum / static_cast<double>(examples));
   loss_sum = 0;
   const int epoch = static_cast<int>(dev.size()) - 1;
   if (epoch > 0 && dev_metric <= dev[best_epoch]) return;  // of equals the earliest

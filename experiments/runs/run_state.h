@@ -14,12 +14,12 @@ class RunState {
 
   int load();  // the step to go on from; 0 if nothing was saved. Throws for another run's state.
   void save_if_due(int step);
-  void end_epoch(double dev_metric, int steps);
+  void end_epoch(double dev_metric, std::size_t examples);
   void restore_best();  // puts the values of the best epoch into the parameters
   void remove();        // the run is done
 
   std::vector<double> dev, train_loss;
-  double loss_sum = 0;
+  double loss_sum = 0;  // over the examples of this epoch
   int best_epoch = 0;
 
  private:

@@ -98,6 +98,10 @@ TEST_CASE("every method's formula is what it makes, in every known architecture"
       else
         counted(arch, method.example);
     }
+  for (const std::string& arch : arch_names()) {
+    const Counted all = counted(arch, "full:vocabulary=yes");
+    CHECK(2 * all.trains == all.all);  // every parameter, counted as base and as its copy
+  }
 }
 
 TEST_CASE("LoRA beside the product, in the weight, and merged are one function") {
