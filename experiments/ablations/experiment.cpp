@@ -88,7 +88,8 @@ std::vector<PlannedArm> baseline_arms(const Setup& s, const std::string& task,
   return arms;
 }
 
-std::vector<Weighed> difference(const std::string& task, const std::string& a, const std::string& b) {
+std::vector<Weighed> difference(const std::string& task, const std::string& a,
+                                const std::string& b) {
   return {{task, a, 100}, {task, b, -100}};
 }
 
