@@ -265,7 +265,8 @@ void line(Page& page, const View& view, const std::string& x_label, bool log_x,
     Series series{task, {}};
     for (const auto& [x, arm] : levels)
       if (const auto m = view.points(task, arm)) series.points.push_back({x, m->mean, m->interval});
-    if (!series.points.empty()) plot.ours.series.push_back(series);
+    if (series.points.size() < 2) continue;  // no curve: a short run has few of the arms
+    plot.ours.series.push_back(series);
     if (const auto m = view.points(task, "full fine-tuning"))
       plot.ours.baselines.push_back({"full fine-tuning, " + task, m->mean, m->interval});
   }
