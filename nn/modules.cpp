@@ -53,6 +53,15 @@ void Norm::each(const EachWeight& f) {
   visit(bias, f);
 }
 
+Array rope_frequencies(int head_width, double theta, Dtype dtype) {
+  Array frequency = Array::empty({head_width / 2}, dtype);
+  dispatch(frequency, [&]<class T>(T) {
+    for (int i = 0; i < head_width / 2; ++i)
+      frequency.data<T>()[i] = static_cast<T>(std::pow(theta, -2.0 * i / head_width));
+  });
+  return frequency;
+}
+
 Attention::Attention(const Build& build, const Arch& a, int layer)
     : q(build, {a.stack, layer, Part::q}, a.width, a.width, a.biases),
       k(build, {a.stack, layer, Part::k}, a.width, a.kv_heads * a.head_width(), a.biases),
@@ -63,14 +72,8 @@ Attention::Attention(const Build& build, const Arch& a, int layer)
       kv_heads_(a.kv_heads),
       causal_(a.causal),
       dropout_(a.dropout) {
-  if (a.rope_theta > 0 && build.storage) {
-    const int half = a.head_width() / 2;
-    frequency_ = Array::empty({half}, build.dtype);
-    dispatch(frequency_, [&]<class T>(T) {
-      for (int i = 0; i < half; ++i)
-        frequency_.data<T>()[i] = static_cast<T>(std::pow(a.rope_theta, -2.0 * i / (2 * half)));
-    });
-  }
+  if (a.rope_theta > 0 && build.storage)
+    frequency_ = rope_frequencies(a.head_width(), a.rope_theta, build.dtype);
 }
 
 Tensor Attention::operator()(const Tensor& x, const Tensor& residual, const Ctx& ctx) const {
@@ -170,7 +173,7 @@ void Block::each(const EachWeight& f) {
 }
 
 Embedding::Embedding(const Build& build, const Arch& a)
-    : positions_(a.positions), offset_(a.position_offset), dropout_(a.dropout) {
+    : positions_(a.positions), offset_(a.position_offset), dropout_(a.embed_dropout ? a.dropout : 0) {
   const Init init{Init::Kind::normal, 0.02};
   put(token, build, init, {a.vocab, a.width}, {a.stack, -1, Part::embed}, "weight", true);
   if (a.learned_positions)

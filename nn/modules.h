@@ -24,7 +24,7 @@ struct Arch {
   bool learned_positions = true;
   double rope_theta = 0;  // > 0: rotary positions
   bool causal = false, pre_norm = true, rms = false, gated = false, biases = true;
-  bool embed_norm = false, final_norm = true, tied = true;
+  bool embed_norm = false, embed_dropout = true, final_norm = true, tied = true;
   bool lm_transform = false;  // BERT's dense + activation + norm before the vocabulary
   bool lm_bias = false;
   Map activation = Map::gelu;
@@ -89,6 +89,10 @@ struct Attn {
 struct Sub {
   Tensor x, residual;
 };
+
+// The angle per position of each pair of a head's entries: theta^(-2i/width), [width / 2]
+// (Su et al. 2021, 2104.09864, equation 15).
+Array rope_frequencies(int head_width, double theta, Dtype = Dtype::f32);
 
 struct Attention {
   Attention(const Build&, const Arch&, int layer);

@@ -126,6 +126,7 @@ template void ConfigKeys::need(const char*, int&);
 template void ConfigKeys::need(const char*, double&);
 template void ConfigKeys::need(const char*, Map&);
 template void ConfigKeys::optional(const char*, int&, int);
+template void ConfigKeys::optional(const char*, double&, double);
 template void ConfigKeys::optional(const char*, bool&, bool);
 
 void ConfigKeys::id(const char* key, int& field, int otherwise) {
@@ -159,6 +160,15 @@ void ConfigKeys::same(const char* key, double value) {
   if (!take(key, other)) return problem(fmt::format("{} is missing", key));
   if (other != value)
     problem(fmt::format("{} is {}; this version has one dropout, which is {}", key, other, value));
+}
+
+void ConfigKeys::choice(const char* key, bool& field, const char* yes, const char* no,
+                        bool otherwise) {
+  if (!reading_) return write(key, field ? yes : no);
+  const Json* found = find(key);
+  field = found ? *found == yes : otherwise;
+  if (found && *found != yes && *found != no)
+    problem(fmt::format("{} is {}; need {} or {}", key, found->dump(), yes, no));
 }
 
 void ConfigKeys::rope(double& theta) {

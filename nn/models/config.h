@@ -40,6 +40,8 @@ class ConfigKeys {
   void only(const char* key, const nlohmann::ordered_json& value);
   // Two keys that Arch has one field for.
   void same(const char* key, double value);
+  // A key with two values, of which `yes` sets the field.
+  void choice(const char* key, bool& field, const char* yes, const char* no, bool otherwise);
   // Rotary positions, in the old and the new spelling.
   void rope(double& theta);
   // Keys, separated by spaces, that change no forward pass of these models.
@@ -65,6 +67,7 @@ class ConfigKeys {
 // What Family::keys points at.
 void bert_keys(ConfigKeys&, Arch&);
 void roberta_keys(ConfigKeys&, Arch&);
+void esm_keys(ConfigKeys&, Arch&);
 void gpt2_keys(ConfigKeys&, Arch&);
 void opt_keys(ConfigKeys&, Arch&);
 void llama_keys(ConfigKeys&, Arch&);

@@ -36,6 +36,8 @@ struct ModuleName {
 struct ExtraName {
   std::string name;
   std::string copy_of = {};  // it must have that tensor's bytes, where the family's head is tied
+  // What opens our folders would miss it: we write these values, in f32; none where undefined.
+  Array (*values)(const Arch&) = nullptr;
 };
 
 struct Family {

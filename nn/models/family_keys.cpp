@@ -92,6 +92,42 @@ void roberta_keys(ConfigKeys& k, Arch& a) {
     k.problem("hidden_act is not gelu, which this family's vocabulary head always has");
 }
 
+void esm_keys(ConfigKeys& k, Arch& a) {
+  common_keys(k);
+  int rows = a.positions + a.position_offset;
+  bool rotary = a.rope_theta > 0;
+  k.need("vocab_size", a.vocab);
+  k.need("hidden_size", a.width);
+  k.need("num_hidden_layers", a.layers);
+  k.need("num_attention_heads", a.heads);
+  k.need("intermediate_size", a.hidden);
+  k.need("max_position_embeddings", rows);
+  k.need("layer_norm_eps", a.norm_eps);
+  k.need("hidden_dropout_prob", a.dropout);
+  k.optional("emb_layer_norm_before", a.embed_norm, false);
+  k.choice("position_embedding_type", rotary, "rotary", "absolute", false);
+  k.unused("attention_probs_dropout_prob vocab_list cls_token_id sep_token_id rope_theta");
+  k.write("attention_probs_dropout_prob", 0.0);
+  k.write("token_dropout", false);
+  k.only("token_dropout", false);
+  k.only("is_folding_model", false);
+  k.only("esmfold_config", nullptr);
+  k.only("is_decoder", false);
+  k.only("tie_word_embeddings", true);
+  k.id("pad_token_id", a.pad);
+  k.id("bos_token_id", a.cls);
+  k.id("eos_token_id", a.sep, 2);
+  k.id("mask_token_id", a.mask);
+  if (rotary) k.optional("rope_theta", a.rope_theta, 10000.0);
+  a.kv_heads = a.heads;
+  a.learned_positions = !rotary;
+  // Learned positions are counted from the padding's own, as RoBERTa's are.
+  if (!rotary && a.pad < 0) k.problem("pad_token_id is null; positions are counted from it");
+  a.position_offset = rotary ? 0 : a.pad + 1;
+  a.positions = rows - a.position_offset;
+  if (a.positions < 1) k.problem(fmt::format("max_position_embeddings is {}", rows));
+}
+
 void gpt2_keys(ConfigKeys& k, Arch& a) {
   decoder_keys(k, a, -1, 50256, 50256);
   k.need("vocab_size", a.vocab);

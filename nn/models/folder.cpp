@@ -100,15 +100,21 @@ bool same_bytes(const Found& a, const Found& b) {
   return a.info().dtype == b.info().dtype && std::ranges::equal(x, y);
 }
 
+// An extra's name, or its name in every layer.
+std::vector<std::string> names_of(const ExtraName& extra, int layers) {
+  const std::size_t at = extra.name.find("{}");
+  if (at == std::string::npos) return {extra.name};
+  std::vector<std::string> names;
+  for (int layer = 0; layer < layers; ++layer)
+    names.push_back(std::string(extra.name).replace(at, 2, std::to_string(layer)));
+  return names;
+}
+
 // What is wrong with a tensor that the model has no place for; empty where it is a known extra.
 std::string why_unexpected(const std::string& name, const std::map<std::string, Found>& tensors,
                            const Family& family, int layers) {
   for (const ExtraName& extra : family.extras)
-    for (int layer = 0; layer < (extra.name.find("{}") == std::string::npos ? 1 : layers);
-         ++layer) {
-      std::string known = extra.name;
-      if (const std::size_t at = known.find("{}"); at != std::string::npos)
-        known.replace(at, 2, std::to_string(layer));
+    for (const std::string& known : names_of(extra, layers)) {
       if (known != name) continue;
       const auto other = tensors.find(extra.copy_of);
       if (other == tensors.end() || same_bytes(tensors.at(name), other->second)) return {};
@@ -225,6 +231,14 @@ void write_weights(Model& model, const fs::path& path, FileDtype dtype) {
               path.parent_path().parent_path().string(), tensor.name, x);
     writer.add(tensor.name, dtype, tensor.shape, values);
   }
+  for (const ExtraName& extra : family_named(model.arch().family).extras)
+    if (extra.values) {
+      const Array values = extra.values(model.arch());
+      if (!values.defined()) continue;
+      for (const std::string& name : names_of(extra, model.arch().layers))
+        writer.add(name, FileDtype::f32, values.shape(),
+                   {values.data<float>(), static_cast<std::size_t>(values.numel())});
+    }
   writer.write(path);
 }
 

@@ -87,16 +87,18 @@ Arch own(const char* family, int positions) {
 }
 
 Arch graft_encoder() {
-  Arch a = own("roberta-prelayernorm", 128);
-  a.position_offset = 1;
-  a.token_types = 1;
+  Arch a = own("esm", 128);
+  a.learned_positions = false;
+  a.rope_theta = 10000;
+  a.embed_norm = true;
   a.mask = 4;
   return a;
 }
 
 Arch graft_decoder() {
-  Arch a = own("gpt2", 256);
-  a.activation = Map::gelu_tanh;
+  Arch a = own("llama", 256);
+  a.hidden = 512;  // three matrices: as many parameters as the encoder's two of 768
+  a.rope_theta = 10000;
   return a;
 }
 
