@@ -173,7 +173,9 @@ void Block::each(const EachWeight& f) {
 }
 
 Embedding::Embedding(const Build& build, const Arch& a)
-    : positions_(a.positions), offset_(a.position_offset), dropout_(a.embed_dropout ? a.dropout : 0) {
+    : positions_(a.positions),
+      offset_(a.position_offset),
+      dropout_(a.embed_dropout ? a.dropout : 0) {
   const Init init{Init::Kind::normal, 0.02};
   put(token, build, init, {a.vocab, a.width}, {a.stack, -1, Part::embed}, "weight", true);
   if (a.learned_positions)

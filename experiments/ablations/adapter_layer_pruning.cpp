@@ -55,7 +55,7 @@ std::vector<PlannedArm> arms_of(const Setup& s, const std::string& task) {
                        const std::string& table) -> PlannedArm& {
     nlohmann::json config = arm_config(s, task, method);
     config["eps"] = 1e-6;
-    arms.push_back({label, config, "adapters", kRate, few, table, label});
+    arms.push_back({label, config, s.few ? "adapters" : label, kRate, few, table, label});
     return arms.back();
   };
   arms.back().config["eps"] = 1e-6;
@@ -345,9 +345,9 @@ Experiment adapter_layer_pruning() {
           {"The paper's tasks are MNLI and CoLA. The first task here stands in for MNLI (hyper3: "
            "is one word above, below or beside the other?), the second for a small task like "
            "CoLA or RTE (topic).",
-           "All arms with adapters use the rate tuned for adapters in all layers with initial "
-           "deviation 0.01, and Adam's eps 1e-6 as the paper's code does, unless they say "
-           "otherwise."},
+           "A full run tunes every arm for itself, with equal trials; in a short run all arms with "
+           "adapters use the rate of adapters in all layers with initial deviation 0.01. Adam's "
+           "eps is 1e-6, as in the paper's code, unless an arm says otherwise."},
       .arms = arms_of,
       .claims = claims_of,
       .measurement = measurement_of,

@@ -20,6 +20,8 @@ double half_decade(int i) {
   return std::round(exact / unit) * unit;
 }
 
+constexpr int kExtensions = 4;  // beyond the five rates, in whole steps of the grid
+
 std::string tuning_name(const std::string& experiment) { return experiment + "/tuning"; }
 
 // What a run costs, for the estimate of the time left: everything but the rate and the seed.
@@ -44,10 +46,23 @@ Campaign::Campaign(Lab& lab, std::string experiment, const CampaignOptions& opti
           "{}: seed {} is for tuning and for reporting; they must differ", experiment_, s);
   now_ = std::make_unique<Records>(options_.out, options_.shard.label());
   committed_ = std::make_unique<Records>(options_.committed);
+  for (const auto& folder : options_.siblings)
+    siblings_.push_back(std::make_unique<Records>(folder));
 }
 
 bool Campaign::out_of_time() const {
   return options_.minutes > 0 && clock_seconds() - begun_ > 60 * options_.minutes;
+}
+
+// A run is a function of its arm, the base and the processor core; whose table it stands in makes
+// no difference.
+const Run* Campaign::sibling(const Arm& arm, bool tuning) const {
+  for (const auto& records : siblings_)
+    for (const Run& run : records->runs())
+      if (run.kind == kind() && run.experiment.ends_with("/tuning") == tuning &&
+          run.core == core_name() && run.arm.key() == arm.key())
+        return &run;
+  return nullptr;
 }
 
 const Run& Campaign::trial(const Arm& arm) {
@@ -55,6 +70,12 @@ const Run& Campaign::trial(const Arm& arm) {
   for (const Records* records : {committed_.get(), now_.get()})
     for (RunKind kind : {RunKind::full, this->kind()})
       if (const Run* run = records->find(name, kind, arm)) return *run;
+  if (const Run* run = sibling(arm, true)) {
+    Run copy = *run;
+    copy.experiment = name;
+    now_->append(copy);
+    return *now_->find(name, kind(), arm);
+  }
   check(!out_of_time(), "{}: out of time while tuning {}", experiment_, label_of(arm.config));
   fmt::print("tuning {} at rate {:g}\n", label_of(arm.config), arm.config.at("lr").get<double>());
   std::fflush(stdout);
@@ -63,37 +84,52 @@ const Run& Campaign::trial(const Arm& arm) {
   return *now_->find(name, kind(), arm);
 }
 
-json Campaign::tuned(json config, double middle) {
-  const int centre = static_cast<int>(std::lround(2 * std::log10(middle)));
-  Tuning tuning{label_of(config), {}, static_cast<int>(options_.tuning_seeds.size())};
-  const auto add = [&](int i) {
-    json with_rate = config;
-    with_rate["lr"] = half_decade(i);
-    std::vector<double> dev;
-    int epoch = 0;
-    for (std::uint64_t seed : options_.tuning_seeds) {
-      const Run& run = trial({with_rate, seed});
-      dev.push_back(run.metrics.at("dev"));
-      epoch = static_cast<int>(run.metrics.at("best epoch"));
-    }
-    tuning.trials.push_back({half_decade(i), mean(dev), dev.size() > 1 ? sd(dev) : 0, epoch});
-    std::sort(tuning.trials.begin(), tuning.trials.end(),
-              [](const Trial& a, const Trial& b) { return a.rate < b.rate; });
-  };
-  int low = centre - 2, high = centre + 2;
-  for (int i = low; i <= high; ++i) add(i);
-  for (int extra = 0; extra < 4; ++extra) {
-    const double best = chosen(tuning).rate;
-    if (best == tuning.trials.front().rate)
-      add(--low);
-    else if (best == tuning.trials.back().rate)
-      add(++high);
-    else
-      break;
+Trial Campaign::try_rate(json config, double rate) {
+  config["lr"] = rate;
+  std::vector<double> dev;
+  int epoch = 0;
+  for (std::uint64_t seed : options_.tuning_seeds) {
+    const Run& run = trial({config, seed});
+    dev.push_back(run.metrics.at("dev"));
+    epoch = static_cast<int>(run.metrics.at("best epoch"));
   }
-  config["lr"] = chosen(tuning).rate;
-  tunings_.push_back(std::move(tuning));
-  return config;
+  return {rate, mean(dev), dev.size() > 1 ? sd(dev) : 0, epoch};
+}
+
+std::vector<json> Campaign::tuned(const std::vector<Search>& searches) {
+  const int seeds = static_cast<int>(options_.tuning_seeds.size());
+  std::vector<Tuning> found;
+  for (const Search& s : searches) found.push_back({label_of(s.config), {}, seeds});
+  const auto add = [&](int step) {
+    for (std::size_t i = 0; i < searches.size(); ++i) {
+      const int centre = static_cast<int>(std::lround(2 * std::log10(searches[i].middle)));
+      const Trial t = try_rate(searches[i].config, half_decade(centre + step));
+      auto& trials = found[i].trials;
+      trials.insert(step < 0 ? trials.begin() : trials.end(), t);
+    }
+  };
+  const auto any_best_at = [&](auto end) {
+    return std::any_of(found.begin(), found.end(),
+                       [&](const Tuning& t) { return &chosen(t) == &end(t.trials); });
+  };
+  int low = -2, high = 2;
+  for (int step : {0, -1, 1, -2, 2}) add(step);
+  for (int extra = 0; extra < kExtensions && !found.empty(); ++extra) {
+    const bool below =
+        any_best_at([](const auto& trials) -> const Trial& { return trials.front(); });
+    const bool above =
+        any_best_at([](const auto& trials) -> const Trial& { return trials.back(); });
+    if (!below && !above) break;
+    if (below) add(--low);
+    if (above) add(++high);
+  }
+  std::vector<json> configs;
+  for (std::size_t i = 0; i < searches.size(); ++i) {
+    configs.push_back(searches[i].config);
+    configs.back()["lr"] = chosen(found[i]).rate;
+    tunings_.push_back(std::move(found[i]));
+  }
+  return configs;
 }
 
 void Campaign::run(const std::vector<json>& configs, const Measurement& measure) {
@@ -103,11 +139,17 @@ void Campaign::run(const std::vector<json>& configs, const Measurement& measure)
       grid.points.push_back(config);
   std::vector<Arm> todo;
   std::vector<std::string> costs;
-  for (const Arm& arm : select(expand(grid, options_.seeds), options_.shard))
-    if (!now_->has(experiment_, kind(), arm)) {
-      todo.push_back(arm);
-      costs.push_back(cost_of(arm.config));
+  for (const Arm& arm : select(expand(grid, options_.seeds), options_.shard)) {
+    if (now_->has(experiment_, kind(), arm)) continue;
+    if (const Run* run = sibling(arm, false)) {
+      Run copy = *run;
+      copy.experiment = experiment_;
+      now_->append(copy);
+      continue;
     }
+    todo.push_back(arm);
+    costs.push_back(cost_of(arm.config));
+  }
   Progress progress(costs, stdout);
   for (const Arm& arm : todo) {
     if (out_of_time()) {

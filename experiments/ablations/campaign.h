@@ -14,6 +14,8 @@ namespace graft {
 struct CampaignOptions {
   std::filesystem::path out;        // results folder of this run
   std::filesystem::path committed;  // results that came with the source, or empty
+  // Results of other experiments on the same base: an arm that ran there is copied, not run again.
+  std::vector<std::filesystem::path> siblings;
   Shard shard;
   bool quick = false;
   std::vector<std::uint64_t> seeds{1, 2, 3, 4, 5};
@@ -21,14 +23,22 @@ struct CampaignOptions {
   double minutes = 0;                            // stop starting arms after so long; 0: no limit
 };
 
+// One arm's search for a learning rate.
+struct Search {
+  nlohmann::json config;
+  double middle = 1e-3;
+};
+
 class Campaign {
  public:
   Campaign(Lab&, std::string experiment, const CampaignOptions&);
 
-  // The configuration with the learning rate that tuning chose: five rates on a half-decade grid
-  // around `middle`, extended while the best lies on an edge. Trials come from the committed record
-  // where it has them, else they are run now. Several configurations are tuned alike.
-  nlohmann::json tuned(nlohmann::json config, double middle);
+  // The configurations with the learning rates that tuning chose: for each, five rates on a
+  // half-decade grid around its `middle`. While any one's best lies on an edge, the grids of all
+  // grow there, so that every arm has the same number of trials; after four such steps the page
+  // says so (check_fair) and gives no verdict. Trials come from the committed record where it has
+  // them, else they are run now.
+  std::vector<nlohmann::json> tuned(const std::vector<Search>&);
   // Runs what is not recorded yet, all of the first seed first.
   void run(const std::vector<nlohmann::json>& configs, const Measurement& = {});
 
@@ -46,11 +56,14 @@ class Campaign {
 
  private:
   const Run& trial(const Arm&);
+  const Run* sibling(const Arm&, bool tuning) const;
+  Trial try_rate(nlohmann::json config, double rate);
 
   Lab& lab_;
   std::string experiment_;
   CampaignOptions options_;
   std::unique_ptr<Records> now_, committed_;
+  std::vector<std::unique_ptr<Records>> siblings_;
   std::vector<Tuning> tunings_;
   int trained_now_ = 0;
   double begun_ = 0;

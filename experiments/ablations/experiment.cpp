@@ -5,6 +5,7 @@
 #include "experiments/ablations/adapter_layer_pruning.h"
 #include "experiments/ablations/lora_rank_sweep.h"
 #include "experiments/ablations/lora_weight_choice.h"
+#include "experiments/ablations/method_comparison.h"
 
 namespace graft {
 
@@ -12,6 +13,7 @@ using nlohmann::json;
 
 json Setup::json() const {
   return {{"base", base},
+          {"weights", weights},
           {"tasks", tasks},
           {"rows", {{"train", scale.train}, {"dev", scale.dev}, {"test", scale.test}}},
           {"epochs", scale.epochs},
@@ -27,6 +29,7 @@ Setup Setup::from(const nlohmann::json& j) {
   Setup s;
   try {
     j.at("base").get_to(s.base);
+    j.at("weights").get_to(s.weights);
     j.at("tasks").get_to(s.tasks);
     s.scale = {j.at("rows").at("train"), j.at("rows").at("dev"), j.at("rows").at("test"),
                j.at("epochs"),           j.at("batch"),          j.at("seeds"),
@@ -41,7 +44,7 @@ Setup Setup::from(const nlohmann::json& j) {
 }
 
 std::vector<Experiment> all_experiments() {
-  return {adapter_layer_pruning(), lora_rank_sweep(), lora_weight_choice()};
+  return {adapter_layer_pruning(), lora_rank_sweep(), lora_weight_choice(), method_comparison()};
 }
 
 const Experiment& experiment_named(const std::vector<Experiment>& all, const std::string& name) {
@@ -86,6 +89,10 @@ std::vector<PlannedArm> baseline_arms(const Setup& s, const std::string& task,
   arms[3].shown = fmt::format("features of layer {}, linear model", s.layers);
   arms[5].shown = method + " on a random base";
   return arms;
+}
+
+double margin_over_words(const std::string& task) {
+  return task == "hyper3" ? 8 : task == "acceptability_wn" ? 10 : 0;
 }
 
 std::vector<Weighed> difference(const std::string& task, const std::string& a,

@@ -18,6 +18,7 @@ class View;
 // What the arms of one run are made of.
 struct Setup {
   std::string base = "encoder";    // a base's name or a model folder
+  std::string weights;             // its hash: results of two bases are never mixed
   std::vector<std::string> tasks;  // the first is the large or harder one
   Scale scale = quick_scale();
   bool few = true;            // only the arms that a short run has time for
@@ -29,14 +30,14 @@ struct Setup {
 
 // One row of a table: a configuration without its learning rate.
 struct PlannedArm {
-  std::string label;      // names it within its task, in claims and in other set-ups
-  nlohmann::json config;  // as in lab.h
-  std::string group;      // arms of one group share a rate, tuned on their `leads`, or else their
-                          // first; "": it has no rate
-  double middle = 0;      // of the grid of rates
-  bool few = false;       // also in short runs
-  std::string table;      // the table it stands in; "": the baselines, which stand in every table
-  std::string shown;      // what the table says in place of the label
+  std::string label;       // names it within its task, in claims and in other set-ups
+  nlohmann::json config;   // as in lab.h
+  std::string group;       // arms of one group share a rate, tuned on their `leads`, or else their
+                           // first; "": it has no rate
+  double middle = 0;       // of the grid of rates
+  bool few = false;        // also in short runs
+  std::string table = {};  // the table it stands in; "": the baselines, which stand in every table
+  std::string shown = {};  // what the table says in place of the label
   std::string paper = "", paper_trained = "", paper_model = "";
   bool leads = false;
 };
@@ -71,6 +72,7 @@ struct Experiment {
   Measurement (*measurement)(const Methods&);
   // Figures and tables beyond the table of arms; `stem` begins the names of the figures' files.
   void (*figures)(Page&, const View&, const std::filesystem::path& stem);
+  bool in_main = true;  // `graft main` runs a part of it
 };
 
 std::vector<Experiment> all_experiments();
@@ -82,6 +84,8 @@ std::vector<PlannedArm> baseline_arms(const Setup&, const std::string& task,
                                       const std::string& method, double middle);
 // {base, task, rows, method, epochs, batch}.
 nlohmann::json arm_config(const Setup&, const std::string& task, const std::string& method);
+// By how many points adapting must beat bag of words for a task to carry claims.
+double margin_over_words(const std::string& task);
 // b subtracted from a, in points.
 std::vector<Weighed> difference(const std::string& task, const std::string& a,
                                 const std::string& b);

@@ -36,19 +36,34 @@ void add_options(CLI::App& app, ProgramOptions& o, const Experiment& e) {
       ->capture_default_str();
 }
 
-// The committed results of an experiment, where they are not what is being written.
+// The committed results of an experiment, where they are of the same base and not what is being
+// written.
 struct Committed {
-  Committed(const Experiment& e, const fs::path& out) {
+  Committed(const Experiment& e, const Setup& setup, const fs::path& out) {
     const fs::path kept = results_shelf() / e.name;
     if (!is_results_folder(kept) || fs::weakly_canonical(kept) == fs::weakly_canonical(out)) return;
-    path = kept;
     folder = open_results(kept);
+    if (folder.setup.weights != setup.weights) return;
+    path = kept;
     view = std::make_unique<View>(e, *folder.records, folder.kind, folder.setup);
   }
   fs::path path;
   ResultsFolder folder;
   std::unique_ptr<View> view;
 };
+
+// Finished or unfinished results beside `out` that were made with the same base.
+std::vector<fs::path> siblings_of(const fs::path& out, const Setup& setup) {
+  std::vector<fs::path> found;
+  const fs::path shelf = fs::absolute(out).parent_path();
+  if (!fs::exists(shelf)) return found;
+  for (const auto& entry : fs::directory_iterator(shelf))
+    if (is_results_folder(entry.path()) && !fs::equivalent(entry.path(), out) &&
+        open_results(entry.path()).setup.weights == setup.weights)
+      found.push_back(entry.path());
+  std::sort(found.begin(), found.end());
+  return found;
+}
 
 void run_program(const Experiment& e, ProgramOptions o, const Methods& methods) {
   Scale scale = o.full ? full_scale() : quick_scale();
@@ -66,7 +81,8 @@ void run_program(const Experiment& e, ProgramOptions o, const Methods& methods) 
   const Setup setup = setup_for(e, cli::base_folder, o.base, o.tasks, scale, !o.full);
   check_setup(methods, cli::base_folder, e, setup);
   keep_setup(out, e.name, run.kind, setup);
-  const Committed committed(e, out);
+  run.campaign.siblings = siblings_of(out, setup);
+  const Committed committed(e, setup, out);
   run.campaign.committed = committed.path;
   Lab lab(methods, cli::base_folder);
   const Outcome outcome = run_arms(lab, e, setup, run, committed.view.get());
@@ -103,7 +119,8 @@ int experiment_main(int argc, const char* const* argv, const std::string& name,
 
 void run_main(const MainOptions& o, const Methods& methods) {
   const auto begun = std::chrono::steady_clock::now();
-  const std::vector<Experiment> all = all_experiments();
+  std::vector<Experiment> all = all_experiments();
+  std::erase_if(all, [](const Experiment& e) { return !e.in_main; });
   const Scale scale = o.quick ? quick_scale() : main_scale();
   std::vector<Setup> setups;
   for (const Experiment& e : all) {
@@ -124,7 +141,8 @@ void run_main(const MainOptions& o, const Methods& methods) {
     run.campaign.minutes =
         std::max(0.1, (o.minutes - 1 - gone) / static_cast<double>(all.size() - i));
     run.campaign.out = o.out / all[i].name;
-    const Committed committed(all[i], run.campaign.out);
+    run.campaign.siblings = siblings_of(run.campaign.out, setups[i]);
+    const Committed committed(all[i], setups[i], run.campaign.out);
     run.campaign.committed = committed.path;
     const Outcome outcome = run_arms(lab, all[i], setups[i], run, committed.view.get());
     trained += outcome.trained, planned += outcome.planned;

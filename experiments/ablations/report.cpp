@@ -100,8 +100,21 @@ struct Judged {
   std::vector<std::string> missing;  // ids of claims without their runs
 };
 
+// What forbids a verdict on comparisons: arms that were not searched alike. Empty: nothing.
+std::string uneven_tuning(const View& view) {
+  const std::vector<Tuning> tunings = view.tunings();
+  if (view.kind() == RunKind::quick || tunings.empty()) return "";
+  try {
+    check_fair(tunings);
+    return "";
+  } catch (const Error& error) {
+    return error.what();
+  }
+}
+
 Judged cases_of(const View& view) {
   Judged out;
+  const std::string uneven = uneven_tuning(view);
   std::map<std::string, Regime> regimes;
   for (const Statement& s : view.experiment().claims(view.setup())) {
     Evidence evidence;
@@ -117,6 +130,10 @@ Judged cases_of(const View& view) {
     if (evidence.parts.size() < enough) {
       out.missing.push_back(s.claim.id);
       continue;
+    }
+    if (!s.tasks.empty() && !uneven.empty()) {
+      evidence.in_regime = false;
+      evidence.regime_note = uneven;
     }
     for (const std::string& task : s.tasks) {
       if (!regimes.contains(task)) regimes[task] = regime_of(view, task);
@@ -292,11 +309,15 @@ fs::path remake_report(const fs::path& folder, const fs::path& shelf,
     ResultsFolder full;
     std::unique_ptr<View> committed;
     const fs::path kept = shelf / e.name;
+    std::vector<std::string> notes_here = now.records->notes();
     if (is_results_folder(kept) && !fs::equivalent(kept, part)) {
       full = open_results(kept);
-      committed = std::make_unique<View>(e, *full.records, full.kind, full.setup);
+      if (full.setup.weights == now.setup.weights)
+        committed = std::make_unique<View>(e, *full.records, full.kind, full.setup);
+      else
+        notes_here.push_back("The committed full run is of another base and not shown here.");
     }
-    write_section(page, view, committed.get(), now.records->notes(), folder / "figures" / e.name);
+    write_section(page, view, committed.get(), notes_here, folder / "figures" / e.name);
   }
   write_file_atomically(folder / "report.html", page.html());
   return folder / "report.html";

@@ -43,8 +43,16 @@ bool is_regression(const std::string& task) {
   return task == "similarity_wn" || (fs::exists(rows) && read_file(rows).starts_with("score"));
 }
 
-// An arm's rate: the committed run's for this arm, or else its group's: a search on the group's
-// first arm, or the middle of the grid.
+// The arm that a group is tuned on.
+const PlannedArm& leader(const std::vector<PlannedArm>& arms, const std::string& group) {
+  const PlannedArm* found = nullptr;
+  for (const PlannedArm& arm : arms)
+    if (arm.group == group && (!found || arm.leads)) found = &arm;
+  return *found;
+}
+
+// An arm's rate: the committed run's for this arm, or else its group's: found by a search that the
+// groups of a task share, each on its leading arm, or the middle of the grid.
 class Rates {
  public:
   Rates(Campaign& campaign, const RunOptions& options, const View* committed)
@@ -52,15 +60,31 @@ class Rates {
         committed_(options.kind == RunKind::quick ? committed : nullptr),
         tune_(options.tune) {}
 
-  double operator()(const std::string& task, const PlannedArm& arm, const PlannedArm& first) {
-    if (committed_)
-      if (const auto rate = committed_->rate(task, arm.label)) return ++from_committed, *rate;
-    const std::string key = task + "\n" + arm.group;
-    if (const auto at = known_.find(key); at != known_.end()) return at->second;
-    if (tune_)
-      return known_[key] = campaign_.tuned(tuning_config(first.config), first.middle).at("lr");
-    ++from_middle;
-    return known_[key] = first.middle;
+  // All that the arms which run need; `all` are the task's arms, the leaders among them.
+  void find(const std::string& task, const std::vector<const PlannedArm*>& run,
+            const std::vector<PlannedArm>& all) {
+    std::vector<std::string> groups;
+    std::vector<Search> searches;
+    for (const PlannedArm* arm : run) {
+      if (arm->group.empty() || committed(task, *arm)) continue;
+      if (std::find(groups.begin(), groups.end(), arm->group) != groups.end()) continue;
+      groups.push_back(arm->group);
+      const PlannedArm& first = leader(all, arm->group);  // it may be one that does not run here
+      searches.push_back({tuning_config(first.config), first.middle});
+    }
+    if (tune_) {
+      const std::vector<json> tuned = campaign_.tuned(searches);
+      for (std::size_t i = 0; i < groups.size(); ++i) known_[{task, groups[i]}] = tuned[i].at("lr");
+    } else {
+      from_middle += static_cast<int>(groups.size());
+      for (std::size_t i = 0; i < groups.size(); ++i)
+        known_[{task, groups[i]}] = searches[i].middle;
+    }
+  }
+
+  double of(const std::string& task, const PlannedArm& arm) {
+    if (const auto rate = committed(task, arm)) return ++from_committed, *rate;
+    return known_.at({task, arm.group});
   }
 
   int from_committed = 0, from_middle = 0;
@@ -69,16 +93,12 @@ class Rates {
   Campaign& campaign_;
   const View* committed_;
   bool tune_;
-  std::map<std::string, double> known_;  // by task and group
-};
+  std::optional<double> committed(const std::string& task, const PlannedArm& arm) const {
+    return committed_ ? committed_->rate(task, arm.label) : std::nullopt;
+  }
 
-// The arm that a group is tuned on.
-const PlannedArm& leader(const std::vector<PlannedArm>& arms, const std::string& group) {
-  const PlannedArm* found = nullptr;
-  for (const PlannedArm& arm : arms)
-    if (arm.group == group && (!found || arm.leads)) found = &arm;
-  return *found;
-}
+  std::map<std::pair<std::string, std::string>, double> known_;  // by task and group
+};
 
 struct Todo {
   std::string task;
@@ -180,8 +200,14 @@ void fit(std::vector<Todo>& todo, Setup& s, const View& now, const Costs& costs,
 
 Setup setup_for(const Experiment& e, const BaseFolder& base_folder, const std::string& base,
                 const std::vector<std::string>& tasks, const Scale& scale, bool few) {
-  const Arch arch = load_arch(base_folder(base));
-  return {base, tasks.empty() ? e.tasks : tasks, scale, few, arch.layers, arch.width};
+  const auto model = load_model(base_folder(base));
+  return {base,
+          fmt::format("{:016x}", model->hash()),
+          tasks.empty() ? e.tasks : tasks,
+          scale,
+          few,
+          model->arch().layers,
+          model->arch().width};
 }
 
 void check_config(const Methods& methods, const BaseFolder& base_folder, const json& config) {
@@ -271,11 +297,15 @@ Outcome run_arms(Lab& lab, const Experiment& e, const Setup& asked, RunOptions o
   Rates rates(campaign, options, committed);
   std::vector<json> configs;
   try {
+    for (const std::string& task : s.tasks) {
+      std::vector<const PlannedArm*> run;
+      for (const Todo& t : todo)
+        if (t.task == task) run.push_back(t.arm);
+      rates.find(task, run, arms[task]);
+    }
     for (const Todo& t : todo) {
       configs.push_back(t.arm->config);
-      if (t.arm->group.empty()) continue;
-      // The arm that stands for the group may be one that does not run here.
-      configs.back()["lr"] = rates(t.task, *t.arm, leader(arms[t.task], t.arm->group));
+      if (!t.arm->group.empty()) configs.back()["lr"] = rates.of(t.task, *t.arm);
     }
     if (!configs.empty()) campaign.run(configs, e.measurement(lab.methods()));
   } catch (const Error&) {

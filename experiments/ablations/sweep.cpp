@@ -209,13 +209,20 @@ fs::path run_sweep(Lab& lab, const BaseFolder& base_folder, const json& spec, co
     fmt::print("{}: {} arms, {} seed(s), very roughly {} in all; recorded runs are skipped\n",
                s.name, s.configs.size(), s.seeds.size(), duration(seconds));
     std::vector<json> configs;
+    std::vector<Search> searches;
+    std::vector<std::size_t> searched;  // places in configs
     for (const json& config : s.configs) {
       const std::string method = config.at("method");
       const bool rated = config.contains("lr") || method == "majority" ||
                          method == "bag of words" || method.starts_with("features");
+      if (!rated) {
+        searched.push_back(configs.size());
+        searches.push_back({tuning_config(config), s.middle});
+      }
       configs.push_back(config);
-      if (!rated) configs.back()["lr"] = campaign.tuned(tuning_config(config), s.middle).at("lr");
     }
+    const std::vector<json> tuned = campaign.tuned(searches);
+    for (std::size_t i = 0; i < tuned.size(); ++i) configs[searched[i]]["lr"] = tuned[i].at("lr");
     campaign.run(configs);
   }
   return sweep_report(out);

@@ -123,8 +123,7 @@ Regime regime_of(const View& view, const std::string& task) {
     std::string less;
     double points;
   };
-  const double words = task == "hyper3" ? 8 : task == "acceptability_wn" ? 10 : 0;
-  const std::vector<Need> needs{{"bag of words", words},
+  const std::vector<Need> needs{{"bag of words", margin_over_words(task)},
                                 {"head only", 5},
                                 {"the method on a random base", task == "supersense" ? 10. : 0.}};
   Regime regime{true, ""};

@@ -17,6 +17,7 @@ struct TrainOptions {
   std::string model = "encoder", task, out;
   RunSpec run;
   EncodeSpec encode;
+  double state_seconds = 3;
 };
 
 nlohmann::json record_of(const TrainOptions& o, const Model& model, std::uint64_t base_hash,
@@ -64,7 +65,7 @@ Trained run(const TrainOptions& o, const Methods& methods, bool quiet, const Sav
   const std::uint64_t base_hash = model->hash();
   RunPlaces places;
   if (!o.out.empty())
-    places.state = fs::path(o.out) / "state.safetensors", places.state_seconds = 3;
+    places.state = fs::path(o.out) / "state.safetensors", places.state_seconds = o.state_seconds;
   if (!quiet)
     places.progress = [](int step, int steps, double loss) {
       if (step % 50 == 0 || step == steps)
@@ -218,6 +219,8 @@ void add_run_commands(CLI::App& app, const Methods& methods) {
   train->add_option("--train-rows", o.encode.train_rows, "the first so many; 0 for all");
   train->add_option("--dev-rows", o.encode.dev_rows);
   train->add_option("--test-rows", o.encode.test_rows);
+  train->add_option("--state-seconds", o.state_seconds, "between checkpoints of the whole state")
+      ->capture_default_str();
   train->add_flag("--checkpoint-blocks", o.run.checkpoint_blocks, "trade time for memory");
   train->callback([&] {
     (void)RunSpec::from(o.run.json());

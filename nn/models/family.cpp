@@ -92,43 +92,43 @@ Array rotary_frequencies(const Arch& a) {
   return a.rope_theta > 0 ? rope_frequencies(a.head_width(), a.rope_theta) : Array();
 }
 
-// ESM-2 (Lin et al. 2022): RoBERTa before the norm, with rotary positions. Written for proteins, but
-// nothing in it is about them except a head for contacts, which the masked model opens with.
+// ESM-2 (Lin et al. 2022): RoBERTa before the norm, with rotary positions. Written for proteins,
+// but nothing in it is about them except a head for contacts, which the masked model opens with.
 Family esm() {
   const std::string base = "esm.", layer = base + "encoder.layer.{}.";
   Family f{"esm", "EsmForMaskedLM", base, {}, esm_keys, {}, {}};
   f.arch.lm_transform = f.arch.lm_bias = true;
   f.arch.embed_dropout = false;
-  f.modules =
-      with_head({{Part::embed, kOutside, base + "embeddings.word_embeddings"},
-                 {Part::position, kOutside, base + "embeddings.position_embeddings"},
-                 {Part::norm_embed, kOutside, base + "embeddings.layer_norm"},
-                 {Part::block, 0, base + "encoder.layer.{}"},
-                 {Part::norm1, 0, layer + "attention.LayerNorm"},
-                 {Part::q, 0, layer + "attention.self.query"},
-                 {Part::k, 0, layer + "attention.self.key"},
-                 {Part::v, 0, layer + "attention.self.value"},
-                 {Part::o, 0, layer + "attention.output.dense"},
-                 {Part::attn, 0, layer + "attention"},
-                 {Part::norm2, 0, layer + "LayerNorm"},
-                 {Part::up, 0, layer + "intermediate.dense"},
-                 {Part::down, 0, layer + "output.dense"},
-                 {Part::norm_out, kOutside, base + "encoder.emb_layer_norm_after"}},
-                "lm_head.dense", "lm_head.layer_norm", "lm_head");
-  f.extras = {{base + "embeddings.position_ids"},
-              {base + "rotary_embeddings.inv_freq"},
-              {layer + "attention.self.rotary_embeddings.inv_freq", {}, rotary_frequencies},
-              // so called, star and all, in what transformers 5 saves
-              {base + "encoder.layer.*.attention.self.rotary_embeddings.inv_freq"},
-              {base + "pooler.dense.weight"},
-              {base + "pooler.dense.bias"},
-              {base + "contact_head.regression.weight",
-               {},
-               [](const Arch& a) { return Array::zeros({1, a.layers * a.heads}); }},
-              {base + "contact_head.regression.bias",
-               {},
-               [](const Arch&) { return Array::zeros({1}); }},
-              {"lm_head.decoder.weight", base + "embeddings.word_embeddings.weight"}};
+  f.modules = with_head({{Part::embed, kOutside, base + "embeddings.word_embeddings"},
+                         {Part::position, kOutside, base + "embeddings.position_embeddings"},
+                         {Part::norm_embed, kOutside, base + "embeddings.layer_norm"},
+                         {Part::block, 0, base + "encoder.layer.{}"},
+                         {Part::norm1, 0, layer + "attention.LayerNorm"},
+                         {Part::q, 0, layer + "attention.self.query"},
+                         {Part::k, 0, layer + "attention.self.key"},
+                         {Part::v, 0, layer + "attention.self.value"},
+                         {Part::o, 0, layer + "attention.output.dense"},
+                         {Part::attn, 0, layer + "attention"},
+                         {Part::norm2, 0, layer + "LayerNorm"},
+                         {Part::up, 0, layer + "intermediate.dense"},
+                         {Part::down, 0, layer + "output.dense"},
+                         {Part::norm_out, kOutside, base + "encoder.emb_layer_norm_after"}},
+                        "lm_head.dense", "lm_head.layer_norm", "lm_head");
+  f.extras = {
+      {base + "embeddings.position_ids"},
+      {base + "rotary_embeddings.inv_freq"},
+      {layer + "attention.self.rotary_embeddings.inv_freq", {}, rotary_frequencies},
+      // so called, star and all, in what transformers 5 saves
+      {base + "encoder.layer.*.attention.self.rotary_embeddings.inv_freq"},
+      {base + "pooler.dense.weight"},
+      {base + "pooler.dense.bias"},
+      {base + "contact_head.regression.weight",
+       {},
+       [](const Arch& a) {
+         return Array::zeros({1, a.layers * a.heads});
+       }},
+      {base + "contact_head.regression.bias", {}, [](const Arch&) { return Array::zeros({1}); }},
+      {"lm_head.decoder.weight", base + "embeddings.word_embeddings.weight"}};
   return f;
 }
 

@@ -187,20 +187,41 @@ TEST_CASE("a campaign skips what is recorded, and one that was killed ends with 
   CHECK(results(bench.path / "killed") == results(bench.path / "whole"));
 }
 
-TEST_CASE("tuning goes on beyond a grid whose edge is best, and reads its trials from the record") {
+TEST_CASE("an arm that a sibling experiment ran is copied from its record") {
+  const Bench bench;
+  Lab lab(all_methods(), bench.bases());
+  const std::vector<json> arms{bench.arm("head"), bench.arm("bitfit")};
+  Campaign(lab, "one", bench.options("one")).run({arms[0]});
+  CampaignOptions options = bench.options("two");
+  options.siblings = {bench.path / "one"};
+  Campaign two(lab, "two", options);
+  two.run(arms);
+  CHECK(two.trained_now() == 2);  // bitfit's two seeds
+  CHECK(two.scores(two.now(), arms[0]) == two.scores(Records(bench.path / "two"), arms[0]));
+  CHECK(two.scores(two.now(), arms[0]).has_value());
+}
+
+TEST_CASE(
+    "tuning goes on for all arms where one arm's best is at an edge, and reads its trials from the "
+    "record") {
   const Bench bench;
   Lab lab(all_methods(), bench.bases());
   json config = bench.arm("head");
   config.erase("lr");
   double rate = 0;
+  json other = config;
+  other["batch"] = 4;
+  const std::vector<Search> searches{{tuning_config(config), 1e-6}, {tuning_config(other), 1e-2}};
   {
     Campaign campaign(lab, "test", bench.options("out"));
-    rate = campaign.tuned(tuning_config(config), 1e-6).at("lr");
-    CHECK(campaign.tunings().at(0).trials.size() > 5);
-    CHECK(campaign.trained_now() == int(campaign.tunings().at(0).trials.size()));
+    rate = campaign.tuned(searches).at(0).at("lr");
+    const std::size_t trials = campaign.tunings().at(0).trials.size();
+    CHECK(trials > 5);
+    CHECK(campaign.tunings().at(1).trials.size() == trials);  // its best may lie inside
+    CHECK(campaign.trained_now() == int(2 * trials));
   }
   Campaign again(lab, "test", bench.options("out"));
-  CHECK(again.tuned(tuning_config(config), 1e-6).at("lr") == rate);
+  CHECK(again.tuned(searches).at(0).at("lr") == rate);
   CHECK(again.trained_now() == 0);
   for (const Run& run : again.now().runs()) CHECK(run.scores.at("test").size() == 1);
 }
@@ -262,6 +283,10 @@ TEST_CASE("a results folder keeps to one set-up and takes more tasks and seeds")
   const Setup joined = keep_setup(bench.path / "out", e.name, RunKind::full, more);
   CHECK(joined.tasks == std::vector<std::string>{"hyper3", "topic"});
   CHECK(joined.scale.seeds.size() == 5);
+  Setup sister = s;
+  sister.weights = "another base of the same name";
+  CHECK(has(error_of([&] { keep_setup(bench.path / "out", e.name, RunKind::full, sister); }),
+            "another set-up"));
   s.scale.epochs = 9;
   CHECK(has(error_of([&] { keep_setup(bench.path / "out", e.name, RunKind::full, s); }),
             "another set-up"));

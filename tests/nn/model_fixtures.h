@@ -14,8 +14,8 @@ namespace graft::testing {
 
 using nlohmann::ordered_json;
 
-inline const char* const kFamilies[] = {
-    "roberta-prelayernorm", "roberta", "bert", "esm", "esm-learned", "gpt2", "opt", "llama"};
+inline const char* const kFamilies[] = {"roberta-prelayernorm", "roberta", "bert", "esm",
+                                        "esm-learned",          "gpt2",    "opt",  "llama"};
 
 inline fs::path fixture(const std::string& family) {
   return fs::path(__FILE__).parent_path() / "../fixtures/models" / family;
