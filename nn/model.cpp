@@ -1,4 +1,5 @@
 #include "nn/model.h"
+#include "tensor/hash.h"
 
 namespace graft {
 
@@ -165,9 +166,9 @@ std::int64_t Model::parameters() {
 }
 
 std::uint64_t Model::hash() {
-  std::uint64_t h = 14695981039346656037ull;
-  each([&](Weight& w) { h = (h ^ w.value().value().hash()) * 1099511628211ull; });
-  return h;
+  Hash h;
+  each([&](Weight& w) { h.word(w.value().value().hash()); });
+  return h.value();
 }
 
 }  // namespace graft

@@ -16,11 +16,8 @@ void save_adapter(const fs::path& folder, const std::string& spec, const Paramet
   fs::create_directories(folder, error);
   check(!error, "adapter: cannot make folder '{}': {}", folder.string(), error.message());
   SafetensorsWriter writer;
-  for (const auto& p : trained) {
-    const Array value = p->value.value().to(Dtype::f32).as_contiguous();
-    writer.add(p->label(), FileDtype::f32, value.shape(),
-               {value.data<float>(), static_cast<std::size_t>(value.numel())});
-  }
+  for (const auto& p : trained)
+    writer.add(p->label(), p->value.value().to(Dtype::f32).as_contiguous());
   writer.write(folder / kValues);
   const nlohmann::json config{{"format", "graft-adapter-1"}, {"spec", spec}, {"more", more}};
   write_file_atomically(folder / kConfig, config.dump(2) + "\n");
@@ -55,7 +52,7 @@ void load_adapter_values(const fs::path& folder, const Parameters& parameters) {
         differences);
   for (const auto& p : parameters) {
     Array value = Array::empty(p->value.shape());
-    reader.read_f32(p->label(), {value.data<float>(), static_cast<std::size_t>(value.numel())});
+    reader.read_f32(p->label(), value);
     p->value.value().copy_from(value);
   }
 }

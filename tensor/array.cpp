@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "tensor/hash.h"
 #include "tensor/parallel.h"
 
 namespace graft {
@@ -257,16 +258,12 @@ std::vector<double> Array::to_vector() const {
 }
 
 std::uint64_t Array::hash() const {
-  std::uint64_t h = 14695981039346656037ull;
-  const auto add = [&h](const void* bytes, std::size_t n) {
-    for (std::size_t i = 0; i < n; ++i)
-      h = (h ^ static_cast<const unsigned char*>(bytes)[i]) * 1099511628211ull;
-  };
-  add(shape_.data(), shape_.size() * sizeof(std::int64_t));
-  add(&dtype_, 1);
+  Hash h;
+  h.bytes(shape_.data(), shape_.size() * sizeof(std::int64_t));
+  h.bytes(&dtype_, 1);
   const Array whole = as_contiguous();
-  any_dtype(dtype_, [&]<class T>(T) { add(whole.data<T>(), whole.bytes()); });
-  return h;
+  any_dtype(dtype_, [&]<class T>(T) { h.bytes(whole.data<T>(), whole.bytes()); });
+  return h.value();
 }
 
 bool same_bits(const Array& a, const Array& b) {

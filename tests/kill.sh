@@ -44,7 +44,7 @@ timed() {
 survives() {
   local after code=0
   after=$(awk -v most="$2" -v r="$RANDOM" 'BEGIN { print 0.02 + most * r / 32768 }')
-  timeout -s KILL "$after" "${@:3}" --out "$1" >> "$log" 2>&1 || code=$?
+  { timeout -s KILL "$after" "${@:3}" --out "$1" || code=$?; } >> "$log" 2>&1
   ((code == 0 || code == 137)) || fail "a run ended with exit code $code"
   return "$code"
 }

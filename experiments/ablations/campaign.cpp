@@ -44,11 +44,17 @@ Campaign::Campaign(Lab& lab, std::string experiment, const CampaignOptions& opti
   for (std::uint64_t s : options_.tuning_seeds)
     check(std::find(options_.seeds.begin(), options_.seeds.end(), s) == options_.seeds.end(),
           "{}: seed {} is for tuning and for reporting; they must differ", experiment_, s);
+  if (options_.last_minutes > 0)
+    lab_.give_up = [begun = begun_, most = 60 * options_.last_minutes] {
+      return clock_seconds() - begun > most;
+    };
   now_ = std::make_unique<Records>(options_.out, options_.shard.label());
   committed_ = std::make_unique<Records>(options_.committed);
   for (const auto& folder : options_.siblings)
     siblings_.push_back(std::make_unique<Records>(folder));
 }
+
+Campaign::~Campaign() { lab_.give_up = nullptr; }
 
 bool Campaign::out_of_time() const {
   return options_.minutes > 0 && clock_seconds() - begun_ > 60 * options_.minutes;
@@ -65,15 +71,20 @@ const Run* Campaign::sibling(const Arm& arm, bool tuning) const {
   return nullptr;
 }
 
+void Campaign::copy(Run run, const std::string& experiment) {
+  fmt::print("{}, seed {}: taken from {}, which ran it\n", label_of(run.arm.config), run.arm.seed,
+             run.experiment);
+  run.experiment = experiment;
+  now_->append(run);
+}
+
 const Run& Campaign::trial(const Arm& arm) {
   const std::string name = tuning_name(experiment_);
   for (const Records* records : {committed_.get(), now_.get()})
     for (RunKind kind : {RunKind::full, this->kind()})
       if (const Run* run = records->find(name, kind, arm)) return *run;
   if (const Run* run = sibling(arm, true)) {
-    Run copy = *run;
-    copy.experiment = name;
-    now_->append(copy);
+    copy(*run, name);
     return *now_->find(name, kind(), arm);
   }
   check(!out_of_time(), "{}: out of time while tuning {}", experiment_, label_of(arm.config));
@@ -142,9 +153,7 @@ void Campaign::run(const std::vector<json>& configs, const Measurement& measure)
   for (const Arm& arm : select(expand(grid, options_.seeds), options_.shard)) {
     if (now_->has(experiment_, kind(), arm)) continue;
     if (const Run* run = sibling(arm, false)) {
-      Run copy = *run;
-      copy.experiment = experiment_;
-      now_->append(copy);
+      copy(*run, experiment_);
       continue;
     }
     todo.push_back(arm);

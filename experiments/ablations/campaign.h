@@ -21,6 +21,7 @@ struct CampaignOptions {
   std::vector<std::uint64_t> seeds{1, 2, 3, 4, 5};
   std::vector<std::uint64_t> tuning_seeds{101};  // never among the seeds above
   double minutes = 0;                            // stop starting arms after so long; 0: no limit
+  double last_minutes = 0;                       // and give up the one in progress; 0: never
 };
 
 // One arm's search for a learning rate.
@@ -32,6 +33,7 @@ struct Search {
 class Campaign {
  public:
   Campaign(Lab&, std::string experiment, const CampaignOptions&);
+  ~Campaign();
 
   // The configurations with the learning rates that tuning chose: for each, five rates on a
   // half-decade grid around its `middle`. While any one's best lies on an edge, the grids of all
@@ -57,6 +59,7 @@ class Campaign {
  private:
   const Run& trial(const Arm&);
   const Run* sibling(const Arm&, bool tuning) const;
+  void copy(Run, const std::string& experiment);
   Trial try_rate(nlohmann::json config, double rate);
 
   Lab& lab_;

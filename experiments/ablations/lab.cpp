@@ -148,7 +148,12 @@ void Lab::run_finetune(const Arm& arm, const Measurement& measure, Run& run) {
   AtBest at_best;
   if (measure)
     at_best = [&](Model& m, Adaptation& a, const EncodedTask& t) { measure(m, a, t, run); };
-  const RunResult r = finetune(*b.model, task, spec, methods_, at_best);
+  RunPlaces places;
+  if (give_up)
+    places.progress = [&](int, int, double) {
+      check(!give_up(), "{}: out of time in the middle of a run", arm.config.at("method").dump());
+    };
+  const RunResult r = finetune(*b.model, task, spec, methods_, at_best, places);
   run.metrics["test"] = r.test;
   run.metrics["dev"] = r.dev_best;
   run.metrics["best epoch"] = r.best_epoch + 1;

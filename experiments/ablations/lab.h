@@ -28,6 +28,9 @@ class Lab {
   // epoch. scores["test"]: one value per test example.
   Run run(const std::string& experiment, RunKind, const Arm&, const Measurement& = {});
 
+  // Asked before every training step; where it is true the run ends with an Error, unrecorded.
+  std::function<bool()> give_up;
+
   const Methods& methods() const { return methods_; }
   Model& base(const std::string& name);
   const EncodedTask& task(const nlohmann::json& config);

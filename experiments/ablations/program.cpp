@@ -52,15 +52,18 @@ struct Committed {
   std::unique_ptr<View> view;
 };
 
-// Finished or unfinished results beside `out` that were made with the same base.
-std::vector<fs::path> siblings_of(const fs::path& out, const Setup& setup) {
+// Other experiments' results beside `out` that were made with the same base. Not the same
+// experiment's: who runs that again wants to see whether it comes out again.
+std::vector<fs::path> siblings_of(const Experiment& e, const fs::path& out, const Setup& setup) {
   std::vector<fs::path> found;
   const fs::path shelf = fs::absolute(out).parent_path();
   if (!fs::exists(shelf)) return found;
-  for (const auto& entry : fs::directory_iterator(shelf))
-    if (is_results_folder(entry.path()) && !fs::equivalent(entry.path(), out) &&
-        open_results(entry.path()).setup.weights == setup.weights)
+  for (const auto& entry : fs::directory_iterator(shelf)) {
+    if (!is_results_folder(entry.path())) continue;
+    const ResultsFolder other = open_results(entry.path());
+    if (other.experiment != e.name && other.setup.weights == setup.weights)
       found.push_back(entry.path());
+  }
   std::sort(found.begin(), found.end());
   return found;
 }
@@ -81,7 +84,7 @@ void run_program(const Experiment& e, ProgramOptions o, const Methods& methods) 
   const Setup setup = setup_for(e, cli::base_folder, o.base, o.tasks, scale, !o.full);
   check_setup(methods, cli::base_folder, e, setup);
   keep_setup(out, e.name, run.kind, setup);
-  run.campaign.siblings = siblings_of(out, setup);
+  run.campaign.siblings = siblings_of(e, out, setup);
   const Committed committed(e, setup, out);
   run.campaign.committed = committed.path;
   Lab lab(methods, cli::base_folder);
@@ -140,8 +143,9 @@ void run_main(const MainOptions& o, const Methods& methods) {
     // A minute is kept for the page.
     run.campaign.minutes =
         std::max(0.1, (o.minutes - 1 - gone) / static_cast<double>(all.size() - i));
+    run.campaign.last_minutes = std::max(0.2, o.minutes - 1 - gone);
     run.campaign.out = o.out / all[i].name;
-    run.campaign.siblings = siblings_of(run.campaign.out, setups[i]);
+    run.campaign.siblings = siblings_of(all[i], run.campaign.out, setups[i]);
     const Committed committed(all[i], setups[i], run.campaign.out);
     run.campaign.committed = committed.path;
     const Outcome outcome = run_arms(lab, all[i], setups[i], run, committed.view.get());

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "tensor/error.h"
+#include "tensor/hash.h"
 
 namespace graft::data {
 namespace {
@@ -68,12 +69,12 @@ std::string without_overstrikes(std::string_view raw) {
 }
 
 std::uint64_t hash_words(const std::string* words) {
-  std::uint64_t h = 14695981039346656037ull;
+  Hash h;
   for (int i = 0; i < 8; ++i) {
-    for (const unsigned char c : words[i]) h = (h ^ c) * 1099511628211ull;
-    h = (h ^ 0x1f) * 1099511628211ull;
+    h.bytes(words[i].data(), words[i].size());
+    h.word(0x1f);
   }
-  return h;
+  return h.value();
 }
 
 }  // namespace

@@ -30,10 +30,6 @@ Parameters train_everything(Model& model) {
   return all;
 }
 
-std::span<const float> floats(const Array& a) {
-  return {a.data<float>(), static_cast<std::size_t>(a.numel())};
-}
-
 // What the run is: a checkpoint of another run is refused. Where it ends may change: more steps are
 // how a run is made longer.
 nlohmann::json identity(const PretrainSpec& spec) {
@@ -67,10 +63,8 @@ void save_state(const PretrainSpec& spec, const Optimizer& optimizer, std::int64
   writer.metadata["running"] =
       nlohmann::json{{"sum", running.sum}, {"count", running.count}}.dump();
   for (const auto& p : optimizer.parameters())
-    writer.add("parameter " + p->label(), FileDtype::f32, p->value.shape(),
-               floats(p->value.value()));
-  for (const auto& [name, array] : optimizer.state())
-    writer.add("state " + name, FileDtype::f32, array.shape(), floats(array));
+    writer.add("parameter " + p->label(), p->value.value());
+  for (const auto& [name, array] : optimizer.state()) writer.add("state " + name, array);
   writer.write(spec.out / "state.safetensors");
 }
 
@@ -83,15 +77,13 @@ std::int64_t load_state(const PretrainSpec& spec, Optimizer& optimizer, Running&
         "pretrain: '{}' belongs to a run with other settings ({}); give another --out",
         file.string(),
         reader.metadata().contains("graft") ? reader.metadata().at("graft") : "none");
-  for (const auto& p : optimizer.parameters()) {
-    Array& value = p->value.value();
-    reader.read_f32("parameter " + p->label(), {value.data<float>(), size_t(value.numel())});
-  }
+  for (const auto& p : optimizer.parameters())
+    reader.read_f32("parameter " + p->label(), p->value.value());
   std::map<std::string, Array> state;
   for (const auto& [name, info] : reader.tensors())
     if (name.starts_with("state ")) {
       Array a = Array::empty(info.shape);
-      reader.read_f32(name, {a.data<float>(), size_t(a.numel())});
+      reader.read_f32(name, a);
       state[name.substr(6)] = a;
     }
   const std::int64_t step = std::stoll(reader.metadata().at("step"));

@@ -7,6 +7,7 @@
 
 #include "experiments/data/metrics.h"
 #include "experiments/runs/run_state.h"
+#include "tensor/hash.h"
 
 namespace graft {
 namespace {
@@ -51,23 +52,22 @@ double gather_gradients(const Model& model, const Adaptation& adaptation, const 
 }
 
 std::uint64_t hash_of(const Parameters& parameters) {
-  std::uint64_t h = 14695981039346656037ull;
-  for (const auto& p : parameters) h = (h ^ p->value.value().hash()) * 1099511628211ull;
-  return h;
+  Hash h;
+  for (const auto& p : parameters) h.word(p->value.value().hash());
+  return h.value();
 }
 
 // Of every token and label: two tasks with one name are not one task.
 std::uint64_t hash_of(const EncodedTask& task) {
-  std::uint64_t h = 14695981039346656037ull;
-  const auto add = [&h](std::uint64_t x) { h = (h ^ x) * 1099511628211ull; };
+  Hash h;
   for (const auto* split : {&task.train, &task.dev, &task.test})
     for (const EncodedExample& e : *split) {
-      add(e.token.size());
-      for (std::int32_t t : e.token) add(static_cast<std::uint64_t>(t));
-      add(static_cast<std::uint64_t>(e.label));
-      add(std::bit_cast<std::uint32_t>(e.target));
+      h.word(e.token.size());
+      for (std::int32_t t : e.token) h.word(static_cast<std::uint64_t>(t));
+      h.word(static_cast<std::uint64_t>(e.label));
+      h.word(std::bit_cast<std::uint32_t>(e.target));
     }
-  return h;
+  return h.value();
 }
 
 }  // namespace

@@ -6,13 +6,9 @@
 namespace graft {
 namespace {
 
-std::span<const float> floats(const Array& a) {
-  return {a.data<float>(), static_cast<std::size_t>(a.numel())};
-}
-
 Array read(const SafetensorsReader& reader, const std::string& name) {
   Array a = Array::empty(reader.at(name).shape);
-  reader.read_f32(name, {a.data<float>(), static_cast<std::size_t>(a.numel())});
+  reader.read_f32(name, a);
   return a;
 }
 
@@ -75,13 +71,10 @@ void RunState::save(int step) const {
       {"step", step}}.dump();
   for (std::size_t i = 0; i < parameters_.size(); ++i) {
     const auto& p = parameters_[i];
-    writer.add("parameter " + p->label(), FileDtype::f32, p->value.shape(),
-               floats(p->value.value()));
-    if (!best_.empty())
-      writer.add("best " + p->label(), FileDtype::f32, best_[i].shape(), floats(best_[i]));
+    writer.add("parameter " + p->label(), p->value.value());
+    if (!best_.empty()) writer.add("best " + p->label(), best_[i]);
   }
-  for (const auto& [name, array] : optimizer_.state())
-    writer.add("state " + name, FileDtype::f32, array.shape(), floats(array));
+  for (const auto& [name, array] : optimizer_.state()) writer.add("state " + name, array);
   writer.write(places_.state);
 }
 

@@ -248,6 +248,12 @@ std::span<const std::byte> SafetensorsReader::bytes(const std::string& name) con
   return data_.subspan(info.begin, info.end - info.begin);
 }
 
+void SafetensorsReader::read_f32(const std::string& name, Array& out) const {
+  check(out.contiguous(), "{}: tensor {}: the room for it is not contiguous", file_,
+        shown(name));
+  read_f32(name, {out.data<float>(), static_cast<std::size_t>(out.numel())});
+}
+
 void SafetensorsReader::read_f32(const std::string& name, std::span<float> out) const {
   const TensorInfo& info = at(name);
   check(out.size() == info.count(), "{}: tensor {} has shape {}, {} elements; room given for {}",
@@ -311,6 +317,12 @@ void SafetensorsWriter::add(const std::string& name, FileDtype dtype,
   if (dtype == FileDtype::f32) each([](float x) { return x; });
   if (dtype == FileDtype::f16) each([](float x) { return f16_from_f32(x); });
   if (dtype == FileDtype::bf16) each([](float x) { return bf16_from_f32(x); });
+}
+
+void SafetensorsWriter::add(const std::string& name, const Array& values) {
+  check(values.contiguous(), "safetensors: tensor {}: the array is not contiguous", name);
+  add(name, FileDtype::f32, values.shape(),
+      std::span(values.data<float>(), static_cast<std::size_t>(values.numel())));
 }
 
 void SafetensorsWriter::add(const std::string& name, FileDtype dtype,

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "nn/files/atomic.h"
+#include "tensor/array.h"
 
 namespace graft {
 
@@ -47,6 +48,7 @@ class SafetensorsReader {
   // Fills `out`, which must have exactly the tensor's number of elements, from a tensor of any
   // floating type (f64 is rounded). Throws for the integer types.
   void read_f32(const std::string& name, std::span<float> out) const;
+  void read_f32(const std::string& name, Array& out) const;  // a contiguous one of f32
 
  private:
   std::string file_;  // for messages
@@ -67,6 +69,7 @@ class SafetensorsWriter {
   // number of values, or (first form, which converts) a `dtype` that is no floating type.
   void add(const std::string& name, FileDtype dtype, std::vector<std::int64_t> shape,
            std::span<const float> values);
+  void add(const std::string& name, const Array& values);  // contiguous, f32, stored as such
   void add(const std::string& name, FileDtype dtype, std::vector<std::int64_t> shape,
            std::span<const std::byte> bytes);
 

@@ -235,9 +235,7 @@ void write_weights(Model& model, const fs::path& path, FileDtype dtype) {
     if (extra.values) {
       const Array values = extra.values(model.arch());
       if (!values.defined()) continue;
-      for (const std::string& name : names_of(extra, model.arch().layers))
-        writer.add(name, FileDtype::f32, values.shape(),
-                   {values.data<float>(), static_cast<std::size_t>(values.numel())});
+      for (const std::string& name : names_of(extra, model.arch().layers)) writer.add(name, values);
     }
   writer.write(path);
 }

@@ -48,7 +48,8 @@ PretrainSpec small_run(Stack stack, const Folder& folder) {
   spec.arch = arch_named(stack == Stack::encoder ? "graft-encoder" : "graft-decoder");
   spec.arch.vocab = tokenizer().size();
   spec.arch.width = 12, spec.arch.layers = 2, spec.arch.heads = spec.arch.kv_heads = 2;
-  spec.arch.hidden = 20, spec.arch.positions = 32, spec.arch.dropout = 0.1;
+  spec.arch.hidden = 20, spec.arch.positions = 32;
+  if (stack == Stack::encoder) spec.arch.dropout = 0.1;  // LLaMA's configuration has none
   spec.train = spec.heldout = folder / "text";
   spec.tokenizer = folder / "tokenizer.json";
   spec.out = folder / "whole";
