@@ -20,7 +20,9 @@ json Setup::json() const {
           {"tuning_seeds", scale.tuning_seeds},
           {"few", few},
           {"layers", layers},
-          {"width", width}};
+          {"width", width},
+          {"decoder", decoder},
+          {"decoder_width", decoder_width}};
 }
 
 Setup Setup::from(const nlohmann::json& j) {
@@ -34,6 +36,8 @@ Setup Setup::from(const nlohmann::json& j) {
     j.at("few").get_to(s.few);
     j.at("layers").get_to(s.layers);
     j.at("width").get_to(s.width);
+    s.decoder = j.value("decoder", "");
+    s.decoder_width = j.value("decoder_width", 0);
   } catch (const nlohmann::json::exception& error) {
     fail("set-up: {}", error.what());
   }

@@ -22,6 +22,8 @@ struct Setup {
   Scale scale = quick_scale();
   bool few = true;            // only the arms that a short run has time for
   int layers = 0, width = 0;  // of the base
+  std::string decoder = "";   // the causal base of language tasks; "": they are off
+  int decoder_width = 0;
 
   nlohmann::json json() const;
   static Setup from(const nlohmann::json&);  // throws naming what is missing or wrong
@@ -71,6 +73,10 @@ struct Experiment {
   Measurement (*measurement)(const Methods&);
   // Figures and tables beyond the table of arms; `stem` begins the names of the figures' files.
   void (*figures)(Page&, const View&, const std::filesystem::path& stem);
+  // Standard tasks that are on where there is a causal base, and their arm that stands for the
+  // method.
+  std::vector<std::string> language_tasks = {};
+  std::string language_subject = "";
 };
 
 std::vector<Experiment> all_experiments();

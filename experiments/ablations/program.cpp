@@ -14,7 +14,7 @@ namespace fs = std::filesystem;
 
 struct ProgramOptions {
   bool quick = false, full = false;
-  std::string base = "encoder", out, shard = "0/1";
+  std::string base = "encoder", decoder, out, shard = "0/1";
   std::vector<std::string> tasks;
   int seeds = 0;
   double minutes = 0;
@@ -26,6 +26,10 @@ void add_options(CLI::App& app, ProgramOptions& o, const Experiment& e) {
   app.add_flag("--full", o.full, "every arm: takes days, goes on where it stopped")
       ->excludes(quick);
   app.add_option("--model", o.base, "a base's name or a model folder")->capture_default_str();
+  if (!e.language_tasks.empty())
+    app.add_option("--decoder", o.decoder,
+                   "causal base of the language tasks; without one, or a base called 'decoder', "
+                   "they are off");
   app.add_option("--task", o.tasks, "tasks or folders of .tsv files, the larger first")
       ->delimiter(',')
       ->default_str(fmt::format("{}", fmt::join(e.tasks, ",")));
@@ -63,7 +67,7 @@ void run_program(const Experiment& e, ProgramOptions o, const Methods& methods) 
   run.campaign.shard = parse_shard(o.shard);
   run.campaign.minutes = o.minutes;
   run.campaign.out = out;
-  const Setup setup = setup_for(e, cli::base_folder, o.base, o.tasks, scale, !o.full);
+  const Setup setup = setup_for(e, cli::base_folder, o.base, o.tasks, scale, !o.full, o.decoder);
   check_setup(methods, cli::base_folder, e, setup);
   keep_setup(out, e.name, run.kind, setup);
   const Committed committed(e, out);
@@ -107,7 +111,8 @@ void run_main(const MainOptions& o, const Methods& methods) {
   const Scale scale = o.quick ? quick_scale() : main_scale();
   std::vector<Setup> setups;
   for (const Experiment& e : all) {
-    setups.push_back(setup_for(e, cli::base_folder, o.base, {}, scale, true));
+    setups.push_back(setup_for(e, cli::base_folder, o.base, {}, scale, true,
+                               e.language_tasks.empty() ? "" : o.decoder));
     check_setup(methods, cli::base_folder, e, setups.back());
   }
   for (std::size_t i = 0; i < all.size(); ++i)
