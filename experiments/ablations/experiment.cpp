@@ -22,7 +22,10 @@ json Setup::json() const {
           {"tuning_seeds", scale.tuning_seeds},
           {"few", few},
           {"layers", layers},
-          {"width", width}};
+          {"width", width},
+          {"decoder", decoder},
+          {"decoder_weights", decoder_weights},
+          {"decoder_width", decoder_width}};
 }
 
 Setup Setup::from(const nlohmann::json& j) {
@@ -37,10 +40,18 @@ Setup Setup::from(const nlohmann::json& j) {
     j.at("few").get_to(s.few);
     j.at("layers").get_to(s.layers);
     j.at("width").get_to(s.width);
+    s.decoder = j.value("decoder", "");
+    s.decoder_weights = j.value("decoder_weights", "");
+    s.decoder_width = j.value("decoder_width", 0);
   } catch (const nlohmann::json::exception& error) {
     fail("set-up: {}", error.what());
   }
   return s;
+}
+
+bool Setup::same_bases(const Setup& other) const {
+  return weights == other.weights && (decoder_weights.empty() || other.decoder_weights.empty() ||
+                                      decoder_weights == other.decoder_weights);
 }
 
 std::vector<Experiment> all_experiments() {

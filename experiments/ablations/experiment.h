@@ -21,9 +21,14 @@ struct Setup {
   std::string weights;             // its hash: results of two bases are never mixed
   std::vector<std::string> tasks;  // the first is the large or harder one
   Scale scale = quick_scale();
-  bool few = true;            // only the arms that a short run has time for
-  int layers = 0, width = 0;  // of the base
+  bool few = true;                   // only the arms that a short run has time for
+  int layers = 0, width = 0;         // of the base
+  std::string decoder = "";          // the causal base of language tasks; "": they are off
+  std::string decoder_weights = "";  // its hash
+  int decoder_width = 0;
 
+  // The same bases, as far as both have them.
+  bool same_bases(const Setup& other) const;
   nlohmann::json json() const;
   static Setup from(const nlohmann::json&);  // throws naming what is missing or wrong
 };
@@ -72,6 +77,10 @@ struct Experiment {
   Measurement (*measurement)(const Methods&);
   // Figures and tables beyond the table of arms; `stem` begins the names of the figures' files.
   void (*figures)(Page&, const View&, const std::filesystem::path& stem);
+  // Standard tasks that are on where there is a causal base, and their arm that stands for the
+  // method.
+  std::vector<std::string> language_tasks = {};
+  std::string language_subject = "";
   bool in_main = true;  // `graft main` runs a part of it
 };
 

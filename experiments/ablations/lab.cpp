@@ -5,6 +5,7 @@
 #include "experiments/data/baselines.h"
 #include "experiments/runs/features.h"
 #include "experiments/runs/named_task.h"
+#include "experiments/runs/unigram.h"
 #include "nn/models/folder.h"
 
 namespace graft {
@@ -36,6 +37,12 @@ RunSpec spec_of(const Arm& arm) {
 }
 
 }  // namespace
+
+bool trains(const json& config) {
+  static const std::set<std::string> untrained{"majority", "bag of words", "features", "unigram",
+                                               "frozen"};
+  return !untrained.contains(kind_of(config.at("method")));
+}
 
 json versions() { return {{"graft", "0.1.0"}, {"compiler", __VERSION__}}; }
 
@@ -104,6 +111,8 @@ Run Lab::run(const std::string& experiment, RunKind kind, const Arm& arm,
   const std::string method = kind_of(arm.config.at("method"));
   if (method == "majority" || method == "bag of words")
     run_simple(arm.config, run);
+  else if (method == "unigram" || method == "frozen")
+    run_floor(arm.config, run);
   else if (method == "features")
     run_features(arm.config, arm.seed, run);
   else
@@ -127,6 +136,28 @@ void Lab::run_simple(const json& config, Run& run) {
     }
   }
   run.scores["test"] = rows;
+}
+
+void Lab::run_floor(const json& config, Run& run) {
+  const EncodedTask& task = this->task(config);
+  Base& b = load(config.at("base"));
+  check(task.goal == Goal::language,
+        "arm: method {} is for language tasks; task {} has labels, and a base without a trained "
+        "head cannot tell them",
+        config.at("method").dump(), task.name);
+  const bool unigram = config.at("method") == "unigram";
+  b.model->set_head(nullptr);
+  const auto score = [&](const std::vector<EncodedExample>& examples) {
+    return unigram ? unigram_score(task, examples, b.model->arch().vocab)
+                   : evaluate(*b.model, task, examples);
+  };
+  const Score test = score(task.test);
+  run.metrics = {{"test", test.metric}, {"dev", score(task.dev).metric}};
+  run.scores["test"] = test.rows;
+  if (unigram) return;
+  run.metrics["trainable"] = 0;
+  run.metrics["base"] = double(b.model->parameters());
+  run.versions["base"] = fmt::format("{:016x}", b.hash);
 }
 
 void Lab::run_features(const json& config, std::uint64_t seed, Run& run) {

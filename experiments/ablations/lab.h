@@ -4,7 +4,8 @@
 // An arm's configuration is JSON:
 //   base    "encoder", "encoder@random" (the same shape, never trained), or a model folder
 //   task    a task's name or folder;   rows {"train", "dev", "test"}: the first so many, 0 for all
-//   method  a spec, or "majority", "bag of words", "features:layer=k,pool=mean,model=linear"
+//   method  a spec, or "majority", "bag of words", "features:layer=k,pool=mean,model=linear"; for
+//           language tasks also "unigram" and "frozen", the base with nothing trained
 //   lr, epochs, batch, head, pool, ...: as in RunSpec; lr may be absent, then it is tuned
 #pragma once
 
@@ -24,8 +25,9 @@ class Lab {
  public:
   Lab(Methods methods, std::function<std::filesystem::path(const std::string&)> base_folder);
 
-  // Trains and scores one arm. Metrics: test, dev, trainable, head, base, share (of base), best
-  // epoch. scores["test"]: one value per test example.
+  // Trains and scores one arm. Metrics: test and dev (higher is better: a loss is negated),
+  // trainable, head, base, share (of base), best epoch. scores["test"]: one value per test example,
+  // a language task's being losses.
   Run run(const std::string& experiment, RunKind, const Arm&, const Measurement& = {});
 
   // Asked before every training step; where it is true the run ends with an Error, unrecorded.
@@ -44,6 +46,7 @@ class Lab {
   Base& load(const std::string& name);
   const TaskData& data(const nlohmann::json& config);
   void run_simple(const nlohmann::json& config, Run&);
+  void run_floor(const nlohmann::json& config, Run&);
   void run_features(const nlohmann::json& config, std::uint64_t seed, Run&);
   void run_finetune(const Arm&, const Measurement&, Run&);
 
@@ -53,6 +56,9 @@ class Lab {
   std::map<std::string, TaskData> data_;      // by task and rows
   std::map<std::string, EncodedTask> tasks_;  // by base, task, rows, head
 };
+
+// Whether an arm's method trains a model, and so has a learning rate.
+bool trains(const nlohmann::json& config);
 
 // The version of this program and what its bits depend on, for records.
 nlohmann::json versions();

@@ -14,7 +14,7 @@ namespace fs = std::filesystem;
 
 struct ProgramOptions {
   bool quick = false, full = false;
-  std::string base = "encoder", out, shard = "0/1";
+  std::string base = "encoder", decoder, out, shard = "0/1";
   std::vector<std::string> tasks;
   int seeds = 0;
   double minutes = 0;
@@ -26,6 +26,10 @@ void add_options(CLI::App& app, ProgramOptions& o, const Experiment& e) {
   app.add_flag("--full", o.full, "every arm: takes days, goes on where it stopped")
       ->excludes(quick);
   app.add_option("--model", o.base, "a base's name or a model folder")->capture_default_str();
+  if (!e.language_tasks.empty())
+    app.add_option("--decoder", o.decoder,
+                   "causal base of the language tasks; without one, or a base called 'decoder', "
+                   "they are off");
   app.add_option("--task", o.tasks, "tasks or folders of .tsv files, the larger first")
       ->delimiter(',')
       ->default_str(fmt::format("{}", fmt::join(e.tasks, ",")));
@@ -43,7 +47,7 @@ struct Committed {
     const fs::path kept = results_shelf() / e.name;
     if (!is_results_folder(kept) || fs::weakly_canonical(kept) == fs::weakly_canonical(out)) return;
     folder = open_results(kept);
-    if (folder.setup.weights != setup.weights) return;
+    if (!folder.setup.same_bases(setup)) return;
     path = kept;
     view = std::make_unique<View>(e, *folder.records, folder.kind, folder.setup);
   }
@@ -61,8 +65,7 @@ std::vector<fs::path> siblings_of(const Experiment& e, const fs::path& out, cons
   for (const auto& entry : fs::directory_iterator(shelf)) {
     if (!is_results_folder(entry.path())) continue;
     const ResultsFolder other = open_results(entry.path());
-    if (other.experiment != e.name && other.setup.weights == setup.weights)
-      found.push_back(entry.path());
+    if (other.experiment != e.name && other.setup.same_bases(setup)) found.push_back(entry.path());
   }
   std::sort(found.begin(), found.end());
   return found;
@@ -81,7 +84,7 @@ void run_program(const Experiment& e, ProgramOptions o, const Methods& methods) 
   run.campaign.shard = parse_shard(o.shard);
   run.campaign.minutes = o.minutes;
   run.campaign.out = out;
-  const Setup setup = setup_for(e, cli::base_folder, o.base, o.tasks, scale, !o.full);
+  const Setup setup = setup_for(e, cli::base_folder, o.base, o.tasks, scale, !o.full, o.decoder);
   check_setup(methods, cli::base_folder, e, setup);
   keep_setup(out, e.name, run.kind, setup);
   run.campaign.siblings = siblings_of(e, out, setup);
@@ -127,7 +130,8 @@ void run_main(const MainOptions& o, const Methods& methods) {
   const Scale scale = o.quick ? quick_scale() : main_scale();
   std::vector<Setup> setups;
   for (const Experiment& e : all) {
-    setups.push_back(setup_for(e, cli::base_folder, o.base, {}, scale, true));
+    setups.push_back(setup_for(e, cli::base_folder, o.base, {}, scale, true,
+                               e.language_tasks.empty() ? "" : o.decoder));
     check_setup(methods, cli::base_folder, e, setups.back());
   }
   for (std::size_t i = 0; i < all.size(); ++i)

@@ -15,7 +15,7 @@ int experiment_main(int argc, const char* const* argv, const std::string& experi
 // All experiments in so many minutes, a part of their arms each: DIR/EXPERIMENT/ and
 // DIR/report.html.
 struct MainOptions {
-  std::string base = "encoder";
+  std::string base = "encoder", decoder;  // decoder: "" for the base of that name, if there is one
   std::filesystem::path out;
   double minutes = 30;
   bool quick = false;  // the smallest scale

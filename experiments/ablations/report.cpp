@@ -5,6 +5,7 @@
 
 #include "experiments/ablations/sweep.h"
 #include "experiments/harness/progress.h"
+#include "experiments/runs/named_task.h"
 #include "nn/files/atomic.h"
 
 namespace graft {
@@ -52,7 +53,10 @@ void result_tables(Page& page, const View& now, const View* committed, const std
   for (auto& [name, rows] : tables) {
     if (rows.empty() && baselines.empty()) continue;
     rows.insert(rows.begin(), baselines.begin(), baselines.end());
-    page.table(result_table(fmt::format("{}: {}", task, name), "accuracy, %", rows, 1));
+    const bool language = is_language_task(task);
+    page.table(result_table(fmt::format("{}: {}", task, name),
+                            language ? "loss, nats per token (lower is better)" : "accuracy, %",
+                            rows, language ? 3 : 1));
   }
 }
 
@@ -76,13 +80,15 @@ void set_up(Page& page, const View& now, const View* committed) {
         cores.insert(run->core);
         seconds += run->seconds;
         if (run->versions.contains("base") &&
-            !run->arm.config.at("base").get<std::string>().ends_with("@random"))
+            run->arm.config.at("base").get<std::string>() == s.base)
           bases.insert(run->versions.at("base"));
       }
   Facts facts{
       {"base",
        fmt::format("{} ({} layers, width {}{})", s.base, s.layers, s.width,
                    bases.empty() ? "" : fmt::format("; weights {}", fmt::join(bases, ", ")))},
+      {"causal base of language tasks",
+       s.decoder.empty() ? "none" : fmt::format("{} (width {})", s.decoder, s.decoder_width)},
       {"tasks", fmt::format("{}", fmt::join(s.tasks, ", "))},
       {"this run", scale_of(s)}};
   if (committed) facts.push_back({"committed full run", scale_of(committed->setup())});
@@ -156,16 +162,16 @@ Table effects_table(const View& now, const View& committed) {
                {"this run", "", true},
                {"committed full run", "", true}},
               {}};
-  const auto shown = [](const std::optional<Effect>& e) {
-    return e ? with_interval(e->value, e->interval, 1) : "–";
+  const auto shown = [](const std::optional<Effect>& e, const std::string& unit) {
+    return e ? with_interval(e->value, e->interval, unit.starts_with("nats") ? 3 : 1) : "–";
   };
   for (const Statement& s : now.experiment().claims(now.setup()))
     for (std::size_t i = 0; i < s.parts.size(); ++i) {
       const auto here = now.effect(s.parts[i], 2000);
       if (!here) continue;
-      table.rows.push_back({s.claim.id, s.claim.parts[i].label,
-                            describe(s.claim.parts[i].test, s.claim.unit), shown(here),
-                            shown(committed.effect(s.parts[i], 2000))});
+      table.rows.push_back(
+          {s.claim.id, s.claim.parts[i].label, describe(s.claim.parts[i].test, s.claim.unit),
+           shown(here, s.claim.unit), shown(committed.effect(s.parts[i], 2000), s.claim.unit)});
     }
   return table;
 }
@@ -198,7 +204,8 @@ void write_tuning(Page& page, const View& view, const std::string& whose) {
   if (tunings.empty()) return;
   page.heading("Tuning, " + whose);
   page.paragraph(
-      fmt::format("Accuracy on dev, in points, for each learning rate (seeds {}; the best has a "
+      fmt::format("Accuracy on dev, in points, or minus the loss of a language task, in "
+                  "hundredths of a nat, for each learning rate (seeds {}; the best has a "
                   "star). An arm that is not listed takes the rate of the one that stands for "
                   "its group.",
                   listed(view.setup().scale.tuning_seeds)));
@@ -253,11 +260,19 @@ Setup keep_setup(const fs::path& folder, const std::string& experiment, RunKind 
   if (is_results_folder(folder)) {
     const ResultsFolder old = open_results(folder);
     json a = old.setup.json(), b = setup.json();
-    for (json* j : {&a, &b}) j->erase("tasks"), j->erase("seeds");
+    for (json* j : {&a, &b}) {
+      j->erase("tasks"), j->erase("seeds");
+      // A causal base may join later, with its tasks.
+      if (old.setup.decoder.empty() || setup.decoder.empty())
+        for (const char* key : {"decoder", "decoder_weights", "decoder_width"}) j->erase(key);
+    }
     check(old.experiment == experiment && old.kind == kind && a == b,
           "{} holds results of another set-up ({} {}); choose another --out", folder.string(),
           old.experiment, a.dump());
     joined.tasks = old.setup.tasks;
+    if (setup.decoder.empty())
+      joined.decoder = old.setup.decoder, joined.decoder_weights = old.setup.decoder_weights,
+      joined.decoder_width = old.setup.decoder_width;
     for (const std::string& task : setup.tasks)
       if (std::find(joined.tasks.begin(), joined.tasks.end(), task) == joined.tasks.end())
         joined.tasks.push_back(task);
@@ -312,7 +327,7 @@ fs::path remake_report(const fs::path& folder, const fs::path& shelf,
     std::vector<std::string> notes_here = now.records->notes();
     if (is_results_folder(kept) && !fs::equivalent(kept, part)) {
       full = open_results(kept);
-      if (full.setup.weights == now.setup.weights)
+      if (full.setup.same_bases(now.setup))
         committed = std::make_unique<View>(e, *full.records, full.kind, full.setup);
       else
         notes_here.push_back("The committed full run is of another base and not shown here.");

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <chrono>
 
-#include "experiments/data/tasks.h"
+#include "experiments/runs/named_task.h"
 #include "nn/files/atomic.h"
 #include "nn/models/folder.h"
 
@@ -12,11 +12,6 @@ namespace {
 
 using nlohmann::json;
 namespace fs = std::filesystem;
-
-bool trains(const json& config) {
-  const std::string method = config.at("method");
-  return method != "majority" && method != "bag of words" && !method.starts_with("features");
-}
 
 // Examples passed, a training example counting three times.
 double work_of(const json& config) {
@@ -38,9 +33,21 @@ std::string alike_name(const json& config) {
                      config.at("task").get<std::string>());
 }
 
-bool is_regression(const std::string& task) {
-  const fs::path rows = fs::path(task) / "train.tsv";
-  return task == "similarity_wn" || (fs::exists(rows) && read_file(rows).starts_with("score"));
+// The causal base of the experiment's language tasks: the one asked for, or else "decoder" where
+// there is one.
+std::string decoder_for(const BaseFolder& base_folder, const std::string& asked) {
+  const std::string name = asked.empty() ? "decoder" : asked;
+  fs::path folder;
+  try {
+    folder = base_folder(name);
+  } catch (const Error&) {
+    if (!asked.empty()) throw;
+  }
+  if (asked.empty() && !fs::exists(folder / "config.json")) return "";
+  const Arch arch = load_arch(folder);
+  check(arch.causal, "decoder '{}': a masked model ({}); language tasks need a causal one", name,
+        arch.family);
+  return name;
 }
 
 // The arm that a group is tuned on.
@@ -199,15 +206,26 @@ void fit(std::vector<Todo>& todo, Setup& s, const View& now, const Costs& costs,
 }  // namespace
 
 Setup setup_for(const Experiment& e, const BaseFolder& base_folder, const std::string& base,
-                const std::vector<std::string>& tasks, const Scale& scale, bool few) {
+                const std::vector<std::string>& tasks, const Scale& scale, bool few,
+                const std::string& decoder) {
   const auto model = load_model(base_folder(base));
-  return {base,
-          fmt::format("{:016x}", model->hash()),
-          tasks.empty() ? e.tasks : tasks,
-          scale,
-          few,
-          model->arch().layers,
-          model->arch().width};
+  Setup s{.base = base,
+          .weights = fmt::format("{:016x}", model->hash()),
+          .tasks = tasks.empty() ? e.tasks : tasks,
+          .scale = scale,
+          .few = few,
+          .layers = model->arch().layers,
+          .width = model->arch().width};
+  check(decoder.empty() || !e.language_tasks.empty(),
+        "{} has no language tasks; leave out --decoder", e.name);
+  if (!e.language_tasks.empty()) s.decoder = decoder_for(base_folder, decoder);
+  if (s.decoder.empty()) return s;
+  const auto causal = load_model(base_folder(s.decoder));
+  s.decoder_weights = fmt::format("{:016x}", causal->hash());
+  s.decoder_width = causal->arch().width;
+  if (tasks.empty())
+    s.tasks.insert(s.tasks.end(), e.language_tasks.begin(), e.language_tasks.end());
+  return s;
 }
 
 void check_config(const Methods& methods, const BaseFolder& base_folder, const json& config) {
@@ -221,6 +239,7 @@ void check_config(const Methods& methods, const BaseFolder& base_folder, const j
             std::find(known.begin(), known.end(), task) != known.end(),
         "task '{}': no folder with a train.tsv, and not one of {}", task, fmt::join(known, ", "));
   const Arch arch = load_arch(folder);
+  check_fits(kind_of_named_task(task), task, arch);
   if (method.starts_with("features")) {
     Options options = parse_spec(method).at(0);
     const int layer = options.integer("layer", arch.layers, 0);
@@ -238,8 +257,16 @@ void check_setup(const Methods& methods, const BaseFolder& base_folder, const Ex
                  const Setup& s) {
   std::set<std::string> seen;
   for (const std::string& task : s.tasks) {
-    check(!is_regression(task), "task {} has scores, not classes; the ablations compare accuracies",
-          task);
+    check(kind_of_named_task(task) != TaskData::Kind::regression,
+          "task {} has scores, not classes; the ablations compare accuracies", task);
+    if (is_language_task(task)) {
+      check(!e.language_tasks.empty(), "task {} is a language task; {} compares accuracies", task,
+            e.name);
+      check(!s.decoder.empty(),
+            "task {} is a language task and needs a causal base: there is none called 'decoder'; "
+            "give one by --decoder",
+            task);
+    }
     for (const PlannedArm& arm : e.arms(s, task)) {
       if (s.few && !arm.few) continue;
       if (seen.insert(task + arm.config.at("method").get<std::string>()).second)

@@ -9,8 +9,11 @@ namespace graft {
 using BaseFolder = std::function<std::filesystem::path(const std::string&)>;
 
 // The set-up of one run of an experiment. Reads the base's shape; throws where there is none.
+// Where the experiment has language tasks they are on if `decoder`, or else a base of that name, is
+// there.
 Setup setup_for(const Experiment&, const BaseFolder&, const std::string& base,
-                const std::vector<std::string>& tasks, const Scale&, bool few);
+                const std::vector<std::string>& tasks, const Scale&, bool few,
+                const std::string& decoder = "");
 
 // Everything that can be wrong, before anything is trained: the base's files, the tasks, and every
 // method's options, attached to a model without storage. Throws the first thing found.

@@ -2,8 +2,10 @@
 
 #include <algorithm>
 
+#include "experiments/data/metrics.h"
 #include "experiments/harness/page.h"
 #include "experiments/harness/plot.h"
+#include "experiments/runs/named_task.h"
 #include "nn/files/atomic.h"
 
 namespace graft {
@@ -90,8 +92,10 @@ std::vector<Row> rows_of(const Records& records, const std::string& experiment) 
 
 // Over seeds; for one seed of a classification, over its test examples.
 Measure measured(const Row& row, const std::string& metric) {
+  const bool loss = is_language_task(row.config.at("task"));
   std::vector<double> values;
-  for (const Run* run : row.runs) values.push_back(run->metrics.at(metric));
+  for (const Run* run : row.runs)
+    values.push_back(turned(loss ? "loss" : "", run->metrics.at(metric)));
   Measure m{mean(values), {mean(values), mean(values)}, static_cast<int>(values.size())};
   if (values.size() > 1) {
     m.interval = t_interval(values);
@@ -212,10 +216,7 @@ fs::path run_sweep(Lab& lab, const BaseFolder& base_folder, const json& spec, co
     std::vector<Search> searches;
     std::vector<std::size_t> searched;  // places in configs
     for (const json& config : s.configs) {
-      const std::string method = config.at("method");
-      const bool rated = config.contains("lr") || method == "majority" ||
-                         method == "bag of words" || method.starts_with("features");
-      if (!rated) {
+      if (trains(config) && !config.contains("lr")) {
         searched.push_back(configs.size());
         searches.push_back({tuning_config(config), s.middle});
       }

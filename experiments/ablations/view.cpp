@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "experiments/runs/named_task.h"
+
 namespace graft {
 namespace {
 
@@ -70,7 +72,7 @@ std::optional<double> View::metric(const std::string& task, const std::string& a
 }
 
 std::optional<Measure> View::points(const std::string& task, const std::string& arm) const {
-  const std::optional<Effect> e = effect({{task, arm}}, 2000);
+  const std::optional<Effect> e = effect({{task, arm, is_language_task(task) ? 1. : 100.}}, 2000);
   if (!e) return std::nullopt;
   return measure(*e);
 }
@@ -123,20 +125,30 @@ Regime regime_of(const View& view, const std::string& task) {
     std::string less;
     double points;
   };
-  const std::vector<Need> needs{{"bag of words", margin_over_words(task)},
-                                {"head only", 5},
-                                {"the method on a random base", task == "supersense" ? 10. : 0.}};
+  const bool language = is_language_task(task);
+  const std::string random = "the method on a random base";
+  const std::vector<Need> needs =
+      language ? std::vector<Need>{{"unigram", 0}, {"nothing trained", 0}, {random, 0}}
+               : std::vector<Need>{{"bag of words", margin_over_words(task)},
+                                   {"head only", 5},
+                                   {random, task == "supersense" ? 10. : 0.}};
+  const Experiment& experiment = view.experiment();
+  const std::string& subject = language ? experiment.language_subject : experiment.subject;
   Regime regime{true, ""};
-  for (const std::string& arm : {std::string("full fine-tuning"), view.experiment().subject})
+  for (const std::string& arm : {std::string("full fine-tuning"), subject})
     for (const Need& need : needs) {
-      const auto e = view.effect(difference(task, arm, need.less), 2000);
+      // A loss is lower where it is better.
+      const auto e =
+          view.effect(language ? std::vector<Weighed>{{task, need.less, 1}, {task, arm, -1}}
+                               : difference(task, arm, need.less),
+                      2000);
       if (!e) return {false, "not all runs that would tell are recorded"};
       const bool enough = e->interval.low > 0 && e->value >= need.points;
       regime.holds &= enough;
       if (enough) continue;
       regime.note +=
           fmt::format("{}{} over {} by {} (needed: {})", regime.note.empty() ? "" : "; ", arm,
-                      need.less, with_interval(e->value, e->interval, 1),
+                      need.less, with_interval(e->value, e->interval, language ? 3 : 1),
                       need.points > 0 ? fmt::format("{:g}", need.points) : "more than 0");
     }
   return regime;

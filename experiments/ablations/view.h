@@ -27,7 +27,8 @@ class View {
   // Mean over the seeds' runs; none where no run has it.
   std::optional<double> metric(const std::string& task, const std::string& arm,
                                const std::string& name) const;
-  // Interval of 100 x mean score, over the seeds: for tables and figures.
+  // Interval of 100 x mean score over the seeds, or of the mean loss of a language task: for tables
+  // and figures.
   std::optional<Measure> points(const std::string& task, const std::string& arm) const;
   std::size_t recorded() const { return runs_.size(); }  // runs of this experiment
   std::vector<std::string> missing() const;  // "label, task" of arms without a run of every seed

@@ -18,7 +18,9 @@ void tasks_command(const std::string& out, bool baselines) {
     const TaskData task = task_named(name);
     if (!out.empty()) write_tsv_task(task, fs::path(out) / name);
     std::string scores;
-    if (baselines)
+    if (baselines && task.kind == TaskData::Kind::language)
+      scores = "-         -";
+    else if (baselines)
       scores = fmt::format("{:.3f}     {:.3f}", majority_baseline(task).test,
                            linear_baseline(task).test);
     fmt::print("{:<18}{:>8}{:>7}{:>7}{:>9}  {:<10}{}\n", name, task.train.size(), task.dev.size(),
@@ -52,7 +54,7 @@ void add_data_commands(CLI::App& app) {
     fmt::print("{} tokens in {}\n", t.size(), (data / "tokenizer.json").string());
   });
 
-  CLI::App* tasks = app.add_subcommand("tasks", "List the tasks made from WordNet");
+  CLI::App* tasks = app.add_subcommand("tasks", "List the tasks made from WordNet and two Bibles");
   tasks->add_option("--out", out, "also write them as folders of .tsv files");
   tasks->add_flag("--baselines", baselines, "also score the majority class and a bag of words");
   tasks->callback([] { tasks_command(out, baselines); });

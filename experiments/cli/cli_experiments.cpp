@@ -33,6 +33,10 @@ void add_experiment_commands(CLI::App& app, const Methods& methods) {
       ->capture_default_str()
       ->check(CLI::Range(1, 100000));
   all->add_option("--model", o.base, "a base's name or a model folder")->capture_default_str();
+  all->add_option(
+      "--decoder", o.decoder,
+      "causal base of the language tasks; without one, or a base called 'decoder', they "
+      "are off");
   all->add_flag("--quick", o.quick, "the smallest scale");
   all->callback([&] { run_main(o, methods); });
 

@@ -1,6 +1,7 @@
 // graft train, eval, merge, replay: single runs.
 #include "experiments/ablations/lab.h"
 #include "experiments/cli/cli.h"
+#include "experiments/data/metrics.h"
 #include "experiments/runs/finetune.h"
 #include "experiments/runs/named_task.h"
 #include "nn/files/atomic.h"
@@ -20,8 +21,11 @@ struct TrainOptions {
   double state_seconds = 3;
 };
 
-nlohmann::json record_of(const TrainOptions& o, const Model& model, std::uint64_t base_hash,
-                         const RunResult& r) {
+// A record shows a score as a reader knows it: a loss is not negated.
+nlohmann::json record_of(const TrainOptions& o, const std::string& metric, const Model& model,
+                         std::uint64_t base_hash, const RunResult& r) {
+  std::vector<double> dev;
+  for (const double score : r.dev) dev.push_back(turned(metric, score));
   return {{"model", o.model},
           {"task", o.task},
           {"run", o.run.json()},
@@ -34,10 +38,11 @@ nlohmann::json record_of(const TrainOptions& o, const Model& model, std::uint64_
           {"versions", versions()},
           {"base_hash", fmt::format("{:016x}", base_hash)},
           {"weights_hash", fmt::format("{:016x}", r.weights_hash)},
-          {"dev", r.dev},
+          {"metric", metric},
+          {"dev", dev},
           {"train_loss", r.train_loss},
           {"best_epoch", r.best_epoch},
-          {"test", r.test},
+          {"test", turned(metric, r.test)},
           {"trainable", r.trainable},
           {"head", r.head},
           {"base", r.base},
@@ -77,7 +82,7 @@ Trained run(const TrainOptions& o, const Methods& methods, bool quiet, const Sav
     at_best = [&](Model& m, Adaptation& a, const EncodedTask& e) { save(m, a, e, base_hash); };
   Trained t;
   t.result = finetune(*model, task, o.run, methods, at_best, places);
-  t.record = record_of(o, *model, base_hash, t.result);
+  t.record = record_of(o, task.metric, *model, base_hash, t.result);
   return t;
 }
 
@@ -96,6 +101,7 @@ void train_command(const TrainOptions& o, const Methods& methods) {
                  {{"model", o.model},
                   {"task", task.name},
                   {"labels", task.labels},
+                  {"language", task.goal == Goal::language},
                   {"task_folder", o.task},
                   {"max_tokens", o.encode.max_tokens},
                   {"base_hash", fmt::format("{:016x}", base_hash)},
@@ -103,14 +109,15 @@ void train_command(const TrainOptions& o, const Methods& methods) {
                   {"pool", o.run.pool}});
   };
   const Trained t = run(o, methods, false, save);
+  const std::string metric = t.record.at("metric");
   write_file_atomically(done, t.record.dump(2) + "\n");
   fmt::print(
-      "trainable params: {} (and {} of the head) of {}\ndev {:.4f} (epoch {}), test {:.4f}, {:.0f} "
-      "s\n"
+      "trainable params: {} (and {} of the head) of {}\n{}: dev {:.4f} (epoch {}), test {:.4f}; "
+      "{:.0f} s\n"
       "weights {:016x}\nadapter in {}\n",
-      t.result.trainable, t.result.head, t.result.base, t.result.dev_best, t.result.best_epoch + 1,
-      t.result.test, t.result.seconds, t.result.weights_hash,
-      (fs::path(o.out) / "adapter").string());
+      t.result.trainable, t.result.head, t.result.base, metric, turned(metric, t.result.dev_best),
+      t.result.best_epoch + 1, turned(metric, t.result.test), t.result.seconds,
+      t.result.weights_hash, (fs::path(o.out) / "adapter").string());
 }
 
 void replay_command(const std::string& file, const Methods& methods) {
@@ -158,6 +165,10 @@ Loaded load(const std::string& folder, const std::string& other_task, const Meth
       task_named(other_task.empty() ? file.more.at("task_folder").get<std::string>() : other_task);
   check(data.labels == file.more.at("labels").get<std::vector<std::string>>(),
         "eval: task {} has other labels than the adapter was trained for", data.name);
+  const bool language = file.more.value("language", false);
+  check((data.kind == TaskData::Kind::language) == language,
+        "eval: task {} is {} language task; the adapter was trained for {}", data.name,
+        language ? "no" : "a", file.more.at("task").dump());
   l.task = encode_task(data, Tokenizer::load(base / "tokenizer.json"), l.model->arch(),
                        {.max_tokens = file.more.at("max_tokens"), .cloze = run.head == "cloze"});
   l.model->set_head(make_head(l.task, run, *l.model));
@@ -174,7 +185,8 @@ void eval_command(const std::string& folder, const std::string& task, const std:
   Loaded l = load(folder, task, methods);
   check(split == "dev" || split == "test", "eval: split '{}'; there are dev and test", split);
   const Score s = evaluate(*l.model, l.task, split == "dev" ? l.task.dev : l.task.test);
-  fmt::print("{} {} {:.4f} on {} examples\n", split, l.task.metric, s.metric, s.rows.size());
+  fmt::print("{} {} {:.4f} on {} examples\n", split, l.task.metric, turned(l.task.metric, s.metric),
+             s.rows.size());
 }
 
 void merge_command(const std::string& folder, const std::string& out, const Methods& methods) {
@@ -188,7 +200,8 @@ void merge_command(const std::string& folder, const std::string& out, const Meth
   fmt::print(
       "merged model in {}; dev {} {:.4f} unmerged, {:.4f} merged\n"
       "the task's head is no part of the model folder; it stays in the adapter's\n",
-      out, l.task.metric, before.metric, after.metric);
+      out, l.task.metric, turned(l.task.metric, before.metric),
+      turned(l.task.metric, after.metric));
 }
 
 }  // namespace
@@ -197,7 +210,8 @@ void add_run_commands(CLI::App& app, const Methods& methods) {
   static TrainOptions o;
   static std::string adapter, task, split = "test", out, record;
   CLI::App* train = app.add_subcommand("train", "Adapt a model to a task; save the adapter");
-  train->add_option("--model", o.model, "a base's name or a model folder")->capture_default_str();
+  train->add_option("--model,--base", o.model, "a base's name or a model folder")
+      ->capture_default_str();
   train->add_option("--task", o.task, "a task's name, or a folder with train, dev and test .tsv")
       ->required();
   train->add_option("--method", o.run.method)->capture_default_str();

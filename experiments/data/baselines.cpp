@@ -12,6 +12,13 @@ namespace {
 
 bool is_regression(const TaskData& task) { return task.kind == TaskData::Kind::regression; }
 
+void check_labelled(const TaskData& task) {
+  check(task.kind != TaskData::Kind::language,
+        "baseline: task {} is a language task and has no labels; what a model must beat there is a "
+        "unigram model, and the base with nothing trained",
+        task.name);
+}
+
 // Predicts dev and test row by row and scores them. `label` and `value` take an Example.
 template <class Label, class Value>
 void predict(const TaskData& task, BaselineResult& result, const Label& label, const Value& value) {
@@ -44,6 +51,7 @@ std::vector<std::string_view> training_texts(const TaskData& task, Side side) {
 }  // namespace
 
 BaselineResult majority_baseline(const TaskData& task) {
+  check_labelled(task);
   std::vector<int> counts(task.labels.size() + 1, 0);
   double sum = 0;
   for (const Example& e : task.train) {
@@ -60,6 +68,7 @@ BaselineResult majority_baseline(const TaskData& task) {
 }
 
 BaselineResult linear_baseline(const TaskData& task, const LinearOptions& options) {
+  check_labelled(task);
   check(task.pair || options.side == Side::both,
         "baseline: task {} has one text per row; side is both", task.name);
   const data::TfIdf tfidf(options.terms, training_texts(task, options.side));

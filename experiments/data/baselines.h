@@ -1,5 +1,5 @@
 // What a model must beat: the majority class and linear models on TF-IDF weights of words or
-// characters.
+// characters. They throw for language tasks, which have no labels.
 #pragma once
 
 #include <vector>

@@ -123,4 +123,10 @@ double value_score(std::string_view metric, std::span<const float> truth,
   fail("metric: '{}' does not score values; known are pearson, spearman", metric);
 }
 
+bool higher_is_better(std::string_view metric) { return metric != "loss"; }
+
+double turned(std::string_view metric, double value) {
+  return higher_is_better(metric) ? value : -value;
+}
+
 }  // namespace graft

@@ -31,4 +31,12 @@ double class_score(std::string_view metric, std::span<const int> truth,
 double value_score(std::string_view metric, std::span<const float> truth,
                    std::span<const float> predicted);
 
+// False for "loss" alone, the mean loss of a language task.
+bool higher_is_better(std::string_view metric);
+
+// Within the program every score is better when it is higher, so a loss is kept as its negative.
+// This is the one place that turns it round: a measured value into a score, or a score back into
+// the value that a reader is shown.
+double turned(std::string_view metric, double value);
+
 }  // namespace graft

@@ -1,7 +1,10 @@
 // The books of the corpus: fortune files, the King James Bible, the World English Bible, Jane
 // Austen's novels.
 #include <algorithm>
+#include <array>
+#include <cstdlib>
 #include <set>
+#include <utility>
 
 #include "experiments/data/sources.h"
 #include "experiments/data/text_clean.h"
@@ -12,6 +15,8 @@ namespace graft::data {
 namespace {
 
 namespace fs = std::filesystem;
+
+constexpr const char* kWeb = "usr/share/sword/modules/texts/ztext/engWEB2015eb";
 
 std::uint32_t big32(std::string_view bytes, std::size_t at, const std::string& where) {
   check(at + 4 <= bytes.size(), "{}: the file ends at byte {}; a number was due", where, at);
@@ -102,34 +107,80 @@ std::string osis_text(std::string_view xml) {
   return clean;
 }
 
-// The verses of one testament, block (= book) by block.
-void read_testament(const fs::path& stem, std::vector<Document>& out) {
+// Calls f(slot, whether a book begins, its XML) for every slot of one testament that holds
+// something: each verse has a slot, and so has what stands before a book and before a chapter.
+template <class F>
+void each_slot(const fs::path& stem, const F& f) {
   const std::string blocks = read_file(stem.string() + ".bzs");
-  const std::string verses = read_file(stem.string() + ".bzv");
+  const std::string slots = read_file(stem.string() + ".bzv");
   const std::string packed = read_file(stem.string() + ".bzz");
   std::string book;
   std::uint32_t open = ~0u;
-  bool in_chapter = false;
-  for (std::size_t v = 0; v + 10 <= verses.size(); v += 10) {
-    const std::uint32_t block = little(verses, v, 4), start = little(verses, v + 4, 4);
-    const std::uint32_t size = little(verses, v + 8, 2);
+  for (std::size_t v = 0; v + 10 <= slots.size(); v += 10) {
+    const std::uint32_t block = little(slots, v, 4), start = little(slots, v + 4, 4);
+    const std::uint32_t size = little(slots, v + 8, 2);
     if (size == 0) continue;
-    if (block != open) {
+    const bool begins = block != open;
+    if (begins) {  // a block is a book
       const std::size_t at = 12 * std::size_t{block};
       check(at + 12 <= blocks.size(), "{}.bzv: verse in block {}", stem.string(), block);
       const std::uint32_t from = little(blocks, at, 4), length = little(blocks, at + 4, 4);
       check(from + std::size_t{length} <= packed.size(), "{}.bzz is cut off", stem.string());
       book = inflate(std::string_view(packed).substr(from, length), stem.string() + ".bzz");
-      open = block, in_chapter = false;
-      out.emplace_back();
+      open = block;
     }
     check(start + std::size_t{size} <= book.size(), "{}.bzv: verse beyond its book", stem.string());
-    const auto xml = std::string_view(book).substr(start, size);
+    f(static_cast<int>(v / 10), begins, std::string_view(book).substr(start, size));
+  }
+}
+
+void read_testament(const fs::path& stem, std::vector<Document>& out) {
+  bool in_chapter = false;
+  each_slot(stem, [&](int, bool begins, std::string_view xml) {
+    if (begins) in_chapter = false, out.emplace_back();
     // What precedes a book's first chapter is an introduction or a table of contents.
     in_chapter = in_chapter || xml.find("<chapter") != std::string_view::npos;
     std::string text = in_chapter ? osis_text(xml) : std::string();
     if (!text.empty()) out.back().entries.push_back({"", {std::move(text)}});
+  });
+}
+
+constexpr std::array<std::string_view, 66> kBooks = {
+    "Gen",   "Exod", "Lev",  "Num",  "Deut", "Josh", "Judg",  "Ruth",   "1Sam",   "2Sam",  "1Kgs",
+    "2Kgs",  "1Chr", "2Chr", "Ezra", "Neh",  "Esth", "Job",   "Ps",     "Prov",   "Eccl",  "Song",
+    "Isa",   "Jer",  "Lam",  "Ezek", "Dan",  "Hos",  "Joel",  "Amos",   "Obad",   "Jonah", "Mic",
+    "Nah",   "Hab",  "Zeph", "Hag",  "Zech", "Mal",  "Matt",  "Mark",   "Luke",   "John",  "Acts",
+    "Rom",   "1Cor", "2Cor", "Gal",  "Eph",  "Phil", "Col",   "1Thess", "2Thess", "1Tim",  "2Tim",
+    "Titus", "Phlm", "Heb",  "Jas",  "1Pet", "2Pet", "1John", "2John",  "3John",  "Jude",  "Rev"};
+
+// "Gen.1" of `<chapter osisID="Gen.1" ...>`, where `xml` opens a chapter; a tag that closes one
+// stands behind its last verse and has no osisID.
+std::string_view opened_chapter(std::string_view xml) {
+  constexpr std::string_view kId = "osisID=\"";
+  for (auto tag = xml.find("<chapter "); tag != xml.npos; tag = xml.find("<chapter ", tag + 1)) {
+    const auto text = xml.substr(tag, xml.find('>', tag) - tag);
+    if (const auto at = text.find(kId); at != text.npos)
+      return text.substr(at + kId.size(), text.find('"', at + kId.size()) - at - kId.size());
   }
+  return {};
+}
+
+// A chapter's first slot names it; the n-th after that holds its verse n.
+void read_verses(const fs::path& stem, std::vector<Verse>& out) {
+  Verse place{-1, 0, 0, ""};
+  int opened = 0;
+  each_slot(stem, [&](int slot, bool, std::string_view xml) {
+    if (const auto id = opened_chapter(xml); !id.empty()) {
+      const auto dot = std::min(id.find('.'), id.size());
+      const auto book = std::find(kBooks.begin(), kBooks.end(), id.substr(0, dot));
+      place.book = book == kBooks.end() ? -1 : static_cast<int>(book - kBooks.begin());
+      place.chapter = dot < id.size() ? std::atoi(std::string(id.substr(dot + 1)).c_str()) : 0;
+      opened = slot;
+      return;
+    }
+    std::string text = place.book < 0 ? std::string() : osis_text(xml);
+    if (!text.empty()) out.push_back({place.book, place.chapter, slot - opened, std::move(text)});
+  });
 }
 
 // The lines of an R character vector (XDR serialisation, version 2 or 3).
@@ -185,7 +236,7 @@ Source read_fortunes(const fs::path& packages) {
   return source;
 }
 
-Source read_kjv(const fs::path& packages) {
+std::vector<Verse> read_kjv_verses(const fs::path& packages) {
   const fs::path path = packages / "usr/lib/bible.data";
   const std::string where = path.string(), data = read_file(path);
   check(data.starts_with("EC02"), "{}: not an EC02 file", where);
@@ -197,8 +248,9 @@ Source read_kjv(const fs::path& packages) {
     check(from <= to && to <= data.size(), "{}: block {} lies outside the file", where, i);
     text += unpack_lzw(std::string_view(data).substr(from, to - from), window, where);
   }
-  Source source{"kjv", {}, 0};
+  std::vector<Verse> verses;
   std::string_view book;
+  int number = -1;
   for (const auto line : split(text, '\n')) {
     const auto space = line.find(' '), colon = line.find(':');
     if (space == std::string_view::npos || colon == std::string_view::npos || colon > space)
@@ -206,18 +258,37 @@ Source read_kjv(const fs::path& packages) {
     // "1Ch12:3 text": the book is the reference without its chapter and verse.
     const auto reference = line.substr(0, colon);
     const auto name = reference.substr(0, reference.find_last_not_of("0123456789") + 1);
-    if (name != book) source.documents.emplace_back();
+    if (name != book) ++number;
     book = name;
-    source.documents.back().entries.push_back({"", {clean_text(line.substr(space))}});
+    verses.push_back({number, std::atoi(std::string(reference.substr(name.size())).c_str()),
+                      std::atoi(std::string(line.substr(colon + 1, space - colon - 1)).c_str()),
+                      clean_text(line.substr(space))});
+  }
+  return verses;
+}
+
+Source read_kjv(const fs::path& packages) {
+  Source source{"kjv", {}, 0};
+  int book = -1;
+  for (Verse& v : read_kjv_verses(packages)) {
+    if (v.book != book) source.documents.emplace_back();
+    book = v.book;
+    source.documents.back().entries.push_back({"", {std::move(v.text)}});
   }
   return source;
 }
 
 Source read_web(const fs::path& packages) {
-  const fs::path dir = packages / "usr/share/sword/modules/texts/ztext/engWEB2015eb";
   Source source{"web", {}, 0};
-  for (const char* testament : {"ot", "nt"}) read_testament(dir / testament, source.documents);
+  for (const char* testament : {"ot", "nt"})
+    read_testament(packages / kWeb / testament, source.documents);
   return source;
+}
+
+std::vector<Verse> read_web_verses(const fs::path& packages) {
+  std::vector<Verse> verses;
+  for (const char* testament : {"ot", "nt"}) read_verses(packages / kWeb / testament, verses);
+  return verses;
 }
 
 Source read_austen(const fs::path& packages) {

@@ -36,6 +36,16 @@ Source read_kjv(const std::filesystem::path& packages);
 Source read_web(const std::filesystem::path& packages);
 Source read_austen(const std::filesystem::path& packages);
 
+// One verse with its reference, for what pairs two translations. Psalm titles, introductions and
+// the Apocrypha are left out.
+struct Verse {
+  int book = 0;  // 0 Genesis ... 65 Revelation
+  int chapter = 0, verse = 0;
+  std::string text;
+};
+std::vector<Verse> read_kjv_verses(const std::filesystem::path& packages);
+std::vector<Verse> read_web_verses(const std::filesystem::path& packages);
+
 // One article of a dictd dictionary, markup and all, in file order. The articles that describe the
 // database itself are left out.
 struct Article {

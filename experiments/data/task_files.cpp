@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <fstream>
 #include <set>
 #include <string_view>
 
@@ -16,10 +17,12 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::string_view kHeaders[] = {"label\ta", "label\ta\tb", "score\ta", "score\ta\tb"};
+constexpr std::string_view kLanguage = "prompt\tcontinuation";
+constexpr std::string_view kHeaders[] = {"label\ta", "label\ta\tb", "score\ta", "score\ta\tb",
+                                         kLanguage};
 
 struct RawRow {
-  std::string_view label, a, b;
+  std::string_view label, a, b;  // language: no label
   int line;
 };
 
@@ -48,7 +51,10 @@ std::vector<RawRow> read_rows(const fs::path& path, std::string_view text,
           fields.size(), columns, header);
     for (const auto field : fields)
       check(!data::trim(field).empty(), "{}:{}: an empty column", name, number);
-    rows.push_back({fields[0], fields[1], columns > 2 ? fields[2] : std::string_view(), number});
+    if (header == kLanguage)
+      rows.push_back({"", fields[0], fields[1], number});
+    else
+      rows.push_back({fields[0], fields[1], columns > 2 ? fields[2] : std::string_view(), number});
   }
   check(!rows.empty(), "{}: no rows", name);
   return rows;
@@ -70,7 +76,7 @@ std::vector<Example> read_split(const fs::path& path, std::string_view text,
     const std::string where = fmt::format("{}:{}", path.string(), row.line);
     if (task.kind == TaskData::Kind::regression) {
       e.score = read_score(row.label, where);
-    } else {
+    } else if (task.kind == TaskData::Kind::classification) {
       const auto found = std::lower_bound(task.labels.begin(), task.labels.end(), row.label);
       check(found != task.labels.end() && *found == row.label,
             "{}: label '{}' does not occur in train.tsv; its labels are {}", where, row.label,
@@ -88,32 +94,57 @@ std::string known_header(const fs::path& path, std::string_view text) {
   for (const auto header : kHeaders)
     if (line == header) return std::string(header);
   fail(
-      "{}:1: header '{}'; need 'label' or 'score', then 'a', then 'b' for pairs, separated by tabs",
+      "{}:1: header '{}'; need 'label' or 'score', then 'a', then 'b' for pairs, or 'prompt' and "
+      "'continuation', separated by tabs",
       path.string(), line.substr(0, 80));
+}
+
+TaskData::Kind kind_of(std::string_view header) {
+  return header == kLanguage           ? TaskData::Kind::language
+         : header.starts_with("score") ? TaskData::Kind::regression
+                                       : TaskData::Kind::classification;
+}
+
+std::string header_of(const TaskData& task) {
+  if (task.kind == TaskData::Kind::language) return std::string(kLanguage);
+  return fmt::format("{}\ta{}", task.kind == TaskData::Kind::regression ? "score" : "label",
+                     task.pair ? "\tb" : "");
+}
+
+std::string line_of(const TaskData& task, const Example& e) {
+  std::string text = task.kind == TaskData::Kind::regression ? fmt::format("{}\t", e.score)
+                     : task.kind == TaskData::Kind::language ? ""
+                                                             : task.labels.at(e.label) + '\t';
+  text += e.a;
+  if (task.pair) text += '\t' + e.b;
+  return text + '\n';
 }
 
 }  // namespace
 
 void write_tsv_task(const TaskData& task, const fs::path& dir) {
-  const bool regression = task.kind == TaskData::Kind::regression;
   fs::create_directories(dir);
   const auto write = [&](const char* name, const std::vector<Example>& rows) {
-    std::string text =
-        fmt::format("{}\ta{}\n", regression ? "score" : "label", task.pair ? "\tb" : "");
+    std::string text = header_of(task) + '\n';
     for (const Example& e : rows) {
       for (const std::string& field : {e.a, e.b})
         check(field.find_first_of("\t\r\n") == std::string::npos,
               "task {}: a text of {} holds a tab or a line break: '{}'", task.name, name, field);
-      text += regression ? fmt::format("{}", e.score) : task.labels.at(e.label);
-      text += '\t' + e.a;
-      if (task.pair) text += '\t' + e.b;
-      text += '\n';
+      text += line_of(task, e);
     }
     write_file_atomically(dir / name, text);
   };
   write("train.tsv", task.train);
   write("dev.tsv", task.dev);
   write("test.tsv", task.test);
+}
+
+TaskData::Kind kind_of_tsv_task(const fs::path& dir) {
+  const fs::path train = dir / "train.tsv";
+  std::ifstream file(train);
+  std::string line;
+  check(static_cast<bool>(std::getline(file, line)), "{}: cannot read its header", train.string());
+  return kind_of(known_header(train, line));
 }
 
 TaskData load_tsv_task(const fs::path& dir) {
@@ -123,10 +154,11 @@ TaskData load_tsv_task(const fs::path& dir) {
   TaskData task;
   task.name = fs::absolute(dir).lexically_normal().filename().string();
   if (task.name.empty()) task.name = fs::absolute(dir).lexically_normal().parent_path().filename();
-  task.kind =
-      header.starts_with("score") ? TaskData::Kind::regression : TaskData::Kind::classification;
-  task.pair = header.ends_with("\tb");
-  task.metric = task.kind == TaskData::Kind::regression ? "pearson" : "accuracy";
+  task.kind = kind_of(header);
+  task.pair = task.kind == TaskData::Kind::language || header.ends_with("\tb");
+  task.metric = task.kind == TaskData::Kind::regression ? "pearson"
+                : task.kind == TaskData::Kind::language ? "loss"
+                                                        : "accuracy";
   task.note = fmt::format("read from {}", dir.string());
   if (task.kind == TaskData::Kind::classification) {
     std::set<std::string> labels;

@@ -2,6 +2,7 @@
 // tasks.
 #pragma once
 
+#include <filesystem>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -61,5 +62,7 @@ TaskData make_hyper2(const WordNet& wn);
 TaskData make_hyper3(const WordNet& wn);
 TaskData make_antsyn(const WordNet& wn);
 TaskData make_similarity(const WordNet& wn);
+TaskData make_defgen(const WordNet& wn);
+TaskData make_kjv_web(const std::filesystem::path& packages);
 
 }  // namespace graft::data

@@ -111,21 +111,43 @@ void finish(TaskData& task, std::vector<Row> rows, Caps caps) {
 
 namespace {
 
-using Maker = std::function<TaskData(const WordNet&)>;
+using Kind = TaskData::Kind;
 
-const std::vector<std::pair<std::string, Maker>>& makers() {
-  static const std::vector<std::pair<std::string, Maker>> table = {
-      {"supersense", [](const WordNet& wn) { return data::make_supersense(wn, false); }},
-      {"supersense_bal", [](const WordNet& wn) { return data::make_supersense(wn, true); }},
-      {"pos", data::make_pos},
-      {"topic", data::make_topic},
-      {"hyper2", data::make_hyper2},
-      {"hyper3", data::make_hyper3},
-      {"acceptability_wn", data::make_acceptability},
-      {"antsyn", data::make_antsyn},
-      {"similarity_wn", data::make_similarity},
+struct Maker {
+  std::string name;
+  Kind kind;
+  std::function<TaskData(const WordNet&, const std::filesystem::path& packages)> make;
+};
+
+const std::vector<Maker>& makers() {
+  const auto from_wordnet = [](TaskData (*make)(const WordNet&)) {
+    return [make](const WordNet& wn, const std::filesystem::path&) { return make(wn); };
+  };
+  static const std::vector<Maker> table = {
+      {"supersense", Kind::classification,
+       from_wordnet([](const WordNet& wn) { return data::make_supersense(wn, false); })},
+      {"supersense_bal", Kind::classification,
+       from_wordnet([](const WordNet& wn) { return data::make_supersense(wn, true); })},
+      {"pos", Kind::classification, from_wordnet(data::make_pos)},
+      {"topic", Kind::classification, from_wordnet(data::make_topic)},
+      {"hyper2", Kind::classification, from_wordnet(data::make_hyper2)},
+      {"hyper3", Kind::classification, from_wordnet(data::make_hyper3)},
+      {"acceptability_wn", Kind::classification, from_wordnet(data::make_acceptability)},
+      {"antsyn", Kind::classification, from_wordnet(data::make_antsyn)},
+      {"similarity_wn", Kind::regression, from_wordnet(data::make_similarity)},
+      {"defgen", Kind::language, from_wordnet(data::make_defgen)},
+      {"kjv_web", Kind::language,
+       [](const WordNet&, const std::filesystem::path& packages) {
+         return data::make_kjv_web(packages);
+       }},
   };
   return table;
+}
+
+const Maker& maker_of(const std::string& name) {
+  for (const Maker& m : makers())
+    if (m.name == name) return m;
+  fail("task: unknown name '{}'; known are {}", name, fmt::join(task_names(), ", "));
 }
 
 }  // namespace
@@ -133,16 +155,17 @@ const std::vector<std::pair<std::string, Maker>>& makers() {
 const std::vector<std::string>& task_names() {
   static const auto names = [] {
     std::vector<std::string> all;
-    for (const auto& [name, make] : makers()) all.push_back(name);
+    for (const Maker& m : makers()) all.push_back(m.name);
     return all;
   }();
   return names;
 }
 
-TaskData build_task(const std::string& name, const WordNet& wn) {
-  for (const auto& [known, make] : makers())
-    if (known == name) return make(wn);
-  fail("task: unknown name '{}'; known are {}", name, fmt::join(task_names(), ", "));
+TaskData build_task(const std::string& name, const WordNet& wn,
+                    const std::filesystem::path& packages) {
+  return maker_of(name).make(wn, packages);
 }
+
+TaskData::Kind kind_of_task(const std::string& name) { return maker_of(name).kind; }
 
 }  // namespace graft

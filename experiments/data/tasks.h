@@ -1,9 +1,9 @@
-// Downstream tasks made from WordNet 3.0, and how a user brings their own.
+// Downstream tasks made from WordNet 3.0 and two Bibles, and how a user brings their own.
 //
 // No random number is drawn anywhere: a row's split follows from the md5 of its split key, and its
 // place from the md5 of its text, so every machine makes the same bytes. Keys are chosen so that
 // near copies share a split: no key and no row stands in two splits. The pretraining corpus holds
-// none of the text.
+// none of the text, but for kjv_web's.
 #pragma once
 
 #include <cstdint>
@@ -15,23 +15,23 @@
 namespace graft {
 
 struct Example {
-  std::string a, b;  // b is empty unless the task is about pairs
-  int label = -1;    // index into TaskData::labels; -1: regression
+  std::string a, b;  // language: prompt and continuation; otherwise b is empty but for pairs
+  int label = -1;    // index into TaskData::labels; -1: there are none
   float score = 0;   // regression only
   std::uint32_t id =
       0;  // differs within a task and stays the same between runs: addresses random draws
 };
 
 struct TaskData {
-  enum class Kind { classification, regression };
+  enum class Kind { classification, regression, language };
 
   std::string name;
   Kind kind = Kind::classification;
   bool pair = false;
   std::vector<std::string> labels;
   std::vector<Example> train, dev, test;  // each in hash order: any first n rows are a fair sample
-  std::string metric;                     // "accuracy", "macro_f1" or "pearson"; see metrics.h
-  std::string note;                       // what a row is, in one sentence
+  std::string metric;  // "accuracy", "macro_f1", "pearson" or "loss"; see metrics.h
+  std::string note;    // what a row is, in one sentence
 };
 
 // The names that build_task() knows, in the order of the tables:
@@ -44,9 +44,13 @@ struct TaskData {
 //   inference acceptability_wn   an example sentence intact or with its word order or a function
 //   word spoilt antsyn             two words: antonym, synonym or unrelated; no test word occurs in
 //   training similarity_wn      two noun definitions -> 5 x Wu-Palmer similarity
+//   defgen             language: a word -> its definition
+//   kjv_web            language: a verse of the King James Bible -> the World English Bible's
 const std::vector<std::string>& task_names();
 
-// Throws Error listing the known names for an unknown one.
-TaskData build_task(const std::string& name, const WordNet& wn);
+// Throws Error listing the known names for an unknown one. `packages`: where the Bibles are.
+TaskData build_task(const std::string& name, const WordNet& wn,
+                    const std::filesystem::path& packages = default_data_dir() / "packages");
+TaskData::Kind kind_of_task(const std::string& name);
 
 }  // namespace graft

@@ -29,6 +29,7 @@ struct Encoder {
     const std::size_t extra = (arch.causal ? 0 : 1) + 1 + two + spec.cloze;
     check(spec.max_tokens > static_cast<int>(extra), "encode: {} tokens leave no room for text",
           spec.max_tokens);
+    const std::size_t whole = b.size();
     shortened += fit(a, b, spec.max_tokens - extra);
     EncodedExample x;
     x.label = e.label, x.target = e.score, x.id = e.id;
@@ -42,7 +43,7 @@ struct Encoder {
     x.prompt = static_cast<int>(x.token.size());
     if (two) {
       put(b);
-      x.token.push_back(sep);
+      if (goal != Goal::language || b.size() == whole) x.token.push_back(sep);
     }
     return x;
   }
@@ -61,6 +62,13 @@ std::string word_of(const std::string& label) {
 
 }  // namespace
 
+void check_fits(TaskData::Kind kind, const std::string& task, const Arch& arch) {
+  check(kind != TaskData::Kind::language || arch.causal,
+        "task {}: a language task is told token by token and needs a causal model; this one ({}) "
+        "is masked; give a decoder",
+        task, arch.family);
+}
+
 EncodedTask encode_task(const TaskData& data, const Tokenizer& tokenizer, const Arch& arch,
                         const EncodeSpec& spec) {
   EncodedTask out;
@@ -70,6 +78,10 @@ EncodedTask encode_task(const TaskData& data, const Tokenizer& tokenizer, const 
   out.goal = data.kind == TaskData::Kind::classification ? Goal::classification
              : data.kind == TaskData::Kind::regression   ? Goal::regression
                                                          : Goal::language;
+  check_fits(data.kind, data.name, arch);
+  check(out.goal != Goal::language || !spec.cloze,
+        "task {}: a language task has no labels for head=cloze to read; leave head at linear",
+        data.name);
   check(tokenizer.size() <= arch.vocab, "task {}: the tokenizer has {} tokens, the model only {}",
         data.name, tokenizer.size(), arch.vocab);
   check(spec.train_rows >= 0 && spec.dev_rows >= 0 && spec.test_rows >= 0,

@@ -38,8 +38,12 @@ struct EncodeSpec {
   bool cloze = false;                               // `text ... [MASK]`, read at the mask
 };
 
-// [CLS] a [SEP] (b [SEP]); decoders get a [SEP] b [SEP] without [CLS]. With goal language, b is
-// what is predicted. Longer texts lose the end of their longer part.
+// Throws where the model cannot take on tasks of that kind: a language task needs a causal one.
+void check_fits(TaskData::Kind, const std::string& task, const Arch&);
+
+// [CLS] a [SEP] (b [SEP]); decoders get a [SEP] b [SEP] without [CLS]. With goal language, b and
+// the [SEP] that ends it are what is predicted. Longer texts lose the end of their longer part; a
+// continuation that lost its end is not followed by [SEP].
 EncodedTask encode_task(const TaskData&, const Tokenizer&, const Arch&, const EncodeSpec&);
 
 // Examples [first, first + count) of `order` as one ragged batch.

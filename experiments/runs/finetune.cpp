@@ -70,10 +70,31 @@ std::uint64_t hash_of(const EncodedTask& task) {
   return h.value();
 }
 
+// Each sequence's own mean loss: one pass through the blocks for all, one through the vocabulary
+// for each.
+void append_losses(const Model& model, const Sequence& s, const Batch& batch, const Ctx& ctx,
+                   std::vector<float>& into) {
+  std::size_t from = 0;
+  for (const int length : batch.length) {
+    Batch one = batch;
+    std::fill(one.token_label.begin(), one.token_label.end(), -1);
+    const auto begin = batch.token_label.begin() + static_cast<std::ptrdiff_t>(from);
+    std::copy(begin, begin + length, one.token_label.begin() + static_cast<std::ptrdiff_t>(from));
+    from += static_cast<std::size_t>(length);
+    into.push_back(static_cast<float>(model.lm_loss(s, one, ctx).item()));
+  }
+}
+
 }  // namespace
 
 std::unique_ptr<Head> make_head(const EncodedTask& task, const RunSpec& spec, const Model& model) {
-  if (task.goal == Goal::language) return nullptr;
+  if (task.goal == Goal::language) {
+    check(spec.head == "linear" && spec.pool == "mean",
+          "task {}: a language task has no head of its own, so head={} and pool={} mean nothing; "
+          "leave them out",
+          task.name, spec.head, spec.pool);
+    return nullptr;
+  }
   const Build build{model.build().dtype, model.build().storage, spec.seed};
   const int classes = task.goal == Goal::regression ? 0 : static_cast<int>(task.labels.size());
   if (spec.head == "cloze") {
@@ -121,11 +142,12 @@ Score score_predictions(const EncodedTask& task, const std::vector<EncodedExampl
       out.rows.push_back(d * d);
     }
     out.metric = value_score(task.metric, truth, predictions);
-  } else {  // higher is better everywhere: minus the mean loss
+  } else {
     out.rows = predictions;
-    out.metric = -std::accumulate(predictions.begin(), predictions.end(), 0.0) /
+    out.metric = std::accumulate(predictions.begin(), predictions.end(), 0.0) /
                  static_cast<double>(predictions.size());
   }
+  out.metric = turned(task.metric, out.metric);
   return out;
 }
 
@@ -134,14 +156,13 @@ Score evaluate(Model& model, const EncodedTask& task, const std::vector<EncodedE
   std::vector<std::int32_t> order(examples.size());
   std::iota(order.begin(), order.end(), 0);
   std::vector<float> predictions;
-  // A language example's own loss needs a pass of its own; classes share one.
-  const std::size_t step = task.goal == Goal::language ? 1 : 64;
-  for (std::size_t at = 0; at < examples.size(); at += step) {
-    const Batch batch = make_batch(task, examples, order, at, std::min(step, examples.size() - at));
+  for (std::size_t at = 0; at < examples.size(); at += 64) {
+    const Batch batch =
+        make_batch(task, examples, order, at, std::min<std::size_t>(64, examples.size() - at));
     Ctx ctx;
     const Sequence s = model.forward(batch, ctx);
     if (task.goal == Goal::language)
-      predictions.push_back(static_cast<float>(model.lm_loss(s, batch, ctx).item()));
+      append_losses(model, s, batch, ctx, predictions);
     else
       append_predictions(task, model.head().scores(model, s, batch, ctx), predictions);
   }
@@ -166,6 +187,10 @@ RunResult finetune(Model& base, const EncodedTask& task, const RunSpec& spec,
     parameters.insert(parameters.end(), head.begin(), head.end());
     out.trainable = adaptation.count();
     for (const auto& p : head) out.head += p->value.numel();
+    check(!parameters.empty(),
+          "train: method {} leaves nothing to train on task {}: a language task has no head of its "
+          "own; give a method that changes the model, such as lora:r=8,on=q+v",
+          spec.method, task.name);
 
     Optimizer optimizer(parameters, {.kind = optim_named(spec.optimizer),
                                      .eps = spec.eps,

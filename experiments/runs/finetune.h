@@ -28,11 +28,12 @@ struct RunSpec {
 };
 
 struct RunResult {
-  std::vector<double> dev;         // the task's metric after each epoch
+  std::vector<double> dev;         // the task's metric after each epoch, turned: higher is better
   std::vector<double> train_loss;  // mean over each epoch
   int best_epoch = 0;              // chosen on dev
-  double dev_best = 0, test = 0;   // test is read once, at the best epoch
+  double dev_best = 0, test = 0;   // turned as well; test is read once, at the best epoch
   std::vector<float> test_rows;    // per test example: right or wrong, squared error, or mean loss
+                                   // (in nats, lower is better)
   std::vector<float> test_predictions;  // class, value, or mean loss
   std::int64_t trainable = 0, head = 0, base = 0;
   std::uint64_t weights_hash = 0;  // of all trainable numbers at the best epoch
@@ -50,13 +51,15 @@ struct RunPlaces {
   std::function<void(int step, int steps, double loss)> progress;
 };
 
-// The base is as it was afterwards, bit for bit (checked). Throws where the loss is not finite.
+// The base is as it was afterwards, bit for bit (checked). Throws where the loss is not finite, and
+// where nothing would train.
 RunResult finetune(Model& base, const EncodedTask&, const RunSpec&, const Methods&,
                    const AtBest& = {}, const RunPlaces& = {});
 
-// The score of one split under the model as it stands, and the per-example values.
+// The score of one split under the model as it stands, and the per-example values. A language
+// task's loss is the mean over examples of the mean over the continuation's tokens, in nats.
 struct Score {
-  double metric = 0;
+  double metric = 0;  // turned (metrics.h): higher is better
   std::vector<float> rows, predictions;
 };
 Score evaluate(Model&, const EncodedTask&, const std::vector<EncodedExample>&);
@@ -66,7 +69,8 @@ Score score_predictions(const EncodedTask&, const std::vector<EncodedExample>&,
 // Class (or value) of each sequence from a head's scores.
 void append_predictions(const EncodedTask&, const Tensor& scores, std::vector<float>& into);
 
-// The head a spec asks for, for this task; drawn at (spec.seed).
+// The head a spec asks for, for this task; drawn at (spec.seed). None for a language task: its
+// scores come from the model's own vocabulary head, which methods leave frozen.
 std::unique_ptr<Head> make_head(const EncodedTask&, const RunSpec&, const Model&);
 
 }  // namespace graft

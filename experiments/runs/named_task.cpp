@@ -18,4 +18,12 @@ TaskData task_named(const std::string& name) {
   return build_task(name, WordNet::load(wordnet));
 }
 
+TaskData::Kind kind_of_named_task(const std::string& name) {
+  namespace fs = std::filesystem;
+  if (fs::exists(fs::path(name) / "train.tsv")) return kind_of_tsv_task(name);
+  const auto& known = task_names();
+  return std::find(known.begin(), known.end(), name) == known.end() ? TaskData::Kind::classification
+                                                                    : kind_of_task(name);
+}
+
 }  // namespace graft

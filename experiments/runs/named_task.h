@@ -10,4 +10,10 @@ namespace graft {
 // Throws listing the known names where `name_or_folder` is neither.
 TaskData task_named(const std::string& name_or_folder);
 
+// Without reading its rows. A folder that is no longer there counts as classification.
+TaskData::Kind kind_of_named_task(const std::string& name_or_folder);
+inline bool is_language_task(const std::string& name_or_folder) {
+  return kind_of_named_task(name_or_folder) == TaskData::Kind::language;
+}
+
 }  // namespace graft

@@ -249,8 +249,7 @@ std::span<const std::byte> SafetensorsReader::bytes(const std::string& name) con
 }
 
 void SafetensorsReader::read_f32(const std::string& name, Array& out) const {
-  check(out.contiguous(), "{}: tensor {}: the room for it is not contiguous", file_,
-        shown(name));
+  check(out.contiguous(), "{}: tensor {}: the room for it is not contiguous", file_, shown(name));
   read_f32(name, {out.data<float>(), static_cast<std::size_t>(out.numel())});
 }
 

@@ -298,7 +298,9 @@ TEST_CASE("claims are judged by the scores: held, not held, outside the regime")
 
 TEST_CASE("every claim names arms that its experiment has, and labels name one arm each") {
   for (const Experiment& e : all_experiments()) {
-    const Setup s = setup_of(e);
+    Setup s = setup_of(e);
+    s.decoder = "decoder", s.decoder_width = 192;
+    s.tasks.insert(s.tasks.end(), e.language_tasks.begin(), e.language_tasks.end());
     std::set<std::string> labels, keys;
     std::size_t arms = 0;
     for (const std::string& task : s.tasks)

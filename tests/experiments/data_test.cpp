@@ -177,6 +177,21 @@ TEST_CASE("the books of the corpus unpack to their first and last verses") {
   int verses = 0;
   for (const auto& book : kjv.documents) verses += static_cast<int>(book.entries.size());
   CHECK(verses == 31102);
+
+  const auto old = data::read_kjv_verses(packages), other = data::read_web_verses(packages);
+  CHECK(old.size() == 31102);
+  const auto text = [](const std::vector<data::Verse>& all, int book, int chapter, int verse) {
+    for (const data::Verse& v : all)
+      if (v.book == book && v.chapter == chapter && v.verse == verse) return v.text;
+    return std::string();
+  };
+  CHECK(holds(text(old, 42, 11, 35), "Jesus wept."));
+  CHECK(holds(text(other, 42, 11, 35), "Jesus wept."));
+  CHECK(holds(text(old, 18, 23, 1), "my shepherd"));
+  CHECK(holds(text(other, 18, 23, 1), "my shepherd"));
+  CHECK(
+      holds(text(other, 65, 22, 21), "The grace of the Lord Jesus Christ be with all the saints"));
+  CHECK(text(other, 65, 22, 22).empty());
 }
 
 TEST_CASE("a WordNet line yields words, pointers, frames, definition and examples") {
@@ -243,6 +258,19 @@ TEST_CASE("a task survives writing and reading") {
   for (std::size_t i = 0; i < scores.train.size(); ++i)
     CHECK(again.train[i].score == scores.train[i].score);
 
+  TaskData words = scores;
+  words.kind = TaskData::Kind::language;
+  write_tsv_task(words, scratch.dir / "words");
+  CHECK(kind_of_tsv_task(scratch.dir / "words") == TaskData::Kind::language);
+  const TaskData told = load_tsv_task(scratch.dir / "words");
+  CHECK(told.kind == TaskData::Kind::language);
+  CHECK(told.pair);
+  CHECK(told.labels.empty());
+  CHECK(told.metric == "loss");
+  REQUIRE(told.test.size() == words.test.size());
+  CHECK(told.test[0].a == words.test[0].a);
+  CHECK(told.test[0].b == "other text");
+
   TaskData broken = task;
   broken.dev[0].a = "two\tcolumns";
   CHECK(holds(complaint([&] { write_tsv_task(broken, scratch.dir / "broken"); }), "dev.tsv"));
@@ -268,6 +296,8 @@ TEST_CASE("a malformed task file is named by file and line") {
   CHECK(holds(complain("train.tsv", "label\ta\nx\tone\n"), "only the label 'x'"));
   CHECK(holds(complain("train.tsv", "score\ta\n1.5\tone\nnan\ttwo\n"), "train.tsv:3: score 'nan'"));
   CHECK(holds(complain("train.tsv", "score\ta\n1.5x\tone\n"), "train.tsv:2: score '1.5x'"));
+  CHECK(holds(complain("train.tsv", "prompt\tcontinuation\none\n"), "train.tsv:2: 1 columns"));
+  CHECK(holds(complain("train.tsv", "prompt\tcontinuation\none\ttwo\n"), "dev.tsv:1: header"));
   complain("dev.tsv", "");
   scratch.put("dev.tsv", "label\ta\nx\tone\n");
   fs::remove(scratch.dir / "test.tsv");

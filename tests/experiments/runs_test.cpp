@@ -24,6 +24,7 @@ EncodedTask task_of(Goal goal, const Arch& arch) {
       data(goal == Goal::regression ? TaskData::Kind::regression : TaskData::Kind::classification),
       tokenizer(), arch, {});
   task.goal = goal;
+  if (goal == Goal::language) task.metric = "loss";
   if (goal == Goal::language)
     for (auto* split : {&task.train, &task.dev, &task.test})
       for (EncodedExample& e : *split) e.prompt = 2;

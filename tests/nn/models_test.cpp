@@ -181,9 +181,9 @@ TEST_CASE("every named model counts what transformers counts") {
 TEST_CASE("parameters have the names that transformers gives them") {
   const Arch encoder = arch_named("graft-encoder"), gpt2 = arch_named("gpt2");
   CHECK(hf_name(encoder, {Stack::encoder, 11, Part::q}, "lora_A.weight") ==
-        "roberta_prelayernorm.encoder.layer.11.attention.self.query.lora_A.weight");
-  CHECK(hf_name(encoder, {Stack::encoder, -1, Part::embed}, "type") ==
-        "roberta_prelayernorm.embeddings.token_type_embeddings.weight");
+        "esm.encoder.layer.11.attention.self.query.lora_A.weight");
+  CHECK(hf_name(arch_named("roberta-base"), {Stack::encoder, -1, Part::embed}, "type") ==
+        "roberta.embeddings.token_type_embeddings.weight");
   CHECK(hf_name(arch_named("llama-7b"), {Stack::decoder, 0, Part::gate}, "weight") ==
         "model.layers.0.mlp.gate_proj.weight");
   const Place v = place_of(gpt2, {Stack::decoder, 3, Part::v}, "weight");
