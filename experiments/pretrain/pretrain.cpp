@@ -32,11 +32,11 @@ Parameters train_everything(Model& model) {
 
 // What the run is: a checkpoint of another run is refused. Where it ends may change: more steps are
 // how a run is made longer.
-nlohmann::json identity(const PretrainSpec& spec) {
+nlohmann::json identity_of(const PretrainSpec& spec, const std::string& started_from) {
   return {{"train", spec.train.filename().string()},
           {"train_bytes", fs::file_size(spec.train)},
           {"tokenizer_bytes", fs::file_size(spec.tokenizer)},
-          {"start_from", spec.start_from.string()},
+          {"start_from", started_from},  // a hash: the folder's name makes no difference
           {"lr", spec.lr},
           {"warmup", spec.warmup},
           {"family", spec.arch.family},
@@ -55,10 +55,10 @@ struct Running {
   int count = 0;
 };
 
-void save_state(const PretrainSpec& spec, const Optimizer& optimizer, std::int64_t step,
-                const Running& running) {
+void save_state(const PretrainSpec& spec, const nlohmann::json& identity,
+                const Optimizer& optimizer, std::int64_t step, const Running& running) {
   SafetensorsWriter writer;
-  writer.metadata["graft"] = identity(spec).dump();
+  writer.metadata["graft"] = identity.dump();
   writer.metadata["step"] = std::to_string(step);
   writer.metadata["running"] =
       nlohmann::json{{"sum", running.sum}, {"count", running.count}}.dump();
@@ -68,12 +68,13 @@ void save_state(const PretrainSpec& spec, const Optimizer& optimizer, std::int64
   writer.write(spec.out / "state.safetensors");
 }
 
-std::int64_t load_state(const PretrainSpec& spec, Optimizer& optimizer, Running& running) {
+std::int64_t load_state(const PretrainSpec& spec, const nlohmann::json& identity,
+                        Optimizer& optimizer, Running& running) {
   const fs::path file = spec.out / "state.safetensors";
   if (!fs::exists(file)) return 0;
   const SafetensorsReader reader(file);
   check(reader.metadata().contains("graft") &&
-            nlohmann::json::parse(reader.metadata().at("graft")) == identity(spec),
+            nlohmann::json::parse(reader.metadata().at("graft")) == identity,
         "pretrain: '{}' belongs to a run with other settings ({}); give another --out",
         file.string(),
         reader.metadata().contains("graft") ? reader.metadata().at("graft") : "none");
@@ -165,13 +166,16 @@ PretrainResult pretrain(const PretrainSpec& spec) {
   fmt::print("corpus: {} training tokens, {} held out\n", train.tokens(), heldout.tokens());
 
   Model model(spec.arch, {Dtype::f32, true, spec.seed});
+  std::string started_from;
   if (!spec.start_from.empty()) {
     const auto smaller = load_model(spec.start_from);
+    started_from = fmt::format("{:016x}", smaller->hash());
     stack_from(model, *smaller);
   }
+  const nlohmann::json identity = identity_of(spec, started_from);
   Optimizer optimizer(train_everything(model), {.beta2 = 0.98, .eps = 1e-6, .decay = spec.decay});
   Running running;
-  std::int64_t step = load_state(spec, optimizer, running);
+  std::int64_t step = load_state(spec, identity, optimizer, running);
   std::string log = log_until(spec.out / "log.jsonl", step);
   if (step > 0) fmt::print("resumed at step {}\n", step);
 
@@ -225,7 +229,7 @@ PretrainResult pretrain(const PretrainSpec& spec) {
       running = {};
     }
     if (seconds_since(saved) > 60 * spec.save_minutes || step == last) {
-      save_state(spec, optimizer, step, running);
+      save_state(spec, identity, optimizer, step, running);
       saved = Clock::now();
     }
     if (power)

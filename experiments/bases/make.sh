@@ -1,0 +1,67 @@
+#!/usr/bin/env bash
+# Trains a base that comes with graft, from the corpus to experiments/bases/NAME, in three stages:
+# 3 layers, then 6 that start as these twice over, then 12. Killed at any moment it goes on where
+# it was. Needs experiments/run.sh's packages and build, and the data of experiments/data/fetch.sh.
+#
+#   experiments/bases/make.sh encoder|decoder [--seed N] [--steps N] [--to FOLDER]
+#
+#   --seed N     another start and another order of the text: a sister, for checking that a finding
+#                is not one base's accident (0)
+#   --steps N    of the last stage, 1024 tokens each; the rate falls to 0 over the last tenth
+#   --to FOLDER  where the base goes (experiments/bases/NAME)
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+unset OPENBLAS_CORETYPE
+export GOMP_SPINCOUNT=${GOMP_SPINCOUNT:-2000}
+
+usage() { sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}"; }
+fail() {
+  echo "experiments/bases/make.sh: $*" >&2
+  exit 1
+}
+
+name=${1:-}
+case $name in
+  encoder | decoder) shift ;;
+  -h | --help) usage; exit 0 ;;
+  *) fail "the base is '$name'; need encoder or decoder" ;;
+esac
+seed=0 steps=60000 to=experiments/bases/$name
+while (($#)); do
+  case $1 in
+    --seed) seed=${2:?} ;;
+    --steps) steps=${2:?} ;;
+    --to) to=${2:?} ;;
+    *) fail "unknown option '$1'; see --help" ;;
+  esac
+  shift 2
+done
+
+graft=build/cpu/bin/graft
+data=${GRAFT_DATA:-${XDG_CACHE_HOME:-$HOME/.cache}/graft/data}
+runs=${GRAFT_RUNS:-${XDG_CACHE_HOME:-$HOME/.cache}/graft/runs}
+[[ -x $graft ]] || fail "$graft is not built; run experiments/run.sh first"
+[[ -e $data/corpus.train.txt ]] || "$graft" corpus
+[[ -e $data/tokenizer.json ]] || "$graft" tokenizer
+
+# stage LAYERS STEPS [option]...: one run, up to STEPS.
+stage() {
+  local layers=$1 until=$2
+  "$graft" pretrain --arch "graft-$name" --layers "$layers" --seed "$seed" --batch 8 --length 128 \
+    --lr 1.5e-3 --masking 0.2 --warmup 300 --eval-every 500 --stop-after "$until" \
+    --out "$runs/$name-$seed-$layers" "${@:3}"
+}
+stage 3 6500 --steps 1000000
+stage 6 5500 --steps 1000000 --start-from "$runs/$name-$seed-3/model"
+stage 12 "$steps" --steps "$steps" --cooldown "$((steps / 10))" \
+  --start-from "$runs/$name-$seed-6/model"
+
+mkdir -p "$(dirname "$to")"
+rm -rf "$to.new"
+cp -r "$runs/$name-$seed-12/model" "$to.new"
+for layers in 3 6 12; do
+  sed "s/^{/{\"layers\":$layers,/" "$runs/$name-$seed-$layers/log.jsonl"
+done > "$to.new/pretraining.jsonl"
+rm -rf "$to"
+mv "$to.new" "$to"
+echo "base: $to"
