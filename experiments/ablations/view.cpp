@@ -96,14 +96,15 @@ std::vector<Tuning> View::tunings() const {
     if (run.experiment == experiment_.name + "/tuning" && run.kind == kind_)
       trials[without_rate(run.arm.config)][run.arm.config.at("lr")].push_back(&run);
   std::vector<Tuning> all;
-  for (const std::string& task : setup_.tasks)
+  for (const std::string& task : setup_.tasks) {
+    const double unit = is_language_task(task) ? 1 : 100;  // minus the loss in nats; points
     for (const PlannedArm& arm : arms_.at(task)) {
       const auto at = trials.find(without_rate(tuning_config(arm.config)));
       if (at == trials.end()) continue;
       Tuning t{fmt::format("{}, {}", arm.shown, task), {}, 0};
       for (const auto& [rate, runs] : at->second) {
         std::vector<double> dev;
-        for (const Run* run : runs) dev.push_back(100 * run->metrics.at("dev"));
+        for (const Run* run : runs) dev.push_back(unit * run->metrics.at("dev"));
         t.seeds = static_cast<int>(dev.size());
         t.trials.push_back({rate, mean(dev), dev.size() > 1 ? sd(dev) : 0,
                             static_cast<int>(runs[0]->metrics.at("best epoch"))});
@@ -111,6 +112,7 @@ std::vector<Tuning> View::tunings() const {
       trials.erase(at);
       all.push_back(std::move(t));
     }
+  }
   return all;
 }
 
