@@ -1,4 +1,5 @@
 #include "nn/model.h"
+
 #include "tensor/hash.h"
 
 namespace graft {

@@ -54,25 +54,61 @@ different_skips() {
   grep . <<< "$skip_lines" | sort -u | wc -l || true
 }
 
-# run_tests COMMAND...: runs a doctest program and counts its test cases. A case that printed
-# SKIPPED counts as skipped, not as passed. A run that matches no case has failed, and so has one
-# that fails outside its cases: a crash, or a leak found at the end.
+# run_tests COMMAND...: runs a doctest program and counts its test cases, by count_cases.
 run_tests() {
-  local log status=0 ok=0 bad=0 skips summary
+  local log status=0
   log=$(mktemp)
   "$@" 2>&1 | tee "$log" || status=$?
+  count_cases "$log" "$status" "$*"
+}
+
+# run_tests_in_parts COMMAND...: the same, with the cases in parts that run side by side, one for
+# each core at a time.
+run_tests_in_parts() {
+  local cores all parts i folder status cases
+  cores=$(nproc)
+  all=$("$@" --count | sed -n 's/^\[doctest\] unskipped test cases passing the current filters: //p')
+  [[ -n $all ]] || { failure "$* --count"; return; }
+  parts=$((4 * cores))
+  folder=$(mktemp -d)
+  for ((i = 0; i < parts; ++i)); do echo "$i"; done |
+    xargs -P "$cores" -I{} bash -c '
+      i=$1 parts=$2 all=$3 folder=$4
+      shift 4
+      first=$((i * all / parts + 1)) last=$(((i + 1) * all / parts))
+      ((first <= last)) || exit 0
+      status=0
+      "$@" --first="$first" --last="$last" > "$folder/$i.log" 2>&1 || status=$?
+      echo "$status $((last - first + 1))" > "$folder/$i.status"
+      echo "tests $first to $last of $all: exit status $status"' _ {} "$parts" "$all" "$folder" "$@"
+  for ((i = 0; i < parts; ++i)); do
+    [[ -e $folder/$i.status ]] || continue
+    cat "$folder/$i.log"
+    read -r status cases < "$folder/$i.status"
+    count_cases "$folder/$i.log" "$status" "$*, part $((i + 1)) of $parts" "$cases"
+  done
+  rm -rf "$folder"
+}
+
+# count_cases LOG STATUS NAME [CASES]: adds up what a doctest program printed, and removes the log.
+# A case that printed SKIPPED counts as skipped, not as passed. A run that matches no case has
+# failed, and so has one that fails outside its cases: a crash, or a leak found at the end. CASES: of
+# a part, whose summary counts the cases of all parts.
+count_cases() {
+  local log=$1 status=$2 ok=0 bad=0 skips summary
   summary=$(grep -a '^\[doctest\] test cases:' "$log" | tail -n 1) || true
   skips=$(grep -a -c SKIPPED "$log") || true
   note_skips "$log"
   rm -f "$log"
   if [[ $summary =~ \|\ *([0-9]+)\ passed\ *\|\ *([0-9]+)\ failed ]]; then
     ok=${BASH_REMATCH[1]} bad=${BASH_REMATCH[2]}
+    if (($# > 3)); then ok=$(($4 - bad)); fi
   fi
   passed=$((passed + (ok > skips ? ok - skips : 0)))
   failed=$((failed + bad))
   skipped=$((skipped + skips))
-  if ((bad == 0 && status != 0)); then failure "$* (exit status $status)"; fi
-  if ((ok + bad == 0 && status == 0)); then failure "$* ran no test case"; fi
+  if ((bad == 0 && status != 0)); then failure "$3 (exit status $status)"; fi
+  if ((ok + bad == 0 && status == 0)); then failure "$3 ran no test case"; fi
 }
 
 # run_script COMMAND...: runs a script that ends with such a last line and adds its counts.

@@ -17,7 +17,7 @@ build cpu
 
 program=build/cpu/bin/graft_tests
 stage "tests"
-run_tests "$program"
+run_tests_in_parts "$program"
 for setting in OPENBLAS_CORETYPE=Haswell OMP_NUM_THREADS=1 OMP_NUM_THREADS=2; do
   stage "thread tests, $setting"
   run_tests env "$setting" "$program" --test-case='*thread*'

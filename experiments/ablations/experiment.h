@@ -74,7 +74,7 @@ struct Experiment {
   std::vector<PlannedArm> (*arms)(const Setup&, const std::string& task);
   std::vector<Statement> (*claims)(const Setup&);
   // Further measurements, on arms whose configuration has "measure".
-  Measurement (*measurement)(const Methods&);
+  Measurement (*measurement)(const Methods&) = [](const Methods&) { return Measurement(); };
   // Figures and tables beyond the table of arms; `stem` begins the names of the figures' files.
   void (*figures)(Page&, const View&, const std::filesystem::path& stem);
   // Standard tasks that are on where there is a causal base, and their arm that stands for the

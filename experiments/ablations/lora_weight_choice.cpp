@@ -86,8 +86,6 @@ std::vector<Statement> claims_of(const Setup& s) {
   return {a, b, c, d};
 }
 
-Measurement no_measurement(const Methods&) { return {}; }
-
 void figures_of(Page& page, const View& view, const std::filesystem::path& stem) {
   GroupPlot plot{
       "matrices with LoRA, at one budget",
@@ -137,7 +135,6 @@ Experiment lora_weight_choice() {
                "The share of trained parameters does not count the task's head."},
           .arms = arms_of,
           .claims = claims_of,
-          .measurement = no_measurement,
           .figures = figures_of};
 }
 

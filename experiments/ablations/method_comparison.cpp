@@ -95,8 +95,6 @@ std::vector<Statement> claims_of(const Setup& s) {
   return all;
 }
 
-Measurement no_measurement(const Methods&) { return {}; }
-
 void figures_of(Page& page, const View& view, const std::filesystem::path& stem) {
   for (const std::string& task : view.setup().tasks) {
     GroupPlot plot{"", {}, true, {task, "accuracy, %", {{task, {}}}, {}}, std::nullopt};
@@ -129,7 +127,6 @@ Experiment method_comparison() {
                       "everything else. Thresholds were set before any run."},
           .arms = arms_of,
           .claims = claims_of,
-          .measurement = no_measurement,
           .figures = figures_of,
           .in_main = false};
 }

@@ -204,10 +204,9 @@ void write_tuning(Page& page, const View& view, const std::string& whose) {
   if (tunings.empty()) return;
   page.heading("Tuning, " + whose);
   page.paragraph(
-      fmt::format("Accuracy on dev, in points, or minus the loss of a language task, in "
-                  "hundredths of a nat, for each learning rate (seeds {}; the best has a "
-                  "star). An arm that is not listed takes the rate of the one that stands for "
-                  "its group.",
+      fmt::format("Accuracy on dev, in points, or minus the loss of a language task, in nats per "
+                  "token, for each learning rate (seeds {}; the best has a star). An arm that is "
+                  "not listed takes the rate of the one that stands for its group.",
                   listed(view.setup().scale.tuning_seeds)));
   page.table(tuning_table(tunings, 1));
   try {

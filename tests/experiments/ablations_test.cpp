@@ -1,6 +1,5 @@
 // The ablations' machinery on a tiny random model: partial forwards, campaigns, claims, sweeps.
 #include <doctest/doctest.h>
-#include <stdlib.h>
 
 #include <fstream>
 #include <set>
@@ -16,23 +15,17 @@
 #include "nn/models/folder.h"
 #include "nn/models/presets.h"
 #include "nn/text/bpe_trainer.h"
+#include "tests/nn/folder.h"
 
 using namespace graft;
+using graft::testing::error_of;
+using graft::testing::Folder;
 using nlohmann::json;
 namespace fs = std::filesystem;
 
 namespace {
 
 bool has(const std::string& text, const std::string& part) { return text.find(part) != text.npos; }
-
-std::string error_of(auto&& action) {
-  try {
-    action();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "";
-}
 
 // Rows "colour thing": the label (or the score) follows from the colour.
 void write_task(const fs::path& folder, bool regression) {
@@ -52,11 +45,9 @@ void write_task(const fs::path& folder, bool regression) {
 
 // A folder with a base of three blocks, two tasks, and results; gone after the test.
 struct Bench {
-  fs::path path;
+  Folder folder;
+  const fs::path& path = folder.path;
   Bench() {
-    std::string name = (fs::temp_directory_path() / "graft-ablations-XXXXXX").string();
-    REQUIRE(::mkdtemp(name.data()) != nullptr);
-    path = name;
     write_task(path / "colours", false);
     write_task(path / "shades", true);
     const std::string text = read_file(path / "colours" / "train.tsv");
@@ -69,8 +60,6 @@ struct Bench {
     Model model(arch, Build{.seed = 5});
     save_model(model, path / "tiny", FileDtype::f32, &tokenizer);
   }
-  ~Bench() { fs::remove_all(path); }
-
   BaseFolder bases() const {
     return [this](const std::string& name) { return path / name; };
   }

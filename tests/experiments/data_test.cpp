@@ -22,21 +22,18 @@
 #include "experiments/data/text_clean.h"
 #include "experiments/data/wordnet.h"
 #include "tensor/error.h"
+#include "tests/nn/folder.h"
 
 using namespace graft;
+using graft::testing::Folder;
 namespace fs = std::filesystem;
 
 namespace {
 
 // A folder that goes away with the test.
 struct Scratch {
-  fs::path dir;
-  Scratch() {
-    std::string name = (fs::temp_directory_path() / "graft_data_XXXXXX").string();
-    REQUIRE(mkdtemp(name.data()) != nullptr);
-    dir = name;
-  }
-  ~Scratch() { fs::remove_all(dir); }
+  Folder folder;
+  const fs::path& dir = folder.path;
   void put(const fs::path& name, const std::string& text) const {
     fs::create_directories((dir / name).parent_path());
     std::ofstream(dir / name, std::ios::binary) << text;

@@ -17,31 +17,14 @@
 #include "experiments/harness/record.h"
 #include "nn/files/atomic.h"
 #include "tensor/error.h"
+#include "tests/nn/folder.h"
 
 using namespace graft;
+using graft::testing::error_of;
+using graft::testing::Folder;
 namespace fs = std::filesystem;
 
 namespace {
-
-// An empty folder that is gone after the test.
-struct Folder {
-  fs::path path;
-  Folder() {
-    std::string name = (fs::temp_directory_path() / "graft-harness-XXXXXX").string();
-    REQUIRE(::mkdtemp(name.data()) != nullptr);
-    path = name;
-  }
-  ~Folder() { fs::remove_all(path); }
-};
-
-std::string error_of(auto&& action) {
-  try {
-    action();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "";
-}
 
 bool has(const std::string& text, const std::string& part) { return text.find(part) != text.npos; }
 
