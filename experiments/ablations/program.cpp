@@ -64,8 +64,13 @@ std::vector<fs::path> siblings_of(const Experiment& e, const fs::path& out, cons
   if (!fs::exists(shelf)) return found;
   for (const auto& entry : fs::directory_iterator(shelf)) {
     if (!is_results_folder(entry.path())) continue;
-    const ResultsFolder other = open_results(entry.path());
-    if (other.experiment != e.name && other.setup.same_bases(setup)) found.push_back(entry.path());
+    try {
+      const ResultsFolder other = open_results(entry.path());
+      if (other.experiment != e.name && other.setup.same_bases(setup))
+        found.push_back(entry.path());
+    } catch (const Error& error) {
+      fmt::print("not looked into for runs in common: {}\n", error.what());
+    }
   }
   std::sort(found.begin(), found.end());
   return found;

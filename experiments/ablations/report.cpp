@@ -291,11 +291,18 @@ Setup keep_setup(const fs::path& folder, const std::string& experiment, RunKind 
 bool is_results_folder(const fs::path& folder) { return fs::exists(folder / "setup.json"); }
 
 ResultsFolder open_results(const fs::path& folder) {
-  const json j = json::parse(read_file(folder / "setup.json"), nullptr, false);
+  const std::string file = (folder / "setup.json").string();
+  const json j = json::parse(read_file(file), nullptr, false);
   check(j.is_object() && j.contains("experiment") && j.contains("setup") && j.contains("kind"),
-        "report: {} is no set-up", (folder / "setup.json").string());
-  return {j.at("experiment"), j.at("kind") == "full" ? RunKind::full : RunKind::quick,
-          Setup::from(j.at("setup")), std::make_unique<Records>(folder)};
+        "report: {} is no set-up", file);
+  Setup setup;
+  try {
+    setup = Setup::from(j.at("setup"));
+  } catch (const Error& e) {
+    fail("{}: {}; another version of graft wrote it", file, e.what());
+  }
+  return {j.at("experiment"), j.at("kind") == "full" ? RunKind::full : RunKind::quick, setup,
+          std::make_unique<Records>(folder)};
 }
 
 fs::path remake_report(const fs::path& folder, const fs::path& shelf,

@@ -2,6 +2,7 @@
 #include "experiments/ablations/lab.h"
 #include "experiments/cli/cli.h"
 #include "experiments/data/metrics.h"
+#include "experiments/harness/progress.h"
 #include "experiments/runs/finetune.h"
 #include "experiments/runs/named_task.h"
 #include "nn/files/atomic.h"
@@ -71,12 +72,9 @@ Trained run(const TrainOptions& o, const Methods& methods, bool quiet, const Sav
   RunPlaces places;
   if (!o.out.empty())
     places.state = fs::path(o.out) / "state.safetensors", places.state_seconds = o.state_seconds;
+  StepProgress progress(stdout);
   if (!quiet)
-    places.progress = [](int step, int steps, double loss) {
-      if (step % 50 == 0 || step == steps)
-        fmt::print("step {}/{}  loss {:.4f}\n", step, steps, loss);
-      std::fflush(stdout);
-    };
+    places.progress = [&](int step, int steps, double loss) { progress.at(step, steps, loss); };
   AtBest at_best;
   if (save)
     at_best = [&](Model& m, Adaptation& a, const EncodedTask& e) { save(m, a, e, base_hash); };

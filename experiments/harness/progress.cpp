@@ -3,6 +3,8 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <chrono>
 #include <cmath>
 
 #include "tensor/error.h"
@@ -14,6 +16,10 @@ std::size_t columns(std::FILE* out) {
   winsize size{};
   bool known = ::ioctl(::fileno(out), TIOCGWINSZ, &size) == 0 && size.ws_col > 20;
   return known ? size.ws_col : 80;
+}
+
+double now_seconds() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
 }  // namespace
@@ -44,31 +50,9 @@ std::optional<double> Remaining::seconds() const {
   return left;
 }
 
-Progress::Progress(const std::vector<std::string>& costs, std::FILE* out)
-    : Progress(costs, out, ::isatty(::fileno(out)) == 1) {}
+StatusLine::StatusLine(std::FILE* out) : StatusLine(out, ::isatty(::fileno(out)) == 1) {}
 
-Progress::Progress(const std::vector<std::string>& costs, std::FILE* out, bool terminal)
-    : remaining_(costs), out_(out), terminal_(terminal) {}
-
-Progress::~Progress() {
-  if (open_) std::fputc('\n', out_);
-}
-
-void Progress::starting(const std::string& arm) {
-  auto left = remaining_.seconds();
-  std::string text = fmt::format("[{}/{}", remaining_.done() + 1, remaining_.total());
-  if (left) text += ", about " + duration(*left) + " left";
-  show(text + "] " + arm);
-}
-
-void Progress::finished(const std::string& arm, const std::string& cost, double seconds) {
-  remaining_.finished(cost, seconds);
-  auto left = remaining_.seconds();
-  show(fmt::format("[{}/{} done, about {} left] {}: {}", remaining_.done(), remaining_.total(),
-                   duration(*left), arm, duration(seconds)));
-}
-
-void Progress::show(const std::string& text) {
+void StatusLine::show(const std::string& text) {
   if (!terminal_) {
     fmt::print(out_, "{}\n", text);
   } else {
@@ -79,6 +63,45 @@ void Progress::show(const std::string& text) {
     open_ = true;
   }
   std::fflush(out_);
+}
+
+void StatusLine::end() {
+  if (open_) std::fputc('\n', out_);
+  open_ = false;
+}
+
+Progress::Progress(const std::vector<std::string>& costs, std::FILE* out)
+    : remaining_(costs), line_(out) {}
+
+Progress::Progress(const std::vector<std::string>& costs, std::FILE* out, bool terminal)
+    : remaining_(costs), line_(out, terminal) {}
+
+void Progress::starting(const std::string& arm) {
+  auto left = remaining_.seconds();
+  std::string text = fmt::format("[{}/{}", remaining_.done() + 1, remaining_.total());
+  if (left) text += ", about " + duration(*left) + " left";
+  line_.show(text + "] " + arm);
+}
+
+void Progress::finished(const std::string& arm, const std::string& cost, double seconds) {
+  remaining_.finished(cost, seconds);
+  auto left = remaining_.seconds();
+  line_.show(fmt::format("[{}/{} done, about {} left] {}: {}", remaining_.done(),
+                         remaining_.total(), duration(*left), arm, duration(seconds)));
+}
+
+StepProgress::StepProgress(std::FILE* out) : line_(out) {}
+
+void StepProgress::at(std::int64_t step, std::int64_t steps, double loss) {
+  const double now = now_seconds();
+  if (first_ < 0) first_ = step, begun_ = shown_ = now;
+  if (step < steps && now - shown_ < (line_.terminal() ? 1 : 30)) return;
+  shown_ = now;
+  std::string text = fmt::format("step {}/{}  loss {:.4f}", step, steps, loss);
+  if (step > first_)
+    text += fmt::format("  about {} left",
+                        duration((now - begun_) * double(steps - step) / double(step - first_)));
+  line_.show(text);
 }
 
 std::string duration(double seconds) {

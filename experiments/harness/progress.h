@@ -1,7 +1,8 @@
-// How far a run of many arms is, and about how long the rest takes.
+// How far a run of many arms, or of many steps, is, and about how long the rest takes.
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <cstdio>
 #include <map>
 #include <optional>
@@ -32,26 +33,55 @@ class Remaining {
   std::size_t done_ = 0, total_ = 0;
 };
 
-// Prints Remaining: one line rewritten in place on a terminal, plain lines elsewhere.
+// One line rewritten in place on a terminal, plain lines elsewhere.
+class StatusLine {
+ public:
+  explicit StatusLine(std::FILE* out);  // asks whether out is a terminal
+  StatusLine(std::FILE* out, bool terminal) : out_(out), terminal_(terminal) {}
+  ~StatusLine() { end(); }
+  StatusLine(const StatusLine&) = delete;
+  StatusLine& operator=(const StatusLine&) = delete;
+
+  void show(const std::string& text);
+  void end();  // what is printed next begins a line of its own
+  bool terminal() const { return terminal_; }
+
+ private:
+  std::FILE* out_;
+  bool terminal_;
+  bool open_ = false;  // a line on the terminal waits to be rewritten or ended
+};
+
+// Prints Remaining.
 class Progress {
  public:
   Progress(const std::vector<std::string>& costs,
            std::FILE* out);  // asks whether out is a terminal
   Progress(const std::vector<std::string>& costs, std::FILE* out, bool terminal);
-  ~Progress();  // ends the line
-  Progress(const Progress&) = delete;
-  Progress& operator=(const Progress&) = delete;
 
   void starting(const std::string& arm);
   void finished(const std::string& arm, const std::string& cost, double seconds);
 
  private:
-  void show(const std::string& text);
-
   Remaining remaining_;
-  std::FILE* out_;
-  bool terminal_;
-  bool open_ = false;  // a line on the terminal waits to be rewritten or ended
+  StatusLine line_;
+};
+
+// "step 150/600  loss 1.2345  about 40 s left": every second on a terminal, every half minute
+// elsewhere, and at the last step.
+class StepProgress {
+ public:
+  explicit StepProgress(std::FILE* out);
+  StepProgress(std::FILE* out, bool terminal) : line_(out, terminal) {}
+
+  void at(std::int64_t step, std::int64_t steps, double loss);
+  void end() { line_.end(); }
+  bool on_terminal() const { return line_.terminal(); }
+
+ private:
+  StatusLine line_;
+  std::int64_t first_ = -1;  // the first step that was told; a resumed run does not begin at 0
+  double begun_ = 0, shown_ = 0;
 };
 
 // "48 s", "7 min", "2 h 05 min", "3 d 04 h".

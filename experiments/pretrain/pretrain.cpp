@@ -5,6 +5,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "experiments/harness/progress.h"
 #include "nn/files/atomic.h"
 #include "nn/files/safetensors.h"
 #include "nn/models/folder.h"
@@ -126,11 +127,15 @@ double heldout_loss(const Model& model, const CorpusWindows& text, std::int64_t 
 }
 
 void stack_from(Model& deep, Model& shallow) {
-  check(deep.arch().width == shallow.arch().width && deep.arch().hidden == shallow.arch().hidden &&
-            deep.arch().vocab == shallow.arch().vocab,
-        "stack: a model of width {}, {}, vocabulary {} cannot start from one of {}, {}, {}",
-        deep.arch().width, deep.arch().hidden, deep.arch().vocab, shallow.arch().width,
-        shallow.arch().hidden, shallow.arch().vocab);
+  const Arch& d = deep.arch();
+  const Arch& s = shallow.arch();
+  Arch alike = s;
+  alike.layers = d.layers;
+  check(d == alike,
+        "stack: the models may differ in their number of layers only; {} (width {}, heads {}, "
+        "feed-forward {}, vocabulary {}, positions {}) is to start from {} ({}, {}, {}, {}, {})",
+        d.family, d.width, d.heads, d.hidden, d.vocab, d.positions, s.family, s.width, s.heads,
+        s.hidden, s.vocab, s.positions);
   const int depth = shallow.arch().layers;
   std::map<std::string, Array> from;
   shallow.each([&](Weight& w) { from[w.parameter().label()] = w.value().value(); });
@@ -190,6 +195,7 @@ PretrainResult pretrain(const PretrainSpec& spec) {
   auto saved = begun;
   const std::int64_t first = step;
   double held = 0;
+  StepProgress progress(stdout);
   while (step < last) {
     while (step - epoch_start >= train.windows(spec.seed, epoch) / spec.batch) {
       check(train.windows(spec.seed, epoch) >= spec.batch,
@@ -220,6 +226,7 @@ PretrainResult pretrain(const PretrainSpec& spec) {
                                {"tokens", step * spec.batch * spec.length}};
       log += row.dump() + "\n";
       write_file_atomically(spec.out / "log.jsonl", log);
+      progress.end();
       fmt::print(
           "step {:>7}/{}  epoch {:>3}  loss {:.4f}  held out {:.4f}  {:.0f} tokens/s  {:.0f} min "
           "left\n",
@@ -227,6 +234,8 @@ PretrainResult pretrain(const PretrainSpec& spec) {
           double(last - step) * spec.batch * spec.length / rate / 60);
       std::fflush(stdout);
       running = {};
+    } else if (progress.on_terminal()) {  // elsewhere the evaluations' lines are enough
+      progress.at(step, last, loss.item());
     }
     if (seconds_since(saved) > 60 * spec.save_minutes || step == last) {
       save_state(spec, identity, optimizer, step, running);

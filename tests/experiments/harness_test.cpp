@@ -249,6 +249,25 @@ TEST_CASE("progress rewrites one line on a terminal and prints plain lines elsew
   }
 }
 
+TEST_CASE("steps are told now and then, with the time left, and the last one always") {
+  char* buffer = nullptr;
+  std::size_t size = 0;
+  std::FILE* out = ::open_memstream(&buffer, &size);
+  {
+    StepProgress progress(out, true);
+    for (int step = 11; step < 2000; ++step) progress.at(step, 2000, 1.25);
+    ::usleep(1100000);
+    progress.at(1999, 2000, 1.25);
+    progress.at(2000, 2000, 0.5);
+  }
+  std::fclose(out);
+  const std::string text(buffer, size);
+  std::free(buffer);
+  CHECK(has(text, "\r\x1b[Kstep 1999/2000  loss 1.2500  about 0 s left"));
+  CHECK(text.ends_with("\r\x1b[Kstep 2000/2000  loss 0.5000  about 0 s left\n"));
+  CHECK(std::count(text.begin(), text.end(), '\r') < 20);
+}
+
 TEST_CASE("claims are held, not held, undecided or outside their regime") {
   using Kind = Test::Kind;
   std::vector<Case> cases = {

@@ -151,6 +151,24 @@ TEST_CASE("a deeper model starts from a smaller one's blocks, over and over") {
   deep.width = 24;
   Model wider(deep, {});
   contains(error_of([&] { stack_from(wider, from); }), "width 24");
+  Arch elsewhere = shallow;
+  elsewhere.rope_theta = 500;
+  Model rotated(elsewhere, {});
+  contains(error_of([&] { stack_from(rotated, from); }), "number of layers only");
+}
+
+TEST_CASE("a run starts from the model that a shallower run wrote") {
+  for (const Stack stack : {Stack::encoder, Stack::decoder}) {
+    const Folder folder;
+    const Quiet quiet;
+    PretrainSpec spec = small_run(stack, folder);
+    spec.arch.dropout = 0;
+    spec.steps = spec.stop_after = 2;
+    spec.out = folder / "shallow";
+    pretrain(spec);
+    spec.arch.layers = 4, spec.start_from = spec.out / "model", spec.out = folder / "deep";
+    CHECK(pretrain(spec).step == 2);
+  }
 }
 
 TEST_CASE(
