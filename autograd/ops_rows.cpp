@@ -118,15 +118,23 @@ Tensor sdpa(const Tensor& q, const Tensor& k, const Tensor& v, int heads, int kv
         "dh]",
         q.shape(), k.shape(), v.shape(), heads, kv_heads);
   const auto& keys = shape.k_length.empty() ? shape.q_length : shape.k_length;
+  const bool placed = !shape.k_start.empty();  // a cache: between the sequences lie unused rows
   check(std::accumulate(shape.q_length.begin(), shape.q_length.end(), 0l) == q.dim(0) &&
-            std::accumulate(keys.begin(), keys.end(), 0l) == k.dim(0) &&
+            (placed || std::accumulate(keys.begin(), keys.end(), 0l) == k.dim(0)) &&
             keys.size() == shape.q_length.size(),
         "sdpa: lengths of {} sequences ({} with keys) do not add up to q {} and k {}",
         shape.q_length.size(), keys.size(), q.shape(), k.shape());
+  check(!placed || shape.k_start.size() == keys.size(), "sdpa: {} starts of keys, {} sequences",
+        shape.k_start.size(), keys.size());
+  for (std::size_t i = 0; placed && i < keys.size(); ++i)
+    check(shape.k_start[i] >= 0 && shape.k_start[i] + keys[i] <= k.dim(0),
+          "sdpa: keys {} to {} of sequence {}; k has {} rows", shape.k_start[i],
+          shape.k_start[i] + keys[i], i, k.dim(0));
   Array y = Array::empty({q.dim(0), q.dim(1)}, q.dtype());
   Array lse = Array::empty({q.dim(0), heads}, q.dtype());
   kernels::sdpa(y, lse, q.value(), k.value(), v.value(), heads, kv_heads, shape);
   const bool any = q.needs_grad() || k.needs_grad() || v.needs_grad();
+  check(!any || !placed, "sdpa: no gradient flows into cached keys; leave out the cache to train");
   Saved saved;
   if (any) saved = {keep(q.value()), keep(k.value()), keep(v.value()), keep(y), keep(lse)};
   return record(

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "autograd/ops.h"
+#include "nn/kv_cache.h"
 
 namespace graft {
 
@@ -50,6 +51,10 @@ struct Ctx {
   const Batch* batch = nullptr;
   const Sequence* sequence = nullptr;
   RowAddress address = {};  // of the rows, for dropout
+  // Of a decoder that reads on: the batch holds the new tokens only. Nothing may learn then.
+  KvCache* cache = nullptr;
+  // The batch goes on where earlier ones stopped: edits insert no rows of their own again.
+  bool goes_on() const { return cache && !cache->empty(); }
 };
 
 }  // namespace graft

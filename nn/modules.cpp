@@ -1,5 +1,6 @@
 #include "nn/modules.h"
 
+#include <algorithm>
 #include <cmath>
 
 namespace graft {
@@ -18,6 +19,16 @@ void visit(Weight& place, const EachWeight& f) {
 Tensor dropped(const Tensor& x, double p, const Ctx& ctx, const Site& site) {
   if (!ctx.train || p == 0) return x;
   return dropout(x, p, {ctx.key, stream_id((to_string(site) + "/dropout").c_str())}, ctx.address);
+}
+
+// Cached keys and values without the unused rows between the sequences.
+void close_up(Tensor& k, Tensor& v, AttentionShape& shape) {
+  std::vector<std::int32_t> rows;
+  for (std::size_t i = 0; i < shape.k_length.size(); ++i)
+    for (int j = 0; j < shape.k_length[i]; ++j) rows.push_back(shape.k_start[i] + j);
+  k = gather(k, Array::of(rows));
+  v = gather(v, Array::of(rows));
+  shape.k_start.clear();
 }
 
 }  // namespace
@@ -89,15 +100,24 @@ Tensor Attention::operator()(const Tensor& x, const Tensor& residual, const Ctx&
     a.k = rotate(a.k, position, frequency_, kv_heads_);
   }
   a = banks(std::move(a), ctx);
-  const Tensor y = o(attend(a, rows), ctx);
+  const Tensor y = o(attend(a, rows, ctx), ctx);
   return out(dropped(y, dropout_, ctx, o.site), Sub{x, residual}, ctx);
 }
 
 // Ungated banks are prepended and share the softmax; a gated bank is a second attention over its
-// own keys, times its gate, added: a gate of zero leaves the output as it was.
-Tensor Attention::attend(const Attn& a, const Sequence& rows) const {
-  AttentionShape shape{causal_, a.scale, rows.length, {}};
+// own keys, times its gate, added: a gate of zero leaves the output as it was. A cache never holds
+// banks.
+Tensor Attention::attend(const Attn& a, const Sequence& rows, const Ctx& ctx) const {
+  AttentionShape shape{causal_, a.scale, rows.length, {}, {}};
   Tensor k = a.k, v = a.v;
+  if (ctx.cache) {
+    const KvCache::Layer& read = ctx.cache->extend(q.site.layer, k.value(), v.value(), rows.length);
+    k = read.k, v = read.v;
+    shape.k_length = read.length, shape.k_start = read.start;
+    if (std::any_of(a.banks.begin(), a.banks.end(),
+                    [](const Bank& b) { return !b.gate.defined(); }))
+      close_up(k, v, shape);
+  }
   for (const Bank& bank : a.banks) {
     if (bank.gate.defined()) continue;
     const std::vector<int> before = shape.k_length.empty() ? rows.length : shape.k_length;
@@ -111,8 +131,11 @@ Tensor Attention::attend(const Attn& a, const Sequence& rows) const {
     if (!bank.gate.defined()) continue;
     const std::vector<int> none(rows.length.size(), 0);
     const Tensor empty(Array::empty({0, bank.k.dim(1)}, bank.k.dtype()));
-    const AttentionShape own{false, a.scale, rows.length,
-                             std::vector<int>(rows.length.size(), static_cast<int>(bank.k.dim(0)))};
+    const AttentionShape own{false,
+                             a.scale,
+                             rows.length,
+                             std::vector<int>(rows.length.size(), static_cast<int>(bank.k.dim(0))),
+                             {}};
     y = y + bank.gate * sdpa(a.q, prepend(bank.k, empty, none), prepend(bank.v, empty, none),
                              heads_, kv_heads_, own);
   }
@@ -191,12 +214,15 @@ Embedding::Embedding(const Build& build, const Arch& a)
 Sequence Embedding::operator()(const Batch& batch, Ctx& ctx) const {
   check(batch.example.size() == batch.length.size(), "embedding: {} sequences, {} example numbers",
         batch.length.size(), batch.example.size());
+  check(!ctx.cache || ctx.cache->sequences() == batch.sequences(),
+        "embedding: {} sequences, the cache holds {}", batch.sequences(),
+        ctx.cache ? ctx.cache->sequences() : 0);
   Sequence s;
   s.length = batch.length;
   for (int i = 0, row = 0; i < batch.sequences(); ++i)
     for (int j = 0; j < batch.length[i]; ++j) {
       s.source.push_back(row++);
-      s.position.push_back(j);
+      s.position.push_back(j + (ctx.cache ? ctx.cache->position()[i] : 0));
       s.example.push_back(static_cast<std::int32_t>(batch.example[i]));
     }
   check(static_cast<std::int64_t>(s.source.size()) == batch.tokens(),
@@ -205,6 +231,13 @@ Sequence Embedding::operator()(const Batch& batch, Ctx& ctx) const {
   s.rows = gather(token.value(), Array::of(batch.token));
   s = out(std::move(s), ctx);
   ctx.address = s.address();
+  if (ctx.cache) {
+    std::vector<std::int32_t> next = ctx.cache->position();
+    for (std::size_t i = 0, row = 0; i < s.length.size(); ++i)
+      if (row += static_cast<std::size_t>(s.length[i]); s.length[i] > 0)
+        next[i] = s.position[row - 1] + 1;
+    ctx.cache->set_position(std::move(next));
+  }
   if (position) {
     std::vector<std::int32_t> at = s.position;
     for (std::int32_t& p : at) {

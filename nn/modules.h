@@ -105,7 +105,7 @@ struct Attention {
   Slot<Tensor, Sub, Ctx> out;  // the sub-layer's y before it joins the residual
 
  private:
-  Tensor attend(const Attn&, const Sequence&) const;
+  Tensor attend(const Attn&, const Sequence&, const Ctx&) const;
   int heads_, kv_heads_;
   bool causal_;
   double dropout_;

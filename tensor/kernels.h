@@ -12,10 +12,11 @@ enum class Map { gelu, gelu_tanh, relu, silu, tanh, sigmoid, exp, log, square, s
 
 // Which keys a query sees. Rows of all sequences lie one after another, without padding.
 struct AttentionShape {
-  bool causal = false;        // query i of n sees keys 0 .. (keys - n) + i
-  double scale = 1;           // multiplies q.k
-  std::vector<int> q_length;  // rows of each sequence
-  std::vector<int> k_length;  // keys of each sequence; empty means q_length
+  bool causal = false;             // query i of n sees keys 0 .. (keys - n) + i
+  double scale = 1;                // multiplies q.k
+  std::vector<int> q_length;       // rows of each sequence
+  std::vector<int> k_length = {};  // keys of each sequence; empty means q_length
+  std::vector<int> k_start = {};   // row of its first key; empty means one sequence after another
 };
 
 namespace cpu {

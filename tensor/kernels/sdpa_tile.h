@@ -29,6 +29,7 @@ inline std::vector<Sequence> sequences(const AttentionShape& shape) {
   for (std::size_t i = 0; i < keys.size(); ++i) {
     s.queries = shape.q_length[i];
     s.keys = keys[i];
+    if (!shape.k_start.empty()) s.key = shape.k_start[i];
     all.push_back(s);
     s.query += s.queries;
     s.key += s.keys;

@@ -1,0 +1,33 @@
+// What greedy decoding and beam search share: sequences in the making, and the model that reads on.
+#pragma once
+
+#include "nn/generate.h"
+
+namespace graft {
+
+// Runs the model over new tokens and keeps the cache.
+class Reader {
+ public:
+  Reader(const Model& model, int sequences)
+      : model_(model), cache_(model.arch().layers, sequences) {}
+
+  // Scores [V] of each sequence's next token, after `news` has been read; `names` are the
+  // sequences' numbers, for what depends on an example.
+  std::vector<std::vector<double>> read(const std::vector<std::vector<std::int32_t>>& news,
+                                        const std::vector<int>& names);
+  void select(const std::vector<int>& from) { cache_.select(from); }
+  // How many more tokens sequence i may be given.
+  int room(int i) const;
+
+ private:
+  const Model& model_;
+  KvCache cache_;
+};
+
+std::vector<double> log_softmax(const std::vector<double>& scores);
+
+std::vector<Generated> beam_search(const Model&,
+                                   const std::vector<std::vector<std::int32_t>>& prompts,
+                                   const GenerateSpec&);
+
+}  // namespace graft
