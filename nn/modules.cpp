@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numbers>
 
 namespace graft {
 namespace {
@@ -64,11 +65,18 @@ void Norm::each(const EachWeight& f) {
   visit(bias, f);
 }
 
-Array rope_frequencies(int head_width, double theta, Dtype dtype) {
+Array rope_frequencies(int head_width, double theta, const RopeScaling& scaling, Dtype dtype) {
+  const auto lowered = [&](double frequency) {
+    if (scaling.kind == RopeScaling::Kind::none) return frequency;
+    if (scaling.kind == RopeScaling::Kind::linear) return frequency / scaling.factor;
+    const double turns = scaling.original * frequency / (2 * std::numbers::pi);
+    const double kept = std::clamp((turns - scaling.low) / (scaling.high - scaling.low), 0.0, 1.0);
+    return (1 - kept) * frequency / scaling.factor + kept * frequency;
+  };
   Array frequency = Array::empty({head_width / 2}, dtype);
   dispatch(frequency, [&]<class T>(T) {
     for (int i = 0; i < head_width / 2; ++i)
-      frequency.data<T>()[i] = static_cast<T>(std::pow(theta, -2.0 * i / head_width));
+      frequency.data<T>()[i] = static_cast<T>(lowered(std::pow(theta, -2.0 * i / head_width)));
   });
   return frequency;
 }
@@ -84,7 +92,7 @@ Attention::Attention(const Build& build, const Arch& a, int layer)
       causal_(a.causal),
       dropout_(a.dropout) {
   if (a.rope_theta > 0 && build.storage)
-    frequency_ = rope_frequencies(a.head_width(), a.rope_theta, build.dtype);
+    frequency_ = rope_frequencies(a.head_width(), a.rope_theta, a.rope_scaling, build.dtype);
 }
 
 Tensor Attention::operator()(const Tensor& x, const Tensor& residual, const Ctx& ctx) const {

@@ -14,6 +14,18 @@ namespace graft {
 
 using EachWeight = std::function<void(Weight&)>;
 
+// How a model reads on beyond the length that it was trained at: its rotary frequencies are
+// lowered.
+struct RopeScaling {
+  // linear: all of them (Chen et al. 2023, 2306.15595). llama3: those that turn less than once in
+  // `original` positions, by a factor that fades in from `high` turns to `low` (LLaMA 3.1's
+  // release).
+  enum class Kind { none, linear, llama3 } kind = Kind::none;
+  double factor = 1, low = 1, high = 4;
+  int original = 0;
+  bool operator==(const RopeScaling&) const = default;
+};
+
 // The shapes that modules are built from. One value serves every family; nn/models/ fills it.
 struct Arch {
   std::string family;  // as Hugging Face's model_type
@@ -23,6 +35,7 @@ struct Arch {
   int token_types = 0;      // rows of BERT's table of segments; every token is given row 0
   bool learned_positions = true;
   double rope_theta = 0;  // > 0: rotary positions
+  RopeScaling rope_scaling;
   bool causal = false, pre_norm = true, rms = false, gated = false, biases = true;
   bool embed_norm = false, embed_dropout = true, final_norm = true, tied = true;
   bool lm_transform = false;  // BERT's dense + activation + norm before the vocabulary
@@ -91,8 +104,8 @@ struct Sub {
 };
 
 // The angle per position of each pair of a head's entries: theta^(-2i/width), [width / 2]
-// (Su et al. 2021, 2104.09864, equation 15).
-Array rope_frequencies(int head_width, double theta, Dtype = Dtype::f32);
+// (Su et al. 2021, 2104.09864, equation 15), lowered as the scaling says.
+Array rope_frequencies(int head_width, double theta, const RopeScaling& = {}, Dtype = Dtype::f32);
 
 struct Attention {
   Attention(const Build&, const Arch&, int layer);

@@ -1,6 +1,8 @@
 #include "nn/models/config.h"
 
+#include <algorithm>
 #include <array>
+#include <map>
 #include <sstream>
 #include <utility>
 
@@ -171,31 +173,100 @@ void ConfigKeys::choice(const char* key, bool& field, const char* yes, const cha
     problem(fmt::format("{} is {}; need {} or {}", key, found->dump(), yes, no));
 }
 
-void ConfigKeys::rope(double& theta) {
+namespace {
+
+struct RopeKind {
+  RopeScaling::Kind kind;
+  const char* name;
+};
+constexpr RopeKind kRopeKinds[] = {{RopeScaling::Kind::none, "default"},
+                                   {RopeScaling::Kind::linear, "linear"},
+                                   {RopeScaling::Kind::llama3, "llama3"}};
+
+Json as_json(double theta, const RopeScaling& s) {
+  Json object{{"rope_theta", theta}};
+  for (const RopeKind& k : kRopeKinds)
+    if (k.kind == s.kind) object["rope_type"] = k.name;
+  if (s.kind != RopeScaling::Kind::none) object["factor"] = s.factor;
+  if (s.kind == RopeScaling::Kind::llama3) {
+    object["low_freq_factor"] = s.low;
+    object["high_freq_factor"] = s.high;
+    object["original_max_position_embeddings"] = s.original;
+  }
+  return object;
+}
+
+}  // namespace
+
+void ConfigKeys::rope(double& theta, RopeScaling& scaling) {
   if (!reading_) {
+    const Json object = as_json(theta, scaling);
     write("rope_theta", theta);
-    return write("rope_parameters", {{"rope_theta", theta}, {"rope_type", "default"}});
+    if (scaling.kind != RopeScaling::Kind::none) write("rope_scaling", object);
+    return write("rope_parameters", object);
   }
-  const bool plain = take("rope_theta", theta);
-  if (!plain) theta = 10000;
-  only("rope_scaling", nullptr);
-  const Json* found = find("rope_parameters");
-  if (!found) return;
-  if (!found->is_object()) return problem("rope_parameters is not an object");
-  for (const auto& [key, value] : found->items()) {
-    double other = 0;
-    if (key == "rope_theta" && value.is_number()) {
-      other = value.get<double>();
-      if (plain && other != theta)
-        problem(fmt::format("rope_theta is {}, in rope_parameters {}", theta, other));
-      theta = other;
-    } else if (key != "rope_type" || value != "default") {
-      problem(
-          fmt::format("rope_parameters: {} is {}; this version follows only rope_theta and "
-                      "rope_type \"default\"",
-                      key, value.dump()));
+  if (!take("rope_theta", theta)) theta = 0;
+  scaling = {};
+  for (const char* key : {"rope_scaling", "rope_parameters"}) {
+    RopeScaling one;
+    if (!find(key)) continue;
+    rope_object(key, theta, one);
+    if (scaling != RopeScaling{} && one != scaling)
+      problem("rope_scaling and rope_parameters do not say the same");
+    scaling = one;
+  }
+  if (theta == 0) theta = 10000;
+}
+
+// One of the two objects; a theta in it must be the one known so far, if one is.
+void ConfigKeys::rope_object(const char* key, double& theta, RopeScaling& scaling) {
+  const Json& object = *find(key);
+  if (!object.is_object()) return problem(fmt::format("{} is not an object", key));
+  std::string kind = "default";
+  for (const char* name : {"type", "rope_type"})
+    if (object.contains(name) && object[name].is_string()) kind = object[name];
+  const auto known = std::ranges::find(kRopeKinds, kind, &RopeKind::name);
+  if (known == std::end(kRopeKinds))
+    return problem(
+        fmt::format("{}: rope_type is \"{}\"; there are default, linear and llama3", key, kind));
+  scaling.kind = known->kind;
+  std::map<std::string, double> given;
+  for (const auto& [name, value] : object.items()) {
+    if (name == "type" || name == "rope_type") continue;
+    if (value.is_number())
+      given[name] = value;
+    else
+      problem(fmt::format("{}: {} is {}; need a number", key, name, value.dump()));
+  }
+  const auto field = [&](const char* name, bool needed, double& to) {
+    const auto at = given.find(name);
+    if (at == given.end()) {
+      if (needed) problem(fmt::format("{}: {} is missing", key, name));
+      return;
     }
+    to = at->second;
+    given.erase(at);
+  };
+  double other = theta;
+  field("rope_theta", false, other);
+  if (theta != 0 && other != theta)
+    problem(fmt::format("rope_theta is {}, in {} {}", theta, key, other));
+  theta = other;
+  const bool llama3 = scaling.kind == RopeScaling::Kind::llama3;
+  if (scaling.kind != RopeScaling::Kind::none) field("factor", true, scaling.factor);
+  if (llama3) {
+    field("low_freq_factor", true, scaling.low);
+    field("high_freq_factor", true, scaling.high);
+    double original = 0;
+    field("original_max_position_embeddings", true, original);
+    if (original >= 1 && original <= kLargest) scaling.original = static_cast<int>(original);
   }
+  for (const auto& [name, value] : given)
+    problem(fmt::format("{}: rope_type \"{}\" has no {}", key, kind, name));
+  if (scaling.factor < 1 || (llama3 && (scaling.high <= scaling.low || scaling.original < 1)))
+    problem(
+        fmt::format("{}: {}; need factor >= 1, high_freq_factor > low_freq_factor and positions",
+                    key, object.dump()));
 }
 
 void ConfigKeys::unused(const std::string& keys) {

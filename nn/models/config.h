@@ -42,8 +42,8 @@ class ConfigKeys {
   void same(const char* key, double value);
   // A key with two values, of which `yes` sets the field.
   void choice(const char* key, bool& field, const char* yes, const char* no, bool otherwise);
-  // Rotary positions, in the old and the new spelling.
-  void rope(double& theta);
+  // Rotary positions and how they are scaled, in the old and the new spelling.
+  void rope(double& theta, RopeScaling&);
   // Keys, separated by spaces, that change no forward pass of these models.
   void unused(const std::string& keys);
   void write(const char* key, const nlohmann::ordered_json& value);
@@ -55,6 +55,7 @@ class ConfigKeys {
 
  private:
   const nlohmann::ordered_json* find(const char* key);
+  void rope_object(const char* key, double& theta, RopeScaling&);
   template <class T>
   bool take(const char* key, T& field);  // false: absent
 

@@ -187,7 +187,7 @@ void llama_keys(ConfigKeys& k, Arch& a) {
   k.need("hidden_act", a.activation);
   k.need("rms_norm_eps", a.norm_eps);
   k.optional("tie_word_embeddings", a.tied, false);
-  k.rope(a.rope_theta);
+  k.rope(a.rope_theta, a.rope_scaling);
   k.only("head_dim", a.heads > 0 ? a.head_width() : 0);
   k.only("attention_bias", false);
   k.only("mlp_bias", false);

@@ -14,8 +14,9 @@ namespace graft::testing {
 
 using nlohmann::ordered_json;
 
-inline const char* const kFamilies[] = {"roberta-prelayernorm", "roberta", "bert", "esm",
-                                        "esm-learned",          "gpt2",    "opt",  "llama"};
+inline const char* const kFamilies[] = {
+    "roberta-prelayernorm", "roberta",      "bert",  "esm", "gpt2", "opt", "llama",
+    "esm-learned",          "llama-linear", "llama3"};
 
 inline fs::path fixture(const std::string& family) {
   return fs::path(__FILE__).parent_path() / "../fixtures/models" / family;

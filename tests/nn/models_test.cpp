@@ -61,31 +61,37 @@ TEST_CASE("a key of config.json that would change the result is refused by name"
   const struct {
     const char *family, *key;
     ordered_json value;
-  } cases[] = {{"bert", "position_embedding_type", "relative_key"},
-               {"bert", "is_decoder", true},
-               {"bert", "add_cross_attention", true},
-               {"bert", "tie_word_embeddings", false},
-               {"bert", "hidden_act", "quick_gelu"},
-               {"bert", "hidden_size", "16"},
-               {"bert", "layer_norm_eps", nullptr},
-               {"bert", "quantization_config", ordered_json{{"bits", 4}}},
-               {"roberta", "pad_token_id", nullptr},
-               {"roberta", "hidden_act", "relu"},
-               {"roberta-prelayernorm", "max_position_embeddings", 1},
-               {"gpt2", "scale_attn_by_inverse_layer_idx", true},
-               {"gpt2", "scale_attn_weights", false},
-               {"gpt2", "embd_pdrop", 0.3},
-               {"opt", "word_embed_proj_dim", 8},
-               {"opt", "do_layer_norm_before", false},
-               {"opt", "_remove_final_layer_norm", true},
-               {"opt", "enable_bias", false},
-               {"llama", "rope_scaling", ordered_json{{"type", "linear"}, {"factor", 2.0}}},
-               {"llama", "rope_parameters",
-                ordered_json{{"rope_theta", 1e4}, {"rope_type", "yarn"}, {"factor", 2.0}}},
-               {"llama", "head_dim", 8},
-               {"llama", "attention_bias", true},
-               {"llama", "sliding_window", 128},
-               {"gpt2", "model_type", "gpt3"}};
+  } cases[] = {
+      {"bert", "position_embedding_type", "relative_key"},
+      {"bert", "is_decoder", true},
+      {"bert", "add_cross_attention", true},
+      {"bert", "tie_word_embeddings", false},
+      {"bert", "hidden_act", "quick_gelu"},
+      {"bert", "hidden_size", "16"},
+      {"bert", "layer_norm_eps", nullptr},
+      {"bert", "quantization_config", ordered_json{{"bits", 4}}},
+      {"roberta", "pad_token_id", nullptr},
+      {"roberta", "hidden_act", "relu"},
+      {"roberta-prelayernorm", "max_position_embeddings", 1},
+      {"gpt2", "scale_attn_by_inverse_layer_idx", true},
+      {"gpt2", "scale_attn_weights", false},
+      {"gpt2", "embd_pdrop", 0.3},
+      {"opt", "word_embed_proj_dim", 8},
+      {"opt", "do_layer_norm_before", false},
+      {"opt", "_remove_final_layer_norm", true},
+      {"opt", "enable_bias", false},
+      {"llama", "rope_scaling", ordered_json{{"type", "linear"}, {"factor", 2.0}}},
+      {"llama3", "rope_parameters", ordered_json{{"rope_type", "llama3"}, {"factor", 2.0}}},
+      {"llama3", "rope_parameters",
+       ordered_json{{"rope_type", "linear"}, {"factor", 2.0}, {"beta_fast", 3}}},
+      {"llama3", "rope_parameters", ordered_json{{"rope_type", "linear"}, {"factor", 0.5}}},
+      {"llama3", "rope_parameters", 3},
+      {"llama", "rope_parameters",
+       ordered_json{{"rope_theta", 1e4}, {"rope_type", "yarn"}, {"factor", 2.0}}},
+      {"llama", "head_dim", 8},
+      {"llama", "attention_bias", true},
+      {"llama", "sliding_window", 128},
+      {"gpt2", "model_type", "gpt3"}};
   for (const auto& c : cases) {
     CAPTURE(c.family);
     Copy copy(c.family);
@@ -118,6 +124,13 @@ TEST_CASE("config.json as older transformers wrote it means the same") {
   CHECK(load_arch(llama.path) == load_arch(fixture("llama")));
   llama.set("rope_parameters", ordered_json{{"rope_theta", 1e4}, {"rope_type", "default"}});
   contains(llama.error(), "rope_theta is 500, in rope_parameters 10000");
+  Copy llama3("llama3");
+  ordered_json scaling = ordered_json::parse(read_file(llama3 / "config.json"))["rope_parameters"];
+  scaling.erase("rope_theta");
+  llama3.erase("rope_parameters");
+  llama3.set("rope_theta", 50.0);
+  llama3.set("rope_scaling", scaling);
+  CHECK(load_arch(llama3.path) == load_arch(fixture("llama3")));
 }
 
 TEST_CASE("config.json files of the hub describe the models that are named after them") {
