@@ -235,9 +235,9 @@ void check_config(const Methods& methods, const BaseFolder& base_folder, const j
   for (const char* file : {"model.safetensors", "tokenizer.json"})
     check(fs::exists(folder / file), "model {}: {} is missing", base, (folder / file).string());
   const auto& known = task_names();
-  check(fs::exists(fs::path(task) / "train.tsv") ||
-            std::find(known.begin(), known.end(), task) != known.end(),
-        "task '{}': no folder with a train.tsv, and not one of {}", task, fmt::join(known, ", "));
+  check(is_task_folder(task) || std::find(known.begin(), known.end(), task) != known.end(),
+        "task '{}': no folder with a train.tsv or task.json, and not one of {}", task,
+        fmt::join(known, ", "));
   const Arch arch = load_arch(folder);
   check_fits(kind_of_named_task(task), task, arch);
   if (method.starts_with("features")) {

@@ -73,7 +73,7 @@ Writer load(const GenerateOptions& o, const Methods& methods) {
     for (const char* key : {"model", "base_hash"})
       check(file.more.contains(key), "generate: adapter '{}' lacks '{}'", o.adapter, key);
     base = file.more.at("model");
-    w.asks = true;
+    w.asks = !file.more.value("joined", false);
   }
   const fs::path folder = base_folder(base);
   w.model = load_model(folder);

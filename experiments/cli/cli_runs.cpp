@@ -64,7 +64,9 @@ Trained run(const TrainOptions& o, const Methods& methods, bool quiet, const Sav
   const Tokenizer tokenizer = Tokenizer::load(folder / "tokenizer.json");
   EncodeSpec encode = o.encode;
   encode.cloze = o.run.head == "cloze";
-  const EncodedTask task = encode_task(task_named(o.task), tokenizer, model->arch(), encode);
+  const TaskData data = task_named(o.task);
+  if (!quiet && is_task_folder(o.task)) fmt::print("task {}: {}\n", data.name, data.note);
+  const EncodedTask task = encode_task(data, tokenizer, model->arch(), encode);
   if (!quiet && task.shortened > 0)
     fmt::print("{} texts were longer than {} tokens and were cut\n", task.shortened,
                o.encode.max_tokens);
@@ -100,6 +102,7 @@ void train_command(const TrainOptions& o, const Methods& methods) {
                   {"task", task.name},
                   {"labels", task.labels},
                   {"language", task.goal == Goal::language},
+                  {"joined", task.joined},
                   {"task_folder", o.task},
                   {"max_tokens", o.encode.max_tokens},
                   {"base_hash", fmt::format("{:016x}", base_hash)},
@@ -210,8 +213,7 @@ void add_run_commands(CLI::App& app, const Methods& methods) {
   CLI::App* train = app.add_subcommand("train", "Adapt a model to a task; save the adapter");
   train->add_option("--model,--base", o.model, "a base's name or a model folder")
       ->capture_default_str();
-  train->add_option("--task", o.task, "a task's name, or a folder with train, dev and test .tsv")
-      ->required();
+  train->add_option("--task", o.task, "a task's name, or a folder of data files")->required();
   train->add_option("--method", o.run.method)->capture_default_str();
   train->add_option("--out", o.out, "folder for the adapter and run.json; resumes if unfinished")
       ->required();

@@ -28,6 +28,7 @@ struct TaskData {
   std::string name;
   Kind kind = Kind::classification;
   bool pair = false;
+  bool joined = false;  // language: no end token stands between prompt and continuation
   std::vector<std::string> labels;
   std::vector<Example> train, dev, test;  // each in hash order: any first n rows are a fair sample
   std::string metric;  // "accuracy", "macro_f1", "pearson" or "loss"; see metrics.h

@@ -21,6 +21,7 @@ struct Encoder {
   const Arch& arch;
   const EncodeSpec& spec;
   Goal goal;
+  bool joined;
   int cls, sep;  // the model's ids of these, where its configuration has them
 
   EncodedExample operator()(const Example& e, int& shortened) const {
@@ -39,7 +40,7 @@ struct Encoder {
     if (!arch.causal) x.token.push_back(cls);
     put(a);
     if (spec.cloze && !arch.causal) x.token.push_back(tokenizer.mask());
-    x.token.push_back(sep);
+    if (!joined) x.token.push_back(sep);
     x.prompt = static_cast<int>(x.token.size());
     if (two) {
       put(b);
@@ -96,7 +97,8 @@ EncodedTask encode_task(const TaskData& data, const Tokenizer& tokenizer, const 
             (!spec.cloze || arch.causal || tokenizer.mask() >= 0),
         "task {}: the tokenizer lacks a token to begin ({}), end ({}) or mask ({}) a text",
         data.name, cls, sep, tokenizer.mask());
-  const Encoder encode{tokenizer, arch, fitted, out.goal, cls, sep};
+  out.joined = data.joined && out.goal == Goal::language;
+  const Encoder encode{tokenizer, arch, fitted, out.goal, out.joined, cls, sep};
   const auto all = [&](const std::vector<Example>& from, std::vector<EncodedExample>& to,
                        int most) {
     for (std::size_t i = 0; i < limited(from, most); ++i)

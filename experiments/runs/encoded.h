@@ -27,7 +27,8 @@ struct EncodedTask {
   std::vector<std::string> labels;
   std::string metric;
   std::vector<EncodedExample> train, dev, test;
-  int shortened = 0;  // examples cut to fit the model's positions
+  bool joined = false;  // language: as TaskData's
+  int shortened = 0;    // examples cut to fit the model's positions
   std::vector<std::vector<std::int32_t>>
       label_words;  // tokens of each label's word, for cloze heads
 };
@@ -42,8 +43,8 @@ struct EncodeSpec {
 void check_fits(TaskData::Kind, const std::string& task, const Arch&);
 
 // [CLS] a [SEP] (b [SEP]); decoders get a [SEP] b [SEP] without [CLS]. With goal language, b and
-// the [SEP] that ends it are what is predicted. Longer texts lose the end of their longer part; a
-// continuation that lost its end is not followed by [SEP].
+// the [SEP] that ends it are what is predicted; a joined task has no [SEP] after a. Longer texts
+// lose the end of their longer part; a continuation that lost its end is not followed by [SEP].
 EncodedTask encode_task(const TaskData&, const Tokenizer&, const Arch&, const EncodeSpec&);
 
 // Examples [first, first + count) of `order` as one ragged batch.

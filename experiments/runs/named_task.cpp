@@ -3,24 +3,32 @@
 #include <algorithm>
 
 #include "experiments/data/task_files.h"
+#include "experiments/data/task_folders.h"
 #include "tensor/error.h"
 
 namespace graft {
 
+bool is_task_folder(const std::string& path) {
+  return is_published_folder(path) ||
+         std::filesystem::exists(std::filesystem::path(path) / "train.tsv");
+}
+
 TaskData task_named(const std::string& name) {
   namespace fs = std::filesystem;
-  if (fs::exists(fs::path(name) / "train.tsv")) return load_tsv_task(name);
+  if (is_published_folder(name)) return load_published_folder(name);
+  if (is_task_folder(name)) return load_tsv_task(name);
   const auto& known = task_names();
   check(std::find(known.begin(), known.end(), name) != known.end(),
-        "task '{}': no folder with a train.tsv, and not one of {}", name, fmt::join(known, ", "));
+        "task '{}': no folder with a train.tsv or task.json, and not one of {}", name,
+        fmt::join(known, ", "));
   const fs::path wordnet = find_wordnet(default_data_dir() / "packages");
   check(!wordnet.empty(), "task {}: WordNet is not there; run experiments/data/fetch.sh", name);
   return build_task(name, WordNet::load(wordnet));
 }
 
 TaskData::Kind kind_of_named_task(const std::string& name) {
-  namespace fs = std::filesystem;
-  if (fs::exists(fs::path(name) / "train.tsv")) return kind_of_tsv_task(name);
+  if (is_published_folder(name)) return kind_of_published_folder(name);
+  if (is_task_folder(name)) return kind_of_tsv_task(name);
   const auto& known = task_names();
   return std::find(known.begin(), known.end(), name) == known.end() ? TaskData::Kind::classification
                                                                     : kind_of_task(name);

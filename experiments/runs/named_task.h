@@ -1,4 +1,5 @@
-// A task by name (made from WordNet) or by folder (a user's own tab-separated files).
+// A task by name (made from WordNet) or by folder: a user's own tab-separated files, a folder with
+// a task.json, or one of GLUE's as published.
 #pragma once
 
 #include <string>
@@ -6,6 +7,8 @@
 #include "experiments/data/tasks.h"
 
 namespace graft {
+
+bool is_task_folder(const std::string& path);
 
 // Throws listing the known names where `name_or_folder` is neither.
 TaskData task_named(const std::string& name_or_folder);

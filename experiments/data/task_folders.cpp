@@ -1,0 +1,329 @@
+#include "experiments/data/task_folders.h"
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <fstream>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "experiments/data/md5.h"
+#include "experiments/data/row_files.h"
+#include "experiments/data/task_rows.h"
+#include "experiments/data/text_clean.h"
+#include "nn/files/atomic.h"
+#include "tensor/error.h"
+
+namespace graft {
+namespace {
+
+namespace fs = std::filesystem;
+using data::RowFile;
+using Kind = TaskData::Kind;
+
+// What a folder is, whoever says so.
+struct Description {
+  std::string name, format, metric;
+  Kind kind = Kind::classification;
+  std::map<std::string, std::string> files;  // by split
+  std::string a, b, label;                   // columns; language: prompt in a, continuation in b
+  std::vector<std::string> labels, header;  // header: the columns of a file that does not name them
+  std::map<std::string, int> rows;
+  std::string note;
+};
+
+// --- GLUE (Wang et al. 2018, 1804.07461), files as published -------------------------------------
+
+struct Glue {
+  const char *name, *header, *a, *b, *label, *metric, *dev;
+  int train_rows, dev_rows;  // 0: published in more than one version
+};
+constexpr const char* kColaColumns = "source\tlabel\tmark\tsentence";
+constexpr Glue kGlue[] = {
+    {"CoLA", kColaColumns, "sentence", "", "label", "matthews", "dev.tsv", 8551, 1043},
+    {"SST-2", "sentence\tlabel", "sentence", "", "label", "accuracy", "dev.tsv", 67349, 872},
+    {"MRPC", "Quality\t#1 ID\t#2 ID\t#1 String\t#2 String", "#1 String", "#2 String", "Quality",
+     "accuracy", "dev.tsv", 0, 0},
+    {"STS-B",
+     "index\tgenre\tfilename\tyear\told_index\tsource1\tsource2\tsentence1\tsentence2\tscore",
+     "sentence1", "sentence2", "score", "pearson", "dev.tsv", 5749, 1500},
+    {"QQP", "id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate", "question1", "question2",
+     "is_duplicate", "accuracy", "dev.tsv", 0, 0},
+    {"MNLI",
+     "index\tpromptID\tpairID\tgenre\tsentence1_binary_parse\tsentence2_binary_parse\t"
+     "sentence1_parse\tsentence2_parse\tsentence1\tsentence2\tlabel1\tgold_label",
+     "sentence1", "sentence2", "gold_label", "accuracy", "dev_matched.tsv", 392702, 9815},
+    {"QNLI", "index\tquestion\tsentence\tlabel", "question", "sentence", "label", "accuracy",
+     "dev.tsv", 0, 0},
+    {"RTE", "index\tsentence1\tsentence2\tlabel", "sentence1", "sentence2", "label", "accuracy",
+     "dev.tsv", 0, 0}};  // and WNLI, whose files look the same
+
+std::string first_line(const fs::path& file) {
+  std::ifstream in(file);
+  std::string line;
+  std::getline(in, line);
+  if (line.ends_with('\r')) line.pop_back();
+  return line;
+}
+
+// CoLA's files have no header: "gj04 TAB 1 TAB TAB sentence".
+bool is_cola(const std::string& line) {
+  const auto fields = data::split(line, '\t');
+  return fields.size() == 4 && (fields[1] == "0" || fields[1] == "1") &&
+         (fields[2].empty() || fields[2] == "*");
+}
+
+const Glue* glue_of(const fs::path& folder) {
+  const std::string line = first_line(folder / "train.tsv");
+  for (const Glue& g : kGlue)
+    if (line == g.header || (g.header == kColaColumns && is_cola(line))) return &g;
+  return nullptr;
+}
+
+std::string name_of(const fs::path& folder) {
+  return fs::absolute(folder / "x").lexically_normal().parent_path().filename();
+}
+
+Description described(const Glue& g, const fs::path& folder) {
+  Description d;
+  d.name = name_of(folder), d.format = "tsv", d.metric = g.metric;
+  d.kind = std::string_view(g.label) == "score" ? Kind::regression : Kind::classification;
+  d.files = {{"train", "train.tsv"}, {"test", g.dev}};
+  d.a = g.a, d.b = g.b, d.label = g.label;
+  if (g.header == kColaColumns)
+    for (const auto column : data::split(kColaColumns, '\t')) d.header.emplace_back(column);
+  if (g.train_rows > 0) d.rows = {{"train", g.train_rows}, {"test", g.dev_rows}};
+  d.note = fmt::format(
+      "GLUE's {}: test is the published {} (its own test has no labels), dev a tenth of train",
+      g.name, g.dev);
+  return d;
+}
+
+// --- task.json ----------------------------------------------------------------------------------
+
+class Keys {
+ public:
+  explicit Keys(const fs::path& file) : name_(file.string()) {
+    try {
+      json_ = nlohmann::json::parse(read_file(file));
+    } catch (const nlohmann::json::exception& error) {
+      fail("{}: not JSON: {}", name_, error.what());
+    }
+    check(json_.is_object(), "{}: need an object", name_);
+  }
+  std::string text(const char* key, const std::string& otherwise) {
+    asked_.insert(key);
+    if (!json_.contains(key)) return otherwise;
+    check(json_[key].is_string() && !json_[key].get<std::string>().empty(),
+          "{}: {} is {}; need a text", name_, key, json_[key].dump());
+    return json_[key];
+  }
+  template <class T>
+  T value(const char* key, const char* what) {
+    asked_.insert(key);
+    if (!json_.contains(key)) return {};
+    try {
+      return json_[key].get<T>();
+    } catch (const nlohmann::json::exception&) {
+      fail("{}: {} is {}; need {}", name_, key, json_[key].dump(), what);
+    }
+  }
+  void done() const {
+    for (const auto& item : json_.items())
+      check(asked_.contains(item.key()), "{}: nothing asks for '{}' in a task like this; see {}",
+            name_, item.key(), "experiments/data/task_folders.h");
+  }
+  const std::string& name() const { return name_; }
+
+ private:
+  std::string name_;
+  nlohmann::json json_;
+  std::set<std::string> asked_;
+};
+
+Kind kind_named(Keys& keys, const std::string& format) {
+  if (format == "e2e" || format == "alpaca" || format == "text") return Kind::language;
+  const std::string kind = keys.text("kind", "classification");
+  for (const auto& [name, value] : {std::pair{"classification", Kind::classification},
+                                    {"regression", Kind::regression},
+                                    {"language", Kind::language}})
+    if (kind == name) return value;
+  fail("{}: kind is '{}'; need classification, regression or language", keys.name(), kind);
+}
+
+Description described(const fs::path& folder) {
+  Keys keys(folder / "task.json");
+  Description d;
+  d.name = name_of(folder);
+  d.format = keys.text("format", "");
+  static const std::set<std::string> formats{"csv", "tsv",    "jsonl", "json",
+                                             "e2e", "alpaca", "text"};
+  check(formats.contains(d.format), "{}: format is '{}'; need {}", keys.name(), d.format,
+        fmt::join(formats, ", "));
+  d.kind = kind_named(keys, d.format);
+  for (const char* split : {"train", "dev", "test"})
+    if (const std::string file = keys.text(split, ""); !file.empty()) d.files[split] = file;
+  check(d.files.contains("train"), "{}: no train; name the file with the training rows",
+        keys.name());
+  if (d.kind != Kind::language) {
+    d.a = keys.text("a", "a"), d.b = keys.text("b", "");
+    const char* label = d.kind == Kind::regression ? "score" : "label";
+    d.label = keys.text(label, label);
+    d.metric = keys.text("metric", d.kind == Kind::regression ? "pearson" : "accuracy");
+    if (d.kind == Kind::classification)
+      d.labels = keys.value<std::vector<std::string>>("labels", "a list of texts");
+  } else if (d.format != "e2e" && d.format != "alpaca" && d.format != "text") {
+    d.a = keys.text("prompt", "prompt"), d.b = keys.text("continuation", "continuation");
+  }
+  if (d.kind == Kind::language) d.metric = "loss";
+  d.rows = keys.value<std::map<std::string, int>>("rows", "numbers by split");
+  for (const auto& [split, rows] : d.rows)
+    check(d.files.contains(split), "{}: rows: {} has no file", keys.name(), split);
+  keys.done();
+  d.note = fmt::format("read as {} says", keys.name());
+  if (!d.files.contains("dev")) d.note += "; dev is a tenth of train";
+  if (!d.files.contains("test")) d.note += "; test is a tenth of train";
+  return d;
+}
+
+// --- rows ---------------------------------------------------------------------------------------
+
+RowFile rows_of(const Description& d, const fs::path& file) {
+  if (d.format == "csv") return data::read_csv(file);
+  if (d.format == "tsv") return data::read_tab_separated(file, d.header);
+  if (d.format == "jsonl") return data::read_json_rows(file, false);
+  if (d.format == "e2e") return data::read_lines(file, "||", {"slots", "text"});
+  if (d.format == "text") return data::read_lines(file, "", {"text"});
+  return data::read_json_rows(file, true);  // json, alpaca
+}
+
+float number(const std::string& text, const std::string& where) {
+  float value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  check(error == std::errc() && end == text.data() + text.size() && std::isfinite(value),
+        "{}: score '{}' is not a finite number", where, text);
+  return value;
+}
+
+int label_of(const TaskData& task, const std::string& text, const std::string& where) {
+  const auto at = std::find(task.labels.begin(), task.labels.end(), text);
+  check(at != task.labels.end(), "{}: label '{}'; the labels are {}", where, text,
+        fmt::join(task.labels, ", "));
+  return static_cast<int>(at - task.labels.begin());
+}
+
+std::vector<Example> examples_of(const Description& d, const RowFile& f, const TaskData& task) {
+  const auto text = [&](std::size_t row, const std::string& column) -> const std::string& {
+    const std::string& field = f.rows[row][f.column(column)];
+    check(!data::trim(field).empty(), "{}: column {} is empty", f.where(row), column);
+    return field;
+  };
+  std::vector<Example> all;
+  for (std::size_t i = 0; i < f.rows.size(); ++i) {
+    Example e;
+    if (d.format == "alpaca")
+      e.a = alpaca_prompt(text(i, "instruction"), f.rows[i][f.column("input")]),
+      e.b = text(i, "output");
+    else if (d.format == "e2e")
+      e.a = text(i, "slots"), e.b = text(i, "text");
+    else if (d.format == "text")
+      e.b = text(i, "text");
+    else
+      e.a = text(i, d.a), e.b = d.b.empty() ? "" : text(i, d.b);
+    if (d.kind == Kind::regression) e.score = number(text(i, d.label), f.where(i));
+    if (d.kind == Kind::classification) e.label = label_of(task, text(i, d.label), f.where(i));
+    all.push_back(std::move(e));
+  }
+  return all;
+}
+
+void find_labels(const Description& d, const RowFile& train, TaskData& task) {
+  std::set<std::string> found;
+  for (const auto& row : train.rows) found.insert(row[train.column(d.label)]);
+  check(found.size() > 1, "{}: only the label '{}'; need two or more", train.name, *found.begin());
+  task.labels = d.labels;
+  if (task.labels.empty()) task.labels.assign(found.begin(), found.end());
+  for (const std::string& label : task.labels)
+    check(found.contains(label), "{}: no row has the label '{}'; it has {}", train.name, label,
+          fmt::join(found, ", "));
+}
+
+std::string hash_of(const Example& e) { return md5_hex(e.a + '\x1f' + e.b); }
+
+// Moves a tenth of the rows, by their texts.
+std::vector<Example> take_tenth(std::vector<Example>& from, const std::string& split) {
+  std::vector<Example> taken, left;
+  for (Example& e : from)
+    (md5_unit(split + '\x1f' + e.a + '\x1f' + e.b) < 0.1 ? taken : left).push_back(std::move(e));
+  from = std::move(left);
+  return taken;
+}
+
+TaskData load(const Description& d, const fs::path& folder) {
+  TaskData task;
+  task.name = d.name, task.kind = d.kind, task.metric = d.metric, task.note = d.note;
+  task.pair = !d.b.empty() || d.kind == Kind::language;
+  task.joined = d.format == "alpaca";
+  std::map<std::string, std::vector<Example>> splits;
+  for (const char* split : {"train", "dev", "test"}) {
+    if (!d.files.contains(split)) continue;
+    const RowFile f = rows_of(d, folder / d.files.at(split));
+    if (d.rows.contains(split))
+      check(static_cast<int>(f.rows.size()) == d.rows.at(split),
+            "{}: {} rows; {} of {} has {}. Was it cut off? A task.json can describe other files",
+            f.name, f.rows.size(), split, d.name, d.rows.at(split));
+    if (d.kind == Kind::classification && task.labels.empty()) find_labels(d, f, task);
+    splits[split] = examples_of(d, f, task);
+  }
+  for (const char* split : {"test", "dev"})
+    if (!d.files.contains(split)) {
+      splits[split] = take_tenth(splits["train"], split);
+      check(!splits[split].empty() && !splits["train"].empty(),
+            "{}: {} rows are too few to take {} from", folder.string(), splits["train"].size(),
+            split);
+    }
+  for (const char* split : {"train", "dev"})
+    std::stable_sort(splits[split].begin(), splits[split].end(),
+                     [](const Example& x, const Example& y) { return hash_of(x) < hash_of(y); });
+  std::uint32_t id = 0;
+  for (const char* split : {"train", "dev", "test"})
+    for (Example& e : splits[split]) e.id = id++;
+  task.train = std::move(splits["train"]);
+  task.dev = std::move(splits["dev"]);
+  task.test = std::move(splits["test"]);
+  return task;
+}
+
+Description description_of(const fs::path& folder) {
+  if (fs::exists(folder / "task.json")) return described(folder);
+  const Glue* glue = glue_of(folder);
+  check(glue != nullptr, "{}: no task.json, and no GLUE header in train.tsv", folder.string());
+  return described(*glue, folder);
+}
+
+}  // namespace
+
+std::string alpaca_prompt(const std::string& instruction, const std::string& input) {
+  const std::string context =
+      input.empty() ? ". " : ", paired with an input that provides further context. ";
+  std::string text =
+      "Below is an instruction that describes a task" + context +
+      "Write a response that appropriately completes the request.\n\n### Instruction:\n" +
+      instruction + "\n\n";
+  if (!input.empty()) text += "### Input:\n" + input + "\n\n";
+  return text + "### Response:";
+}
+
+bool is_published_folder(const fs::path& folder) {
+  return fs::exists(folder / "task.json") ||
+         (fs::exists(folder / "train.tsv") && glue_of(folder) != nullptr);
+}
+
+TaskData load_published_folder(const fs::path& folder) {
+  return load(description_of(folder), folder);
+}
+
+Kind kind_of_published_folder(const fs::path& folder) { return description_of(folder).kind; }
+
+}  // namespace graft

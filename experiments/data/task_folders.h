@@ -1,0 +1,40 @@
+// A task from a folder of files as their publishers or owners have them: one that says in task.json
+// what is in it, or a GLUE task as published.
+//
+// task.json, an object:
+//   "format"  csv, tsv, jsonl, json (an array), e2e ("slots||text" on each line), alpaca (JSON
+//   array
+//             with instruction, input, output), text (each line is a text)
+//   "train", "dev", "test"  file names. Without dev, a tenth of train's rows becomes dev; without
+//             test, another tenth test: by the hash of their texts, so equal texts stay together
+//   "kind"    classification (the standard), regression or language; e2e, alpaca and text are
+//             language
+//   "a", "b", "label"       names of columns; b is for pairs; "score" in place of label:
+//   regression;
+//             language: "prompt" and "continuation"
+//   "labels"  in the order that classes are numbered in; without it, alphabetical
+//   "metric"  accuracy, macro_f1, matthews; pearson, spearman
+//   "rows"    {"train": 8551, "dev": 1043}: how many the files must have
+// Only what a format needs may be given; an unknown key is an Error.
+#pragma once
+
+#include <filesystem>
+
+#include "experiments/data/tasks.h"
+
+namespace graft {
+
+// Has a task.json, or a train.tsv with one of GLUE's headers.
+bool is_published_folder(const std::filesystem::path& folder);
+
+// Ids count rows through train, dev and test; train and dev are in hash order (any first n rows are
+// a fair sample), test in the file's. Throws Error naming file, line and what is needed for
+// anything that does not fit: see row_files.h; an empty text, an unknown label, a score that is no
+// number, a label that no row has, another number of rows than the description or GLUE says.
+TaskData load_published_folder(const std::filesystem::path& folder);
+TaskData::Kind kind_of_published_folder(const std::filesystem::path& folder);
+
+// The prompt of Taori et al. 2023 (Stanford Alpaca, its README), which the response follows.
+std::string alpaca_prompt(const std::string& instruction, const std::string& input);
+
+}  // namespace graft
