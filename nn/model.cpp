@@ -29,6 +29,7 @@ Model::Model(const Arch& a, const Build& build)
   for (int i = 0; i < a.layers; ++i) blocks.push_back(std::make_shared<Block>(build, a, i));
   if (a.final_norm)
     final_norm.emplace(build, Site{a.stack, -1, Part::norm_out}, a.width, a.norm_eps, a.rms);
+  if (a.pooler) pooler.emplace(build, Site{a.stack, -1, Part::pooler}, a.width, a.width, true);
   if (a.lm_transform) {
     lm_dense.emplace(build, Site{a.stack, -1, Part::lm_dense}, a.width, a.width, true);
     lm_norm.emplace(build, Site{a.stack, -1, Part::lm_norm}, a.width, a.norm_eps, a.rms);
@@ -82,6 +83,7 @@ Sequence Model::forward(const Batch& batch, Ctx& ctx) const {
 }
 
 const Tensor& Model::vocabulary() const {
+  check(arch_.lm, "model: a body of family {} without a head over the vocabulary", arch_.family);
   return lm_head ? lm_head->w.value() : embedding.token.value();
 }
 
@@ -154,6 +156,7 @@ void Model::each(const EachWeight& f) {
   embedding.each(f);
   for (auto& block : blocks) block->each(f);
   if (final_norm) final_norm->each(f);
+  if (pooler) pooler->each(f);
   if (lm_dense) lm_dense->each(f);
   if (lm_norm) lm_norm->each(f);
   if (lm_bias) f(lm_bias);

@@ -43,6 +43,7 @@ class Model {
   Embedding embedding;
   std::vector<std::shared_ptr<Block>> blocks;  // a checkpointed graph holds them, too
   std::optional<Norm> final_norm;
+  std::optional<Linear> pooler;  // kept and saved; nothing here reads it
   // BERT's transform before the vocabulary product, and that product's bias.
   std::optional<Linear> lm_dense;
   std::optional<Norm> lm_norm;
@@ -51,7 +52,7 @@ class Model {
 
  private:
   Tensor lm_hidden(const Tensor& rows, const Ctx&) const;
-  const Tensor& vocabulary() const;
+  const Tensor& vocabulary() const;  // throws where the model is a body without a head
 
   Arch arch_;
   Build build_;

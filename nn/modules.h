@@ -40,6 +40,9 @@ struct Arch {
   bool embed_norm = false, embed_dropout = true, final_norm = true, tied = true;
   bool lm_transform = false;  // BERT's dense + activation + norm before the vocabulary
   bool lm_bias = false;
+  // Without, only the body was saved: it has no head over the vocabulary. Some bodies come with a
+  // matrix for pooling, which is kept for those who read it elsewhere.
+  bool lm = true, pooler = false;
   Map activation = Map::gelu;
   double norm_eps = 1e-5, dropout = 0;
   int pad = -1, cls = -1, sep = -1, mask = -1;

@@ -9,10 +9,10 @@ namespace graft {
 namespace {
 
 constexpr const char* kPartNames[] = {
-    "embed",    "position", "norm_embed", "norm1",   "q",          "k",   "v",
-    "o",        "attn",     "norm_x",     "xq",      "xk",         "xv",  "xo",
-    "cross",    "norm2",    "gate",       "up",      "down",       "mlp", "block",
-    "norm_out", "lm_dense", "lm_norm",    "lm_head", "head_dense", "head"};
+    "embed",    "position", "norm_embed", "norm1",   "q",       "k",          "v",
+    "o",        "attn",     "norm_x",     "xq",      "xk",      "xv",         "xo",
+    "cross",    "norm2",    "gate",       "up",      "down",    "mlp",        "block",
+    "norm_out", "pooler",   "lm_dense",   "lm_norm", "lm_head", "head_dense", "head"};
 
 int number(std::string_view text, std::string_view whole) {
   int value = -1;

@@ -33,6 +33,7 @@ enum class Part {
   mlp,
   block,
   norm_out,
+  pooler,
   lm_dense,
   lm_norm,
   lm_head,

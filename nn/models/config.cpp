@@ -89,6 +89,13 @@ Arch read_values(const std::string& file, const Json& values) {
   ConfigKeys keys(file, values);
   family.keys(keys, arch);
   keys.done();
+  // A body alone: what its family's vocabulary head has besides the embedding is not there.
+  const auto classes = values.find("architectures");
+  if (arch.lm_transform && classes != values.end() && classes->is_array() && !classes->empty() &&
+      classes->front() == family.body) {
+    arch.lm = arch.lm_transform = arch.lm_bias = false;
+    arch.pooler = true;
+  }
   return arch;
 }
 
@@ -293,11 +300,13 @@ std::string config_text(const Arch& arch, std::string_view dtype) {
   const Family& family = family_named(arch.family);
   ConfigKeys keys;
   keys.write("model_type", family.name);
-  keys.write("architectures", Json::array({family.architecture}));
+  keys.write("architectures", Json::array({arch.lm ? family.architecture : family.body}));
   keys.write("torch_dtype", dtype);
   Arch copy = arch;
   family.keys(keys, copy);
-  check(read_values("config.json", keys.values) == arch,
+  Arch said = read_values("config.json", keys.values);
+  said.pooler = said.pooler && arch.pooler;  // the weights say whether it is there
+  check(said == arch,
         "config.json: family {} has no keys for all that this Arch says; its switches (norms, "
         "biases, vocabulary head, offset of positions ...) must be the family's own",
         family.name);

@@ -36,6 +36,7 @@ std::vector<ModuleName> bert_body(const std::string& base, bool pre_norm) {
       {Part::up, 0, layer + "intermediate.dense"},
       {Part::down, 0, layer + "output.dense"}};
   if (pre_norm) names.push_back({Part::norm_out, kOutside, base + "LayerNorm"});
+  names.push_back({Part::pooler, kOutside, base + "pooler.dense"});
   return names;
 }
 
@@ -65,7 +66,8 @@ Arch bert_switches(bool pre_norm) {
 
 Family bert() {
   const std::string head = "cls.predictions.";
-  Family f{"bert", "BertForMaskedLM", "bert.", bert_switches(false), bert_keys, {}, {}};
+  Family f{"bert", "BertForMaskedLM", "BertModel", "bert.", bert_switches(false), bert_keys, {},
+           {}};
   f.modules = with_head(bert_body(f.prefix, false), head + "transform.dense",
                         head + "transform.LayerNorm", "cls.predictions");
   f.extras = bert_extras(f.prefix, head);
@@ -74,9 +76,11 @@ Family bert() {
   return f;
 }
 
-Family roberta(std::string name, std::string architecture, std::string prefix, bool pre_norm) {
+Family roberta(std::string name, const std::string& architecture, std::string prefix,
+               bool pre_norm) {
   Family f{std::move(name),
-           std::move(architecture),
+           architecture + "ForMaskedLM",
+           architecture + "Model",
            std::move(prefix),
            bert_switches(pre_norm),
            roberta_keys,
@@ -96,7 +100,7 @@ Array rotary_frequencies(const Arch& a) {
 // but nothing in it is about them except a head for contacts, which the masked model opens with.
 Family esm() {
   const std::string base = "esm.", layer = base + "encoder.layer.{}.";
-  Family f{"esm", "EsmForMaskedLM", base, {}, esm_keys, {}, {}};
+  Family f{"esm", "EsmForMaskedLM", "EsmModel", base, {}, esm_keys, {}, {}};
   f.arch.lm_transform = f.arch.lm_bias = true;
   f.arch.embed_dropout = false;
   f.modules = with_head({{Part::embed, kOutside, base + "embeddings.word_embeddings"},
@@ -112,7 +116,8 @@ Family esm() {
                          {Part::norm2, 0, layer + "LayerNorm"},
                          {Part::up, 0, layer + "intermediate.dense"},
                          {Part::down, 0, layer + "output.dense"},
-                         {Part::norm_out, kOutside, base + "encoder.emb_layer_norm_after"}},
+                         {Part::norm_out, kOutside, base + "encoder.emb_layer_norm_after"},
+                         {Part::pooler, kOutside, base + "pooler.dense"}},
                         "lm_head.dense", "lm_head.layer_norm", "lm_head");
   f.extras = {
       {base + "embeddings.position_ids"},
@@ -143,7 +148,7 @@ Arch decoder_switches() {
 
 Family gpt2() {
   const std::string base = "transformer.", layer = base + "h.{}.";
-  Family f{"gpt2", "GPT2LMHeadModel", base, decoder_switches(), gpt2_keys, {}, {}};
+  Family f{"gpt2", "GPT2LMHeadModel", "GPT2Model", base, decoder_switches(), gpt2_keys, {}, {}};
   f.modules = {{Part::embed, kOutside, base + "wte"},
                {Part::position, kOutside, base + "wpe"},
                {Part::block, 0, base + "h.{}"},
@@ -166,7 +171,7 @@ Family gpt2() {
 
 Family opt() {
   const std::string base = "model.decoder.", layer = base + "layers.{}.";
-  Family f{"opt", "OPTForCausalLM", "model.", decoder_switches(), opt_keys, {}, {}};
+  Family f{"opt", "OPTForCausalLM", "OPTModel", "model.", decoder_switches(), opt_keys, {}, {}};
   f.arch.activation = Map::relu;
   f.arch.embed_dropout = false;
   f.modules = {{Part::embed, kOutside, base + "embed_tokens"},
@@ -189,7 +194,7 @@ Family opt() {
 
 Family llama() {
   const std::string base = "model.", layer = base + "layers.{}.";
-  Family f{"llama", "LlamaForCausalLM", base, decoder_switches(), llama_keys, {}, {}};
+  Family f{"llama", "LlamaForCausalLM", "LlamaModel", base, decoder_switches(), llama_keys, {}, {}};
   f.arch.learned_positions = f.arch.biases = false;
   f.arch.rms = f.arch.gated = true;
   f.arch.activation = Map::silu;
@@ -217,14 +222,14 @@ Family llama() {
 
 const std::vector<Family>& families() {
   static const std::vector<Family> all = [] {
-    std::vector<Family> list{bert(),
-                             roberta("roberta", "RobertaForMaskedLM", "roberta.", false),
-                             roberta("roberta-prelayernorm", "RobertaPreLayerNormForMaskedLM",
-                                     "roberta_prelayernorm.", true),
-                             esm(),
-                             gpt2(),
-                             opt(),
-                             llama()};
+    std::vector<Family> list{
+        bert(),
+        roberta("roberta", "Roberta", "roberta.", false),
+        roberta("roberta-prelayernorm", "RobertaPreLayerNorm", "roberta_prelayernorm.", true),
+        esm(),
+        gpt2(),
+        opt(),
+        llama()};
     for (Family& family : list) family.arch.family = family.name;
     return list;
   }();

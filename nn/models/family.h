@@ -43,6 +43,7 @@ struct ExtraName {
 struct Family {
   std::string name;                  // config.json's model_type
   std::string architecture;          // the class that opens our folders
+  std::string body;                  // and the one that opens those without a vocabulary head
   std::string prefix;                // left out of the names where only the base model was saved
   Arch arch;                         // the family's switches; the sizes are in config.json
   void (*keys)(ConfigKeys&, Arch&);  // config.json's keys; see config.h

@@ -223,19 +223,26 @@ class Staging {
 
 void write_weights(Model& model, const fs::path& path, FileDtype dtype) {
   SafetensorsWriter writer;
+  const Family& family = family_named(model.arch().family);
+  // A body's files do not repeat what it is.
+  const auto named = [&](const std::string& name) {
+    return !model.arch().lm && name.starts_with(family.prefix) ? name.substr(family.prefix.size())
+                                                               : name;
+  };
   for (const Stored& tensor : stored_tensors(model)) {
     const std::vector<float> values = joined(tensor);
     if (dtype == FileDtype::f16)
       for (const float x : values)
         check(!std::isfinite(x) || std::abs(x) < 65520, "{}: {} holds {}, too large for an f16",
               path.parent_path().parent_path().string(), tensor.name, x);
-    writer.add(tensor.name, dtype, tensor.shape, values);
+    writer.add(named(tensor.name), dtype, tensor.shape, values);
   }
-  for (const ExtraName& extra : family_named(model.arch().family).extras)
+  for (const ExtraName& extra : family.extras)
     if (extra.values) {
       const Array values = extra.values(model.arch());
       if (!values.defined()) continue;
-      for (const std::string& name : names_of(extra, model.arch().layers)) writer.add(name, values);
+      for (const std::string& name : names_of(extra, model.arch().layers))
+        writer.add(named(name), values);
     }
   writer.write(path);
 }
@@ -270,6 +277,14 @@ std::string tokenizer_config(const Arch& arch, const Tokenizer& tokenizer) {
   return json.dump(2) + "\n";
 }
 
+// Whether a body was saved with its matrix for pooling.
+bool has_pooler(const fs::path& folder) {
+  if (!fs::exists(folder / kWeights) && !fs::exists(folder / kIndex)) return true;
+  const FolderTensors found(folder, {}, {});
+  return std::ranges::any_of(
+      found.tensors, [](const auto& t) { return t.first.ends_with("pooler.dense.weight"); });
+}
+
 const char* torch_name(FileDtype dtype) {
   if (dtype == FileDtype::f32) return "float32";
   if (dtype == FileDtype::f16) return "float16";
@@ -281,6 +296,7 @@ const char* torch_name(FileDtype dtype) {
 
 Arch load_arch(const fs::path& folder) {
   Arch arch = read_config(folder / kConfig);
+  arch.pooler = arch.pooler && has_pooler(folder);
   fill_ids(arch, folder / kTokenizer);
   return arch;
 }

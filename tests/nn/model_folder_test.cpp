@@ -192,6 +192,44 @@ TEST_CASE("a tokenizer is saved beside its model and must agree with it") {
 }
 
 // Folders and logits for tests/fixtures/models/check_roundtrip.py; run with --no-skip.
+TEST_CASE("a body that was saved alone is loaded, saved as such, and has no vocabulary head") {
+  for (const char* family : {"bert", "roberta", "esm"}) {
+    CAPTURE(family);
+    Copy body(family);
+    const auto whole = load_model(fixture(family));
+    const std::string head = family == std::string("bert") ? "cls." : "lm_head.";
+    const auto named = [&](const std::string& name) {
+      const std::string own = name.starts_with(head) ? "" : name.substr(name.find('.') + 1);
+      return own.empty() ? std::vector<std::string>{} : std::vector<std::string>{own};
+    };
+    body.rename(named, [](SafetensorsWriter& writer) {
+      writer.add("pooler.dense.weight", Array::full({16, 16}, 0.5));
+      writer.add("pooler.dense.bias", Array::full({16}, 0.25));
+    });
+    std::string name = ordered_json::parse(read_file(body / "config.json"))["architectures"][0];
+    body.set("architectures", {name.replace(name.find("ForMaskedLM"), 11, "Model")});
+    const auto model = load_model(body.path);
+    CHECK(!model->arch().lm);
+    REQUIRE(model->pooler);
+    const SafetensorsReader outputs(fixture(family) / "outputs.safetensors");
+    const Batch batch = batch_of(outputs);
+    Ctx one, other;
+    const Sequence rows = model->forward(batch, one);
+    CHECK(same_bits(rows.rows.value(), whole->forward(batch, other).rows.value()));
+    contains(error_of([&] { model->lm_logits(rows, {0}, one); }), "without a head");
+    const Folder again;
+    save_model(*model, again.path, FileDtype::f32, nullptr);
+    CHECK(load_model(again.path)->hash() == model->hash());
+    const SafetensorsReader saved(again / "model.safetensors");
+    CHECK(saved.tensors().contains("pooler.dense.weight"));
+    CHECK(saved.tensors().contains("encoder.layer.1.output.dense.weight"));
+    body.rename([](const std::string& n) {
+      return n.starts_with("pooler") ? std::vector<std::string>{} : std::vector<std::string>{n};
+    });
+    CHECK(!load_model(body.path)->pooler);
+  }
+}
+
 TEST_CASE("folders for check_roundtrip.py" * doctest::skip()) {
   const char* out = std::getenv("GRAFT_ROUNDTRIP");
   if (!out) {
