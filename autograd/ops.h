@@ -53,9 +53,9 @@ Tensor softmax(const Tensor& x);
 
 // --- attention ----------------------------------------------------------------------------------
 // q[N, heads dh], k and v[M, kv_heads dh] -> [N, heads dh]; see kernels.inc. No T x T matrix
-// exists.
+// exists. bias[heads, places], if any, is added to the scores by relative place (AttentionShape).
 Tensor sdpa(const Tensor& q, const Tensor& k, const Tensor& v, int heads, int kv_heads,
-            const AttentionShape&);
+            const AttentionShape&, const Tensor& bias = {});
 // Rotary positions on x[N, heads dh]; position[N] i32, frequency[dh / 2].
 Tensor rotate(const Tensor& x, const Array& position, const Array& frequency, int heads);
 

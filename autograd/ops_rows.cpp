@@ -110,8 +110,32 @@ Tensor transpose(const Tensor& x) {
                 [](const Array& dy, const Saved&, Grads& g) { g.add(0, dy.transpose().clone()); });
 }
 
+namespace {
+
+// Every pair of a query and a key that has a place must have an entry.
+void check_bias(const Tensor& bias, int heads, const AttentionShape& shape) {
+  if (!bias.defined()) return;
+  check(bias.value().ndim() == 2 && bias.dim(0) == heads, "sdpa: bias {}; need [{} heads, places]",
+        bias.shape(), heads);
+  const auto& keys = shape.k_length.empty() ? shape.q_length : shape.k_length;
+  for (std::size_t i = 0; i < keys.size(); ++i) {
+    const int placed = keys[i] - shape.unbiased, queries = shape.q_length[i];
+    if (queries == 0) continue;
+    check(shape.unbiased >= 0 && placed >= 0, "sdpa: {} of {} keys without a bias", shape.unbiased,
+          keys[i]);
+    if (placed == 0) continue;
+    const int lowest = shape.bias_zero - (placed - 1),
+              highest = shape.bias_zero + (shape.causal ? 0 : std::max(queries - 1, 0));
+    check(lowest >= 0 && highest < bias.dim(1),
+          "sdpa: bias {} with zero at {}; {} queries and {} keys need places {} to {}",
+          bias.shape(), shape.bias_zero, queries, placed, lowest, highest);
+  }
+}
+
+}  // namespace
+
 Tensor sdpa(const Tensor& q, const Tensor& k, const Tensor& v, int heads, int kv_heads,
-            const AttentionShape& shape) {
+            const AttentionShape& shape, const Tensor& bias) {
   check(heads > 0 && kv_heads > 0 && heads % kv_heads == 0 && q.dim(1) % heads == 0 &&
             k.dim(1) == q.dim(1) / heads * kv_heads && v.shape() == k.shape(),
         "sdpa: q {}, k {}, v {}, {} heads, {} key heads; need q[N, heads dh], k and v[M, kv_heads "
@@ -130,23 +154,32 @@ Tensor sdpa(const Tensor& q, const Tensor& k, const Tensor& v, int heads, int kv
     check(shape.k_start[i] >= 0 && shape.k_start[i] + keys[i] <= k.dim(0),
           "sdpa: keys {} to {} of sequence {}; k has {} rows", shape.k_start[i],
           shape.k_start[i] + keys[i], i, k.dim(0));
+  check_bias(bias, heads, shape);
   Array y = Array::empty({q.dim(0), q.dim(1)}, q.dtype());
   Array lse = Array::empty({q.dim(0), heads}, q.dtype());
-  kernels::sdpa(y, lse, q.value(), k.value(), v.value(), heads, kv_heads, shape);
-  const bool any = q.needs_grad() || k.needs_grad() || v.needs_grad();
+  const Array places = bias.defined() ? bias.value().as_contiguous() : Array();
+  kernels::sdpa(y, lse, q.value(), k.value(), v.value(), places, heads, kv_heads, shape);
+  const bool any = q.needs_grad() || k.needs_grad() || v.needs_grad() || bias.needs_grad();
   check(!any || !placed, "sdpa: no gradient flows into cached keys; leave out the cache to train");
   Saved saved;
-  if (any) saved = {keep(q.value()), keep(k.value()), keep(v.value()), keep(y), keep(lse)};
+  if (any)
+    saved = {keep(q.value()), keep(k.value()), keep(v.value()), keep(y), keep(lse), keep(places)};
+  std::vector<Tensor> inputs{q, k, v};
+  if (bias.defined()) inputs.push_back(bias);
   return record(
-      "sdpa", y, {q, k, v}, std::move(saved), [=](const Array& dy, const Saved& s, Grads& g) {
+      "sdpa", y, inputs, std::move(saved), [=](const Array& dy, const Saved& s, Grads& g) {
         const Array q = s[0].get(), k = s[1].get(), v = s[2].get();
         Array dq = Array::empty(q.shape(), q.dtype()), dk = Array::empty(k.shape(), k.dtype()),
               dv = Array::empty(v.shape(), v.dtype());
-        kernels::sdpa_grad(dq, dk, dv, q, k, v, s[3].get(), s[4].get(), dy.as_contiguous(), heads,
-                           kv_heads, shape);
+        const Array places = s[5].get();
+        const bool wanted = places.defined() && g.needs(3);
+        Array dbias = wanted ? Array::empty(places.shape(), places.dtype()) : Array();
+        kernels::sdpa_grad(dq, dk, dv, dbias, q, k, v, places, s[3].get(), s[4].get(),
+                           dy.as_contiguous(), heads, kv_heads, shape);
         g.add(0, dq);
         g.add(1, dk);
         g.add(2, dv);
+        if (wanted) g.add(3, dbias);
       });
 }
 

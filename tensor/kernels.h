@@ -17,6 +17,10 @@ struct AttentionShape {
   std::vector<int> q_length;       // rows of each sequence
   std::vector<int> k_length = {};  // keys of each sequence; empty means q_length
   std::vector<int> k_start = {};   // row of its first key; empty means one sequence after another
+  // Where there is a bias: the first so many keys of each sequence have none and no place; query i
+  // of n stands at the place (keys - unbiased - n) + i among the others. Entry `bias_zero` of a
+  // head's row is for a key at the query's own place, the next for one place later.
+  int unbiased = 0, bias_zero = 0;
 };
 
 namespace cpu {

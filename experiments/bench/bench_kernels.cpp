@@ -52,7 +52,7 @@ void attention(benchmark::State& state) {
   const Array q = filled({4096, width});
   Array y = Array::empty(q.shape()), lse = Array::empty({4096, heads});
   const AttentionShape shape{false, 0.18, std::vector<int>(sequences, length), {}};
-  for (auto _ : state) kernels::sdpa(y, lse, q, q, q, heads, heads, shape);
+  for (auto _ : state) kernels::sdpa(y, lse, q, q, q, {}, heads, heads, shape);
   rate(state, 4.0 * 4096 * length * width);
 }
 BENCHMARK(attention)->Arg(16)->Arg(64)->Arg(128)->Arg(1024)->UseRealTime();

@@ -75,7 +75,7 @@ RowSum<T> exponentials(T* row, int64_t visible, int64_t width) {
 
 template <class T>
 struct Attention {
-  Matrix<const T> q, k, v;
+  Matrix<const T> q, k, v, bias;  // bias may be without data
   Matrix<T> y, lse;
   int64_t heads, kv_heads, width;  // width of one head
   T scale;
@@ -109,6 +109,7 @@ struct Attention {
                     columns_for<T>(seen, keys), width, width, true);
     T factor[kTileRows];
     for (int r = 0; r < rows; ++r) {
+      if (bias.data) add_bias(score.at(r, 0), bias, s, head, i + r, 0, s.visible(i + r));
       const auto [max, sum] =
           exponentials(score.at(r, 0), s.visible(i + r), round_to_lanes<T>(seen));
       factor[r] = sum > 0 ? T{1} / sum : sum;
@@ -132,8 +133,8 @@ struct Task {
 
 }  // namespace
 
-void sdpa(Array& y, Array& lse, const Array& q, const Array& k, const Array& v, int heads,
-          int kv_heads, const AttentionShape& shape) {
+void sdpa(Array& y, Array& lse, const Array& q, const Array& k, const Array& v, const Array& bias,
+          int heads, int kv_heads, const AttentionShape& shape) {
   const std::vector<Sequence> all = sequences(shape);
   std::vector<Task> tasks;
   int64_t work = 0;
@@ -146,9 +147,16 @@ void sdpa(Array& y, Array& lse, const Array& q, const Array& k, const Array& v, 
       }
   const int64_t count = static_cast<int64_t>(tasks.size());
   dispatch(q, [&]<class T>(T) {
-    const Attention<T> attention{rows_of<T>(q), rows_of<T>(k),    rows_of<T>(v),
-                                 rows_of<T>(y), rows_of<T>(lse),  heads,
-                                 kv_heads,      q.dim(1) / heads, static_cast<T>(shape.scale)};
+    const Attention<T> attention{rows_of<T>(q),
+                                 rows_of<T>(k),
+                                 rows_of<T>(v),
+                                 bias.defined() ? rows_of<T>(bias) : Matrix<const T>{},
+                                 rows_of<T>(y),
+                                 rows_of<T>(lse),
+                                 heads,
+                                 kv_heads,
+                                 q.dim(1) / heads,
+                                 static_cast<T>(shape.scale)};
     parallel_for_dynamic(count, work < kSerialWork ? count : 1, [&](int64_t i) {
       // The last tasks of a causal sequence see the most keys: begin with them.
       const Task& task = tasks[count - 1 - i];

@@ -37,7 +37,7 @@ struct Packed {
 
 template <class T>
 struct AttentionGrad {
-  Matrix<const T> q, k, v, y, lse, dy;
+  Matrix<const T> q, k, v, bias, y, lse, dy;  // bias may be without data
   Matrix<T> dq, dk, dv;
   int64_t heads, kv_heads, width;
   T scale;
@@ -68,7 +68,8 @@ struct AttentionGrad {
       std::fill_n(x.at(i, head * width), count * width, T{0});
   }
 
-  void run(const Sequence& s, int64_t kv_head) const {
+  // dbias: a row for each head, this sequence's share; without data where nobody wants it.
+  void run(const Sequence& s, int64_t kv_head, Matrix<T> dbias) const {
     clear(dq, s.query, s.queries, kv_head * group(), group());
     clear(dk, s.key, s.keys, kv_head, 1);
     clear(dv, s.key, s.keys, kv_head, 1);
@@ -85,7 +86,7 @@ struct AttentionGrad {
       pack_panels(m.keys, key, keys, width, scale);
       for (int64_t g = 0; g < group(); ++g)
         for (int64_t i = 0; i < s.queries; i += kQueryBlock)
-          block(s, kv_head, g, i, std::min(kQueryBlock, s.queries - i), j, keys, m);
+          block(s, kv_head, g, i, std::min(kQueryBlock, s.queries - i), j, keys, m, dbias);
     }
   }
 
@@ -98,16 +99,25 @@ struct AttentionGrad {
   }
 
   void block(const Sequence& s, int64_t kv_head, int64_t g, int64_t i, int64_t rows, int64_t j,
-             int64_t keys, const Packed<T>& m) const {
+             int64_t keys, const Packed<T>& m, Matrix<T> dbias) const {
     const int64_t seen = std::min(keys, s.visible(i + rows - 1) - j);
     if (seen <= 0) return;
     const int64_t head = kv_head * group() + g, row = s.query + i, column = head * width;
     const int64_t whole = columns_for<T>(seen, keys);
     multiply_panels(m.p, q.from(row, column), m.keys_across, rows, whole, width, width, true);
     multiply_panels(m.ds, dy.from(row, column), m.values_across, rows, whole, width, width, true);
-    for (int64_t r = 0; r < rows; ++r)
-      row_grad(m.p.at(r, 0), m.ds.at(r, 0), s.visible(i + r) - j, round_to_lanes<T>(seen),
+    for (int64_t r = 0; r < rows; ++r) {
+      const int64_t visible = std::min(keys, s.visible(i + r) - j);
+      if (bias.data) add_bias(m.p.at(r, 0), bias, s, head, i + r, j, j + visible);
+      row_grad(m.p.at(r, 0), m.ds.at(r, 0), visible, round_to_lanes<T>(seen),
                *lse.at(row + r, head), m.delta[g * s.queries + i + r]);
+      const int64_t first = std::max(j, s.unbiased);
+      if (!dbias.data || first >= j + visible) continue;
+      T* to = dbias.at(head, s.place(i + r, first));
+      const T* from = m.ds.at(r, first - j);
+#pragma omp simd
+      for (int64_t c = 0; c < j + visible - first; ++c) to[c] += from[c];
+    }
     const Matrix<const T> p{m.p.data, 1, m.p.row}, ds{m.ds.data, 1, m.ds.row};
     multiply_panels(dq.from(row, column), ds.transpose(), m.keys, rows, width, seen, keys, false);
     pack_panels(m.query, q.from(row, column), rows, width, scale);
@@ -121,9 +131,9 @@ struct AttentionGrad {
 
 }  // namespace
 
-void sdpa_grad(Array& dq, Array& dk, Array& dv, const Array& q, const Array& k, const Array& v,
-               const Array& y, const Array& lse, const Array& dy, int heads, int kv_heads,
-               const AttentionShape& shape) {
+void sdpa_grad(Array& dq, Array& dk, Array& dv, Array& dbias, const Array& q, const Array& k,
+               const Array& v, const Array& bias, const Array& y, const Array& lse, const Array& dy,
+               int heads, int kv_heads, const AttentionShape& shape) {
   const std::vector<Sequence> all = sequences(shape);
   int64_t work = 0;
   for (const Sequence& s : all) work += s.queries * s.keys * q.dim(1);
@@ -132,6 +142,7 @@ void sdpa_grad(Array& dq, Array& dk, Array& dv, const Array& q, const Array& k, 
     const AttentionGrad<T> grad{rows_of<T>(q),
                                 rows_of<T>(k),
                                 rows_of<T>(v),
+                                bias.defined() ? rows_of<T>(bias) : Matrix<const T>{},
                                 rows_of<T>(y),
                                 rows_of<T>(lse),
                                 rows_of<T>(dy),
@@ -142,8 +153,21 @@ void sdpa_grad(Array& dq, Array& dk, Array& dv, const Array& q, const Array& k, 
                                 kv_heads,
                                 q.dim(1) / heads,
                                 static_cast<T>(shape.scale)};
-    parallel_for_dynamic(count, work < kSerialWork ? count : 1,
-                         [&](int64_t i) { grad.run(all[i / kv_heads], i % kv_heads); });
+    // Each sequence has sums of its own, which are added up in their order.
+    const int64_t places = dbias.defined() ? dbias.dim(1) : 0, row = heads * places;
+    Array shares = Array::zeros({static_cast<int64_t>(all.size()), row}, q.dtype());
+    const auto share = [&](int64_t s) {
+      return places ? Matrix<T>{shares.data<T>() + s * row, places, 1} : Matrix<T>{};
+    };
+    parallel_for_dynamic(count, work < kSerialWork ? count : 1, [&](int64_t i) {
+      grad.run(all[i / kv_heads], i % kv_heads, share(i / kv_heads));
+    });
+    if (places == 0) return;
+    dbias.fill(0);
+    T* to = dbias.data<T>();
+    for (std::size_t s = 0; s < all.size(); ++s)
+      for (int64_t c = 0; c < row; ++c)
+        to[c] += shares.data<T>()[static_cast<int64_t>(s) * row + c];
   });
 }
 

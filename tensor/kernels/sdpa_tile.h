@@ -14,6 +14,11 @@ struct Sequence {
   std::int64_t query, key;     // its first row of q and of k
   std::int64_t queries, keys;  // their numbers
   bool causal;
+  std::int64_t unbiased = 0, bias_zero = 0;
+  // Entry of a head's row of biases for query i and key j, which is not among the unbiased.
+  std::int64_t place(std::int64_t i, std::int64_t j) const {
+    return bias_zero + j - (keys - queries + i);
+  }
   // Keys that query i sees: the first so many. The last query sees all.
   std::int64_t visible(std::int64_t i) const {
     return causal ? std::clamp<std::int64_t>(keys - queries + i + 1, 0, keys) : keys;
@@ -25,7 +30,7 @@ inline std::vector<Sequence> sequences(const AttentionShape& shape) {
   check(keys.size() == shape.q_length.size(), "sdpa: {} query lengths but {} key lengths",
         shape.q_length.size(), keys.size());
   std::vector<Sequence> all;
-  Sequence s{0, 0, 0, 0, shape.causal};
+  Sequence s{0, 0, 0, 0, shape.causal, shape.unbiased, shape.bias_zero};
   for (std::size_t i = 0; i < keys.size(); ++i) {
     s.queries = shape.q_length[i];
     s.keys = keys[i];
@@ -35,6 +40,18 @@ inline std::vector<Sequence> sequences(const AttentionShape& shape) {
     s.key += s.keys;
   }
   return all;
+}
+
+// Adds the head's biases to the scores of query i with keys [from, to); score[0] is key `from`'s.
+template <class T>
+void add_bias(T* score, Matrix<const T> bias, const Sequence& s, std::int64_t head, std::int64_t i,
+              std::int64_t from, std::int64_t to) {
+  const std::int64_t first = std::max(from, s.unbiased);
+  if (first >= to) return;
+  const T* row = bias.at(head, s.place(i, first));
+  T* out = score + (first - from);
+#pragma omp simd
+  for (std::int64_t j = 0; j < to - first; ++j) out[j] += row[j];
 }
 
 template <class T>

@@ -68,7 +68,7 @@ inline double entropy(const Values& logits, std::size_t classes, const Array& la
 
 // softmax(scale q k^T) v, query by query and head by head.
 inline Values attention(const Values& q, const Values& k, const Values& v, int dh,
-                        const AttentionShape& s) {
+                        const AttentionShape& s, const Values& bias = {}, int places = 0) {
   const auto& keys = s.k_length.empty() ? s.q_length : s.k_length;
   Values y(q.size());
   std::size_t q0 = 0, k0 = 0;
@@ -81,6 +81,9 @@ inline Values attention(const Values& q, const Values& k, const Values& v, int d
         for (int j = 0; j < seen; ++j)
           for (int c = 0; c < dh; ++c)
             score[j] += s.scale * query[c] * k[((k0 + j) * kKeyHeads + h / 2) * dh + c];
+        const int own = keys[seq] - s.unbiased - s.q_length[seq] + i;  // the query's place
+        for (int j = s.unbiased; j < seen && places > 0; ++j)
+          score[j] += bias[h * places + s.bias_zero + (j - s.unbiased) - own];
         score = softmaxed(score, std::max(1, seen));
         for (int j = 0; j < seen; ++j)
           for (int c = 0; c < dh; ++c)

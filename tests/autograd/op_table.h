@@ -241,6 +241,18 @@ inline void add_rows(std::vector<Op>& t, Size s) {
            {{n, kHeads * dh}, {n + 2 * more, kKeyHeads * dh}, {n + 2 * more, kKeyHeads * dh}},
            [=](const Tensors& x) { return sdpa(x[0], x[1], x[2], kHeads, kKeyHeads, shape); },
            [=](In x) { return attention(x[0], x[1], x[2], dh, shape); }});
+      const std::vector<int> lengths = s.length();
+      const int longest = *std::max_element(lengths.begin(), lengths.end()) + more;
+      const int places = 2 * longest + 1;
+      shape.bias_zero = longest, shape.unbiased = more / 2;
+      t.push_back(
+          {fmt::format("sdpa with a bias, {}causal, {} more keys", causal ? "" : "not ", more),
+           {{n, kHeads * dh},
+            {n + 2 * more, kKeyHeads * dh},
+            {n + 2 * more, kKeyHeads * dh},
+            {kHeads, places}},
+           [=](const Tensors& x) { return sdpa(x[0], x[1], x[2], kHeads, kKeyHeads, shape, x[3]); },
+           [=](In x) { return attention(x[0], x[1], x[2], dh, shape, x[3], places); }});
     }
   const int half = s.half(), wide = kHeads * 2 * half;
   std::vector<double> frequency;

@@ -71,9 +71,11 @@ Tensors tensors(const Case& c, Dtype dtype, unsigned seed) {
 }
 
 void run(const Case& c, Tensors& t, bool grad = true) {
-  cpu::sdpa(t.y, t.lse, t.q, t.k, t.v, c.heads, c.kv_heads, c.shape);
+  cpu::sdpa(t.y, t.lse, t.q, t.k, t.v, {}, c.heads, c.kv_heads, c.shape);
+  Array none;
   if (grad)
-    cpu::sdpa_grad(t.dq, t.dk, t.dv, t.q, t.k, t.v, t.y, t.lse, t.dy, c.heads, c.kv_heads, c.shape);
+    cpu::sdpa_grad(t.dq, t.dk, t.dv, none, t.q, t.k, t.v, {}, t.y, t.lse, t.dy, c.heads, c.kv_heads,
+                   c.shape);
 }
 
 // The definition, one query at a time, in f64; also returns sum(y dy), whose gradient is dq, dk,
@@ -290,8 +292,8 @@ TEST_CASE("a causal sequence computed query by query has the bits of the whole")
     c.shape.q_length = {1};
     c.shape.k_length = {i + 1};
     Array y = poisoned({1, 128}, Dtype::f32), lse = poisoned({1, 4}, Dtype::f32);
-    cpu::sdpa(y, lse, t.q.slice(0, i, i + 1), t.k.slice(0, 0, i + 1), t.v.slice(0, 0, i + 1), 4, 2,
-              c.shape);
+    cpu::sdpa(y, lse, t.q.slice(0, i, i + 1), t.k.slice(0, 0, i + 1), t.v.slice(0, 0, i + 1), {}, 4,
+              2, c.shape);
     CHECK(same_bits(y, t.y.slice(0, i, i + 1)));
     CHECK(same_bits(lse, t.lse.slice(0, i, i + 1)));
   }
