@@ -1,7 +1,6 @@
 #include "nn/text/hub_config.h"
 
 #include <algorithm>
-#include <climits>
 #include <cstdint>
 
 #include "nn/files/atomic.h"
@@ -13,6 +12,8 @@ namespace {
 
 using nlohmann::json;
 namespace fs = std::filesystem;
+
+constexpr std::uint64_t kMostId = 999999999;
 
 // Keys of tokenizer_config.json that name something else than how a text becomes ids, or are read
 // by find() and flag().
@@ -183,7 +184,7 @@ std::vector<SpecialToken> HubConfig::given() const {
     return tokens;
   }
   for (const auto& item : added_.items()) {
-    check(item.value().is_number_unsigned() && item.value().get<std::uint64_t>() <= INT_MAX,
+    check(item.value().is_number_unsigned() && item.value().get<std::uint64_t>() <= kMostId,
           "added_tokens.json beside {}: '{}' has id {}", name_, item.key(), shown(item.value()));
     tokens.push_back(read_token(name_, item.key()));
     tokens.back().id = item.value().get<int>();

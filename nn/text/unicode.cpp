@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <utility>
 #include <vector>
 
 #include "nn/text/unicode_tables.h"
@@ -102,7 +103,36 @@ bool is_normalized(char32_t c) {
   return at == all.end() || c < at->first;
 }
 
-std::string map_form(std::string_view text, NormalForm form) {
+int combining_class(char32_t c) {
+  return utf8proc_get_property(utf8proc_int32_t(c))->combining_class;
+}
+
+// Long runs of marks in their canonical order, which changes no normal form: utf8proc sorts them by
+// swapping neighbours, and a text made to be slow would take it the square of its length.
+std::string sort_marks(std::string_view text) {
+  constexpr std::size_t kLongRun = 64;
+  std::string sorted;
+  std::vector<std::pair<int, std::string_view>> run;
+  const auto flush = [&] {
+    if (run.size() > kLongRun)
+      std::ranges::stable_sort(run, {}, &std::pair<int, std::string_view>::first);
+    for (const auto& mark : run) sorted += mark.second;
+    run.clear();
+  };
+  for (std::size_t at = 0; at < text.size();) {
+    const Char c = char_at(text, at);
+    const int place = combining_class(c.code);
+    if (place == 0) flush();
+    run.emplace_back(place, text.substr(at, std::size_t(c.bytes)));
+    if (place == 0) flush();
+    at += std::size_t(c.bytes);
+  }
+  flush();
+  return sorted;
+}
+
+std::string map_form(std::string_view piece, NormalForm form) {
+  const std::string text = sort_marks(piece);
   int options = UTF8PROC_STABLE;
   options |=
       form == NormalForm::nfc || form == NormalForm::nfkc ? UTF8PROC_COMPOSE : UTF8PROC_DECOMPOSE;
