@@ -19,7 +19,7 @@ using HubSpecials = std::vector<std::pair<std::string, std::string>>;  // key, t
 // The keys of a tokenizer.json in their usual order, without a model and all else null.
 Json new_tokenizer_json(const std::vector<SpecialToken>& added_tokens);
 
-// The object `vocab` of a model. Throws nothing; ids may have gaps.
+// The object `vocab` of a model, by id.
 Json vocab_json(const HubIds& ids);
 
 // The id of a token that is set around texts. Throws Error where there is none.

@@ -5,6 +5,7 @@
 #include "nn/files/atomic.h"
 #include "nn/text/hub_json.h"
 #include "nn/text/unicode.h"
+#include "nn/text/word_patterns.h"
 #include "tensor/error.h"
 
 namespace graft {
@@ -69,13 +70,10 @@ Json byte_level_cut(const std::string& family, bool prefix) {
                    {"trim_offsets", true},
                    {"use_regex", family != "Qwen2"}};
   if (family != "Qwen2") return level;
-  const Json split{
-      {"type", "Split"},
-      {"pattern",
-       {{"Regex",
-         R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)"}}},
-      {"behavior", "Isolated"},
-      {"invert", false}};
+  const Json split{{"type", "Split"},
+                   {"pattern", {{"Regex", kQwen2Pattern}}},
+                   {"behavior", "Isolated"},
+                   {"invert", false}};
   return {{"type", "Sequence"}, {"pretokenizers", Json::array({split, level})}};
 }
 

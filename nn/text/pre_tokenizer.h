@@ -39,6 +39,8 @@ struct PreTokenizerFile {
 PreTokenizerFile read_pre_tokenizer(const std::string& name, const nlohmann::json& value);
 
 // Sentencepiece's mark for a space, and how a word comes by one at its start.
+// `first` goes by where the normalized word begins; the reference also looks whether the normalizer
+// took characters away before it.
 struct Metaspace {
   enum class Prepend { always, first, never };
   std::string mark;
