@@ -7,6 +7,7 @@ namespace graft {
 namespace {
 
 constexpr std::size_t kLongestCluster = 5;  // bytes; a longer one is taken character by character
+constexpr std::size_t kLongestMade = std::size_t(1) << 30;  // bytes
 constexpr std::string_view kDigits =
     "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
@@ -61,6 +62,8 @@ std::string Charsmap::normalize(std::string_view text) const {
   std::string made;
   made.reserve(text.size());
   for (std::size_t at = 0; at < text.size();) {
+    check(made.size() <= kLongestMade, "tokenizer: the charsmap makes more than {} bytes of text",
+          kLongestMade);
     // Between two letters, digits or signs of ASCII there is always a boundary.
     const auto plain = [&](std::size_t i) { return text[i] >= 0x20 && text[i] < 0x7F; };
     const bool single = plain(at) && (at + 1 == text.size() || plain(at + 1));

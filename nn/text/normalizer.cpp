@@ -14,6 +14,9 @@ namespace {
 
 using nlohmann::json;
 
+// Bytes; steps that each replace a little by much could make a short text endless.
+constexpr std::size_t kLongestMade = std::size_t(1) << 30;
+
 // The text with each character replaced by what f(code, bytes, made) appends.
 template <class F>
 std::string each_char(std::string_view text, F f) {
@@ -99,6 +102,8 @@ std::string replace_all(std::string_view text, std::string_view old, std::string
   for (std::size_t at; (at = text.find(old, done)) != std::string_view::npos;) {
     made += text.substr(done, at - done);
     made += fresh;
+    check(made.size() <= kLongestMade, "tokenizer: replacing '{}' makes more than {} bytes of text",
+          old.substr(0, 80), kLongestMade);
     done = at + old.size();
   }
   return made += text.substr(done);

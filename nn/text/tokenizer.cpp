@@ -89,6 +89,8 @@ std::vector<int> Tokenizer::encode(std::string_view text) const {
       continue;
     }
     const std::string normal = parts_->normalizer ? parts_->normalizer(std::string(raw.text)) : "";
+    check(normal.size() <= kLongestText, "tokenizer: normalized, the text has {} bytes; need {}",
+          normal.size(), kLongestText);
     const std::string_view plain = parts_->normalizer ? std::string_view(normal) : raw.text;
     for (const Piece& piece : parts_->splitter.split(plain, true)) {
       const bool first = raw.text.data() == text.data() && piece.text.data() == plain.data();
