@@ -68,7 +68,7 @@ Lab::Base& Lab::load(const std::string& name) {
   base.model = random == std::string::npos
                    ? load_model(folder)
                    : std::make_unique<Model>(load_arch(folder), Build{.seed = 1});
-  base.tokenizer = std::make_unique<Tokenizer>(Tokenizer::load(folder / "tokenizer.json"));
+  base.tokenizer = std::make_unique<Tokenizer>(Tokenizer::load(folder));
   base.hash = base.model->hash();
   return bases_.emplace(name, std::move(base)).first->second;
 }

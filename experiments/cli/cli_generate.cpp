@@ -77,7 +77,7 @@ Writer load(const GenerateOptions& o, const Methods& methods) {
   }
   const fs::path folder = base_folder(base);
   w.model = load_model(folder);
-  w.tokenizer = std::make_unique<Tokenizer>(Tokenizer::load(folder / "tokenizer.json"));
+  w.tokenizer = std::make_unique<Tokenizer>(Tokenizer::load(folder));
   if (o.adapter.empty()) return w;
   check(file.more.at("base_hash") == fmt::format("{:016x}", w.model->hash()),
         "generate: adapter '{}' was trained on a base with other weights than '{}'", o.adapter,

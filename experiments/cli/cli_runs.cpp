@@ -61,7 +61,7 @@ using Save = std::function<void(Model&, Adaptation&, const EncodedTask&, std::ui
 Trained run(const TrainOptions& o, const Methods& methods, bool quiet, const Save& save) {
   const fs::path folder = base_folder(o.model);
   const auto model = load_model(folder);
-  const Tokenizer tokenizer = Tokenizer::load(folder / "tokenizer.json");
+  const Tokenizer tokenizer = Tokenizer::load(folder);
   EncodeSpec encode = o.encode;
   encode.cloze = o.run.head == "cloze";
   const TaskData data = task_named(o.task);
@@ -170,7 +170,7 @@ Loaded load(const std::string& folder, const std::string& other_task, const Meth
   check((data.kind == TaskData::Kind::language) == language,
         "eval: task {} is {} language task; the adapter was trained for {}", data.name,
         language ? "no" : "a", file.more.at("task").dump());
-  l.task = encode_task(data, Tokenizer::load(base / "tokenizer.json"), l.model->arch(),
+  l.task = encode_task(data, Tokenizer::load(base), l.model->arch(),
                        {.max_tokens = file.more.at("max_tokens"), .cloze = run.head == "cloze"});
   l.model->set_head(make_head(l.task, run, *l.model));
   l.adaptation = std::make_unique<Adaptation>(methods, file.spec, *l.model);
@@ -196,7 +196,7 @@ void merge_command(const std::string& folder, const std::string& out, const Meth
   l.adaptation->merge();
   const Score after = evaluate(*l.model, l.task, l.task.dev);
   const Tokenizer tokenizer =
-      Tokenizer::load(base_folder(read_adapter_config(folder).more.at("model")) / "tokenizer.json");
+      Tokenizer::load(base_folder(read_adapter_config(folder).more.at("model")));
   save_model(*l.model, out, FileDtype::f32, &tokenizer);
   fmt::print(
       "merged model in {}; dev {} {:.4f} unmerged, {:.4f} merged\n"

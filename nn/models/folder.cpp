@@ -257,12 +257,12 @@ std::string tokenizer_config(const Arch& arch, const Tokenizer& tokenizer) {
   const auto name = [&](const char* key, int of_model, int of_tokenizer) {
     const int id = of_model >= 0 ? of_model : of_tokenizer;
     if (id < 0) return;
-    const auto& specials = tokenizer.model().specials;
+    const auto& specials = tokenizer.specials();
     check(std::ranges::any_of(specials, [&](const SpecialToken& t) { return t.id == id; }) &&
               (of_model < 0 || of_tokenizer < 0 || of_model == of_tokenizer),
           "tokenizer_config.json: {} is {} in the model; the tokenizer has {} there", key, id,
           of_tokenizer < 0 ? "no special token" : fmt::format("{}", of_tokenizer));
-    json[key] = tokenizer.model().tokens[id];
+    json[key] = tokenizer.token(id);
   };
   const bool encoder = arch.stack == Stack::encoder;
   name("bos_token", arch.cls, encoder ? tokenizer.cls() : -1);

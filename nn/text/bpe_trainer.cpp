@@ -8,6 +8,7 @@
 
 #include "nn/files/atomic.h"
 #include "nn/text/byte_level.h"
+#include "nn/text/unicode.h"
 #include "tensor/error.h"
 
 namespace graft {

@@ -9,12 +9,6 @@
 
 namespace graft {
 
-// The offset of the first byte that is not part of well-formed UTF-8, or npos.
-std::size_t find_invalid_utf8(std::string_view text);
-
-// White space as Unicode's property White_Space has it.
-bool is_space(char32_t c);
-
 // The end of the word that starts at byte `begin` < text.size() of valid UTF-8. Words cover the
 // text without gaps; they are the matches of GPT-2's pattern, encoder.py of its release:
 //   's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+

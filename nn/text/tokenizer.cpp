@@ -2,197 +2,169 @@
 
 #include <algorithm>
 #include <mutex>
-#include <queue>
-#include <tuple>
+#include <unordered_map>
+#include <unordered_set>
 
+#include "nn/files/atomic.h"
 #include "nn/text/byte_level.h"
+#include "nn/text/hub_files.h"
 #include "nn/text/tokenizer_json.h"
+#include "nn/text/unicode.h"
+#include "nn/text/word_cache.h"
 #include "tensor/error.h"
 
 namespace graft {
 namespace {
 
-constexpr std::size_t kCachedWords = 1 << 18;
-constexpr std::size_t kCachedWordBytes = 64;
-
-std::uint64_t pair_key(int left, int right) {
-  return std::uint64_t(std::uint32_t(left)) << 32 | std::uint32_t(right);
-}
-
-// A token of a word in the making, and its neighbours.
-struct Symbol {
-  int id, before, after;  // id is -1 once joined to the symbol before it
-};
-
-// A merge of the symbol `at` with the one after it.
-struct Candidate {
-  int rank, at;
-  bool operator>(const Candidate& other) const {
-    return std::tie(rank, at) > std::tie(other.rank, other.at);
-  }
-};
-
-struct TextHash {
-  using is_transparent = void;
-  std::size_t operator()(std::string_view text) const {
-    return std::hash<std::string_view>{}(text);
-  }
-};
+constexpr std::size_t kLongestText = std::size_t(1) << 29;  // bytes; places in a word are ints
 
 }  // namespace
 
-struct Tokenizer::Cache {
-  struct Range {
-    std::size_t begin, size;
-  };
-  std::mutex mutex;
-  std::unordered_map<std::string, Range, TextHash, std::equal_to<>> words;
-  std::vector<int> ids;  // of all words, one after another
+struct Tokenizer::Parts : TokenizerFile {
+  std::string name, json;
+  SpecialSplitter splitter;
+  std::unordered_map<std::string, int> ids;      // a byte-level token's by its bytes
+  std::vector<bool> skipped;                     // by id: left out by decode(ids, true)
+  std::unordered_map<int, std::string> decoded;  // tokens that decode() shows otherwise
+
+  const std::string& shown(int id) const {
+    const auto other = decoded.find(id);
+    return other == decoded.end() ? tokens[std::size_t(id)] : other->second;
+  }
 };
 
-Tokenizer::Tokenizer(BpeModel model)
-    : model_(std::move(model)), splitter_(model_.specials), cache_(std::make_shared<Cache>()) {
-  std::vector<bool> is_special(model_.tokens.size());
-  skipped_.resize(model_.tokens.size());
-  for (const SpecialToken& token : model_.specials) {
-    check(
-        token.id >= 0 && token.id < size() && model_.tokens[std::size_t(token.id)] == token.content,
-        "tokenizer: special token '{}' has id {}, which is another token or none", token.content,
-        token.id);
-    is_special[std::size_t(token.id)] = true;
-    skipped_[std::size_t(token.id)] = token.special;
+struct Tokenizer::Cache {
+  std::mutex mutex;
+  WordCache words;
+};
+
+Tokenizer::Tokenizer(const BpeModel& model) : Tokenizer("tokenizer", tokenizer_json(model)) {}
+
+Tokenizer::Tokenizer(const std::string& name, std::string tokenizer_json)
+    : cache_(std::make_shared<Cache>()) {
+  auto parts = std::make_shared<Parts>();
+  static_cast<TokenizerFile&>(*parts) = read_tokenizer_json(name, tokenizer_json);
+  parts->name = name;
+  parts->json = std::move(tokenizer_json);
+  parts->splitter = SpecialSplitter(parts->specials, parts->normalizer);
+  std::unordered_set<std::string_view> special;
+  // The reference decodes a token that is looked for in normalized text as it is looked for, and
+  // then no longer knows it for a special one.
+  for (const SpecialToken& token : parts->specials) {
+    if (token.special) special.insert(token.content);
+    if (token.normalized && parts->normalizer)
+      parts->decoded.emplace(token.id, parts->normalizer(token.content));
   }
-  for (int i = 0; i < size(); ++i) {
-    const std::string& token = model_.tokens[std::size_t(i)];
-    if (is_special[std::size_t(i)]) continue;
-    const auto [at, fresh] = ids_.emplace(token, i);
-    check(fresh, "tokenizer: tokens {} and {} are both '{}'", at->second, i, spell(token));
+  for (std::size_t i = 0; i < parts->tokens.size(); ++i) {
+    const std::string& token = parts->tokens[i];
+    parts->skipped.push_back(special.contains(parts->shown(int(i))));
+    if (token.empty()) continue;
+    const auto bytes = parts->byte_level ? unspell(token) : std::nullopt;
+    parts->ids.emplace(bytes.value_or(token), int(i));
   }
-  for (int b = 0; b < 256; ++b) {
-    const auto at = ids_.find(std::string(1, char(b)));
-    check(at != ids_.end(),
-          "tokenizer: byte 0x{:02X} has no token; a byte-level vocabulary has all 256", b);
-    byte_ids_.push_back(at->second);
-  }
-  for (const auto& [left, right] : model_.merges) {
-    const int rank = int(merges_.size());
-    check(left >= 0 && left < size() && right >= 0 && right < size(),
-          "tokenizer: merge {} joins ids {} and {}; ids are 0..{}", rank, left, right, size() - 1);
-    const std::string &a = model_.tokens[std::size_t(left)], &b = model_.tokens[std::size_t(right)];
-    const auto made = ids_.find(a + b);
-    check(made != ids_.end(), "tokenizer: merge {} makes '{}', which is no token", rank,
-          spell(a + b));
-    check(merges_.emplace(pair_key(left, right), Merge{rank, made->second}).second,
-          "tokenizer: merge {} ('{}' '{}') is there twice", rank, spell(a), spell(b));
-  }
+  parts_ = std::move(parts);
 }
 
-Tokenizer Tokenizer::load(const std::filesystem::path& tokenizer_json) {
-  BpeModel model = read_tokenizer_json(tokenizer_json);
-  try {
-    return Tokenizer(std::move(model));
-  } catch (const Error& error) {
-    fail("{}: {}", tokenizer_json.string(), error.what());
-  }
+Tokenizer Tokenizer::load(const std::filesystem::path& folder_or_file) {
+  HubFile file = read_hub_tokenizer(folder_or_file);
+  return Tokenizer(file.name, std::move(file.tokenizer_json));
 }
 
 void Tokenizer::save(const std::filesystem::path& tokenizer_json) const {
-  write_tokenizer_json(model_, tokenizer_json);
+  write_file_atomically(tokenizer_json, parts_->json);
 }
 
 std::vector<int> Tokenizer::encode(std::string_view text) const {
   if (const std::size_t bad = find_invalid_utf8(text); bad != std::string_view::npos)
     fail("tokenizer: the text is not UTF-8 at byte {} of {} (0x{:02X})", bad, text.size(),
          static_cast<unsigned char>(text[bad]));
+  check(text.size() <= kLongestText, "tokenizer: the text has {} bytes; need {} or less, in parts",
+        text.size(), kLongestText);
   std::vector<int> ids;
   ids.reserve(text.size() / 4 + 1);
   const std::lock_guard lock(cache_->mutex);
-  for (const Piece& piece : splitter_.split(text)) {
-    if (piece.id >= 0)
-      ids.push_back(piece.id);
-    else if (model_.add_prefix_space && !piece.text.starts_with(' '))
-      encode_piece(" " + std::string(piece.text), ids);
-    else
-      encode_piece(piece.text, ids);
+  for (const Piece& raw : parts_->splitter.split(text, false)) {
+    if (raw.id >= 0) {
+      ids.push_back(raw.id);
+      continue;
+    }
+    const std::string normal = parts_->normalizer ? parts_->normalizer(std::string(raw.text)) : "";
+    check(normal.size() <= kLongestText, "tokenizer: normalized, the text has {} bytes; need {}",
+          normal.size(), kLongestText);
+    const std::string_view plain = parts_->normalizer ? std::string_view(normal) : raw.text;
+    for (const Piece& piece : parts_->splitter.split(plain, true)) {
+      const bool first = raw.text.data() == text.data() && piece.text.data() == plain.data();
+      if (piece.id >= 0)
+        ids.push_back(piece.id);
+      else
+        encode_words(piece.text, first, ids);
+    }
   }
   return ids;
 }
 
-void Tokenizer::encode_piece(std::string_view text, std::vector<int>& ids) const {
-  Cache& cache = *cache_;
-  for (std::size_t begin = 0; begin < text.size();) {
-    const std::size_t end = word_end(text, begin);
-    const std::string_view word = text.substr(begin, end - begin);
-    begin = end;
-    if (const auto known = cache.words.find(word); known != cache.words.end()) {
-      const auto first = cache.ids.begin() + std::ptrdiff_t(known->second.begin);
-      ids.insert(ids.end(), first, first + std::ptrdiff_t(known->second.size));
-      continue;
+void Tokenizer::encode_words(std::string_view text, bool first, std::vector<int>& ids) const {
+  Words all;
+  all.words.push_back({text, first});
+  if (parts_->cut) parts_->cut(all);
+  const WordModel& model = *parts_->model;
+  for (const Word& word : all.words) {
+    for (std::size_t begin = 0; begin < word.text.size();) {
+      const std::size_t end = model.part_end(word.text, begin);
+      const std::string_view part = word.text.substr(begin, end - begin);
+      begin = end;
+      if (cache_->words.append(part, ids)) continue;
+      const std::size_t before = ids.size();
+      model.encode(part, ids);
+      cache_->words.add(part, std::span(ids).subspan(before));
     }
-    const std::size_t before = ids.size();
-    encode_word(word, ids);
-    if (word.size() > kCachedWordBytes || cache.words.size() >= kCachedWords) continue;
-    cache.words.emplace(std::string(word), Cache::Range{cache.ids.size(), ids.size() - before});
-    cache.ids.insert(cache.ids.end(), ids.begin() + std::ptrdiff_t(before), ids.end());
   }
 }
 
-void Tokenizer::encode_word(std::string_view word, std::vector<int>& ids) const {
-  const int n = int(word.size());
-  std::vector<Symbol> symbols(word.size());
-  for (int i = 0; i < n; ++i) {
-    const int byte = static_cast<unsigned char>(word[std::size_t(i)]);
-    symbols[std::size_t(i)] = {byte_ids_[std::size_t(byte)], i - 1, i + 1 < n ? i + 1 : -1};
-  }
-  std::priority_queue<Candidate, std::vector<Candidate>, std::greater<>> queue;
-  const auto merge_at = [&](int at) {
-    const Symbol& left = symbols[std::size_t(at)];
-    if (left.id < 0 || left.after < 0) return merges_.end();
-    return merges_.find(pair_key(left.id, symbols[std::size_t(left.after)].id));
-  };
-  const auto propose = [&](int at) {
-    if (const auto merge = merge_at(at); merge != merges_.end())
-      queue.push({merge->second.rank, at});
-  };
-  for (int i = 0; i + 1 < n; ++i) propose(i);
-  while (!queue.empty()) {
-    const Candidate best = queue.top();
-    queue.pop();
-    // An earlier merge may have changed this pair since it was proposed.
-    const auto merge = merge_at(best.at);
-    if (merge == merges_.end() || merge->second.rank != best.rank) continue;
-    Symbol& left = symbols[std::size_t(best.at)];
-    Symbol& right = symbols[std::size_t(left.after)];
-    left.id = merge->second.id;
-    left.after = right.after;
-    right.id = -1;
-    if (left.after >= 0) symbols[std::size_t(left.after)].before = best.at;
-    if (left.before >= 0) propose(left.before);
-    propose(best.at);
-  }
-  for (const Symbol& symbol : symbols)
-    if (symbol.id >= 0) ids.push_back(symbol.id);
+MarkedIds Tokenizer::encode_marked(std::string_view text) const {
+  return parts_->post.single(encode(text));
+}
+
+MarkedIds Tokenizer::encode_marked(std::string_view first, std::string_view second) const {
+  return parts_->post.pair(encode(first), encode(second));
 }
 
 std::string Tokenizer::decode(std::span<const int> ids, bool skip_special) const {
-  std::string text;
+  std::vector<std::string> tokens;
   for (const int id : ids) {
     check(id >= 0 && id < size(), "tokenizer: id {} to decode; ids are 0..{}", id, size() - 1);
-    if (!(skip_special && skipped_[std::size_t(id)])) text += model_.tokens[std::size_t(id)];
+    const std::string& token = parts_->shown(id);
+    if (!token.empty() && !(skip_special && parts_->skipped[std::size_t(id)]))
+      tokens.push_back(token);
   }
+  if (parts_->decoder) parts_->decoder(tokens);
+  std::string text;
+  for (std::size_t i = 0; i < tokens.size(); ++i)
+    text.append(!parts_->decoder && i > 0 ? " " : "").append(tokens[i]);
   return text;
 }
 
+int Tokenizer::size() const { return int(parts_->tokens.size()); }
+
 int Tokenizer::id(std::string_view token) const {
   if (const int special = special_id({token}); special >= 0) return special;
-  const auto at = ids_.find(std::string(token));
-  check(at != ids_.end(), "tokenizer: no token '{}' among {}", token, size());
+  const auto at = parts_->ids.find(std::string(token));
+  check(at != parts_->ids.end(), "tokenizer: no token '{}' among {}", token, size());
   return at->second;
 }
 
+const std::string& Tokenizer::token(int id) const {
+  check(id >= 0 && id < size(), "tokenizer: token of id {}; ids are 0..{}", id, size() - 1);
+  return parts_->tokens[std::size_t(id)];
+}
+
+const std::vector<SpecialToken>& Tokenizer::specials() const { return parts_->specials; }
+
+BpeModel Tokenizer::model() const { return bpe_model(parts_->name, parts_->json); }
+
 int Tokenizer::special_id(std::initializer_list<std::string_view> names) const {
   for (const std::string_view name : names)
-    for (const SpecialToken& token : model_.specials)
+    for (const SpecialToken& token : parts_->specials)
       if (token.content == name) return token.id;
   return -1;
 }

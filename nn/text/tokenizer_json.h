@@ -1,20 +1,33 @@
-// tokenizer.json, the one-file format of Hugging Face's tokenizers, for byte-level BPE only.
+// tokenizer.json, the one-file format of Hugging Face's tokenizers.
 #pragma once
 
-#include <filesystem>
+#include <string>
+#include <string_view>
+#include <vector>
 
-#include "nn/text/tokenizer.h"
+#include "nn/text/decoder.h"
+#include "nn/text/model.h"
+#include "nn/text/normalizer.h"
+#include "nn/text/post_processor.h"
+#include "nn/text/pre_tokenizer.h"
+#include "nn/text/special_tokens.h"
 
 namespace graft {
 
-// Reads model BPE + pre_tokenizer ByteLevel + decoder ByteLevel; merges as "a b" or ["a", "b"].
-// Throws Error with the file and the key for any other kind, an option this version does not
-// follow, an unknown key, a key given twice, ids with a gap.
-BpeModel read_tokenizer_json(const std::filesystem::path& path);
+// What a tokenizer is put together from; a function that is empty changes nothing.
+struct TokenizerFile {
+  std::vector<SpecialToken> specials;  // added_tokens
+  Normalizer normalizer;
+  PreTokenizer cut;
+  bool byte_level = false;
+  std::shared_ptr<const WordModel> model;
+  Vocabulary tokens;  // special ones included, as the file spells them
+  PostProcessor post;
+  Decoder decoder;  // empty: tokens are joined by spaces
+};
 
-// Writes what read_tokenizer_json reads, as tokenizers 0.20 and later do. Where the model names no
-// post-processor and has [CLS] and [SEP], the file's is BERT's "[CLS] $A [SEP] $B:1 [SEP]:1".
-// Throws Error where it cannot write.
-void write_tokenizer_json(const BpeModel& model, const std::filesystem::path& path);
+// Reads the text of a tokenizer.json. Throws Error with `name` and the key for any component,
+// option or key that this version does not follow, a key given twice, and ids out of range.
+TokenizerFile read_tokenizer_json(const std::string& name, std::string_view text);
 
 }  // namespace graft

@@ -1,0 +1,22 @@
+// Normalizers: what is done to a text before it is cut into words.
+#pragma once
+
+#include <functional>
+#include <nlohmann/json.hpp>
+#include <string>
+
+namespace graft {
+
+// Changes valid UTF-8 to valid UTF-8; may be called by several threads.
+using Normalizer = std::function<std::string(std::string)>;
+
+// The normalizer that an object of tokenizer.json describes: NFC, NFD, NFKC, NFKD, Lowercase,
+// StripAccents, Strip, Prepend, Replace, BertNormalizer, Nmt, Precompiled, Sequence. `name` is what
+// messages call it. Throws Error, naming the key, for any other and for unknown keys.
+Normalizer read_normalizer(const std::string& name, const nlohmann::json& value);
+
+// The tokens of `text` that `pattern`, a String or the Regex " {2,}" of tokenizer.json, finds, each
+// replaced; normalizers and decoders share it.
+Normalizer read_replace(const std::string& name, const nlohmann::json& value);
+
+}  // namespace graft
