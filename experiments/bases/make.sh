@@ -7,7 +7,7 @@
 #
 #   --seed N     another start and another order of the text: a sister, for checking that a finding
 #                is not one base's accident (0)
-#   --steps N    of the last stage, 1024 tokens each; the rate falls to 0 over the last tenth
+#   --steps N    of the last stage, 1024 tokens each; the rate falls to 0 over the last tenth (24000)
 #   --to FOLDER  where the base goes (experiments/bases/NAME)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
@@ -26,7 +26,7 @@ case $name in
   -h | --help) usage; exit 0 ;;
   *) fail "the base is '$name'; need encoder or decoder" ;;
 esac
-seed=0 steps=60000 to=experiments/bases/$name
+seed=0 steps=24000 to=experiments/bases/$name
 while (($#)); do
   case $1 in
     --seed) seed=${2:?} ;;
