@@ -1,9 +1,8 @@
 // graft generate: text from a decoder, with or without an adapter.
 #include <fstream>
-#include <iostream>
+#include <string_view>
 
 #include "experiments/cli/cli.h"
-#include "nn/files/atomic.h"
 #include "nn/generate.h"
 #include "nn/models/folder.h"
 #include "peft/files.h"
@@ -39,14 +38,11 @@ class Printer {
   }
 
  private:
-  // How much of a text stands before the first byte of an unfinished character at its end.
-  static std::size_t whole(const std::string& text) {
-    std::size_t i = text.size();
-    while (i > 0 && text.size() - i < 4 && (text[i - 1] & 0xc0) == 0x80) --i;
-    if (i == 0) return text.size();
-    const unsigned char c = static_cast<unsigned char>(text[i - 1]);
-    const std::size_t need = c >= 0xf0 ? 4 : c >= 0xe0 ? 3 : c >= 0xc0 ? 2 : 1;
-    return text.size() - (i - 1) < need ? i - 1 : text.size();
+  // How much of a text stands before the unfinished character at its end, which decode shows as
+  // U+FFFD.
+  static std::size_t whole(std::string_view text) {
+    while (text.ends_with("\xef\xbf\xbd")) text.remove_suffix(3);
+    return text.size();
   }
 
   const Tokenizer& tokenizer_;
