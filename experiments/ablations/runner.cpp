@@ -6,6 +6,7 @@
 #include "experiments/runs/named_task.h"
 #include "nn/files/atomic.h"
 #include "nn/models/folder.h"
+#include "nn/text/hub_files.h"
 
 namespace graft {
 namespace {
@@ -232,8 +233,10 @@ void check_config(const Methods& methods, const BaseFolder& base_folder, const j
   const std::string base = config.at("base"), task = config.at("task"),
                     method = config.at("method");
   const fs::path folder = base_folder(base.substr(0, base.find("@random")));
-  for (const char* file : {"model.safetensors", "tokenizer.json"})
-    check(fs::exists(folder / file), "model {}: {} is missing", base, (folder / file).string());
+  check(fs::exists(folder / "model.safetensors") ||
+            fs::exists(folder / "model.safetensors.index.json"),
+        "model {}: {} is missing", base, (folder / "model.safetensors").string());
+  (void)read_hub_tokenizer(folder);  // throws where there is none
   const auto& known = task_names();
   check(is_task_folder(task) || std::find(known.begin(), known.end(), task) != known.end(),
         "task '{}': no folder with a train.tsv or task.json, and not one of {}", task,

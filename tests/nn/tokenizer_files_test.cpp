@@ -13,18 +13,14 @@
 #include "nn/text/sentencepiece.h"
 #include "nn/text/tokenizer.h"
 #include "tests/nn/folder.h"
+#include "tests/nn/tokenizer_fixtures.h"
 
 using namespace graft;
 using namespace graft::testing;
+using namespace graft::testing::kinds;
 using nlohmann::json;
 
 namespace {
-
-fs::path fixture(const std::string& name) {
-  return fs::path(__FILE__).parent_path() / "../fixtures/tokenizer/kinds" / name;
-}
-
-json fixture_json(const std::string& name) { return json::parse(read_file(fixture(name))); }
 
 const fs::path kData = fs::path(__FILE__).parent_path() / "../../../shared/data";
 

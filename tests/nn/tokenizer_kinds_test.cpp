@@ -10,18 +10,14 @@
 #include "nn/files/atomic.h"
 #include "nn/text/tokenizer.h"
 #include "tests/nn/folder.h"
+#include "tests/nn/tokenizer_fixtures.h"
 
 using namespace graft;
 using namespace graft::testing;
+using namespace graft::testing::kinds;
 using nlohmann::json;
 
 namespace {
-
-fs::path fixture(const std::string& name) {
-  return fs::path(__FILE__).parent_path() / "../fixtures/tokenizer/kinds" / name;
-}
-
-json fixture_json(const std::string& name) { return json::parse(read_file(fixture(name))); }
 
 constexpr std::uint64_t kStart = 14695981039346656037u;
 
