@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "autograd/ops.h"
@@ -19,6 +20,8 @@ struct Batch {
   std::vector<std::int32_t> token_label;  // per token, -1 for none: language modelling
   std::vector<std::int32_t> label;        // per sequence: classification
   std::vector<float> target;              // per sequence: regression
+  // What an encoder-decoder reads, as many sequences: the tokens above are what it writes.
+  std::shared_ptr<const Batch> source;
   // Losses are divided by this count instead of the batch's own when it is given: micro-batches.
   double divisor = 0;
 
@@ -34,12 +37,20 @@ struct Sequence {
   std::vector<std::int32_t> source;    // index of the row's token within the batch, -1: virtual
   std::vector<std::int32_t> position;  // position that is added or rotated
   std::vector<std::int32_t> example;   // per row, for random draws
+  // What the encoder of an encoder-decoder made of its text: its rows after the final norm.
+  std::shared_ptr<const Sequence> memory;
   RowAddress address() const {
     std::vector<std::int32_t> place;  // place within the sequence: unlike position, never shared
     for (int l : length)
       for (int i = 0; i < l; ++i) place.push_back(i);
     return {Array::of(example), Array::of(place)};
   }
+};
+
+// Added to the scores of attention [heads, places]; entry `zero` is for a key at its query's place.
+struct PlaceBias {
+  Tensor places;
+  int zero = 0;
 };
 
 // What the edits and modules of one forward pass may read besides their inputs. Passed, not global.
@@ -51,6 +62,7 @@ struct Ctx {
   const Batch* batch = nullptr;
   const Sequence* sequence = nullptr;
   RowAddress address = {};  // of the rows, for dropout
+  PlaceBias bias = {};      // of the stack's self-attention, where it has one
   // Of a decoder that reads on: the batch holds the new tokens only. Nothing may learn then.
   KvCache* cache = nullptr;
   // The batch goes on where earlier ones stopped: edits insert no rows of their own again.

@@ -139,11 +139,13 @@ std::vector<Generated> beam_search(const Model& model,
                                    const std::vector<std::vector<std::int32_t>>& prompts,
                                    const GenerateSpec& spec) {
   std::vector<Search> going;
-  for (std::size_t i = 0; i < prompts.size(); ++i)
-    going.emplace_back(static_cast<int>(i), prompts[i], spec);
   std::vector<Generated> out(prompts.size());
-  Reader reader(model, static_cast<int>(prompts.size()));
-  std::vector<std::vector<std::int32_t>> news = prompts;
+  Reader reader(model, prompts);
+  std::vector<std::vector<std::int32_t>> news;
+  for (std::size_t i = 0; i < prompts.size(); ++i) {
+    news.push_back(reader.beginning(i));
+    going.emplace_back(static_cast<int>(i), news[i], spec);
+  }
   while (!going.empty()) {
     std::vector<int> names, from;
     for (const Search& search : going) names.insert(names.end(), search.beams(), search.name());

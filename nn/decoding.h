@@ -5,11 +5,13 @@
 
 namespace graft {
 
-// Runs the model over new tokens and keeps the cache.
+// Runs the model over new tokens and keeps the cache. A prompt is what a decoder goes on from; of
+// an encoder-decoder it is what the encoder reads, and the answer begins with arch().start.
 class Reader {
  public:
-  Reader(const Model& model, int sequences)
-      : model_(model), cache_(model.arch().layers, sequences) {}
+  Reader(const Model& model, const std::vector<std::vector<std::int32_t>>& prompts);
+  // What sequence i of the answers starts from.
+  std::vector<std::int32_t> beginning(std::size_t i) const;
 
   // Scores [V] of each sequence's next token, after `news` has been read; `names` are the
   // sequences' numbers, for what depends on an example.
@@ -21,6 +23,7 @@ class Reader {
 
  private:
   const Model& model_;
+  const std::vector<std::vector<std::int32_t>>& prompts_;
   KvCache cache_;
 };
 

@@ -19,6 +19,8 @@ bool contains(const std::vector<std::int32_t>& all, std::int32_t one) {
 void check_prompts(const Model& model, const std::vector<std::vector<std::int32_t>>& prompts) {
   const Arch& a = model.arch();
   check(a.causal, "generate: a masked model ({}); need a decoder", a.family);
+  check(!a.crosses() || (0 <= a.start && a.start < a.vocab),
+        "generate: token {} to begin answers with; need one of 0..{}", a.start, a.vocab - 1);
   for (std::size_t i = 0; i < prompts.size(); ++i) {
     const auto& prompt = prompts[i];
     check(!prompt.empty(), "generate: prompt {} is empty; give it the token that texts begin with",
@@ -44,10 +46,15 @@ std::set<std::int32_t> repeats(const std::vector<std::int32_t>& all, int n) {
   return banned;
 }
 
+void append(Batch& batch, const std::vector<std::int32_t>& tokens, int name) {
+  batch.token.insert(batch.token.end(), tokens.begin(), tokens.end());
+  batch.length.push_back(static_cast<int>(tokens.size()));
+  batch.example.push_back(static_cast<std::uint32_t>(name));
+}
+
 struct Going {
   int name;
   std::vector<std::int32_t> all;  // prompt and answer
-  std::size_t prompt;
 };
 
 }  // namespace
@@ -73,15 +80,26 @@ void GenerateSpec::check_fits(const Arch& a) const {
           a.vocab - 1);
 }
 
+Reader::Reader(const Model& model, const std::vector<std::vector<std::int32_t>>& prompts)
+    : model_(model),
+      prompts_(prompts),
+      cache_(model.arch().layers, static_cast<int>(prompts.size())) {}
+
+std::vector<std::int32_t> Reader::beginning(std::size_t i) const {
+  if (model_.encoder) return {model_.arch().start};
+  return prompts_[i];
+}
+
 std::vector<std::vector<double>> Reader::read(const std::vector<std::vector<std::int32_t>>& news,
                                               const std::vector<int>& names) {
   NoRecord off;
   Batch batch;
   std::vector<std::int32_t> last;
-  for (std::size_t i = 0; i < news.size(); ++i) {
-    batch.token.insert(batch.token.end(), news[i].begin(), news[i].end());
-    batch.length.push_back(static_cast<int>(news[i].size()));
-    batch.example.push_back(static_cast<std::uint32_t>(names[i]));
+  for (std::size_t i = 0; i < news.size(); ++i) append(batch, news[i], names[i]);
+  if (model_.encoder && cache_.empty()) {
+    auto source = std::make_shared<Batch>();
+    for (const int name : names) append(*source, prompts_[static_cast<std::size_t>(name)], name);
+    batch.source = std::move(source);
   }
   Ctx ctx;
   ctx.cache = &cache_;
@@ -164,10 +182,12 @@ std::vector<Generated> generate(const Model& model,
   if (spec.beams > 1) return beam_search(model, prompts, spec);
   std::vector<Generated> out(prompts.size());
   std::vector<Going> going;
-  std::vector<std::vector<std::int32_t>> news = prompts;
-  for (std::size_t i = 0; i < prompts.size(); ++i)
-    going.push_back({static_cast<int>(i), prompts[i], prompts[i].size()});
-  Reader reader(model, static_cast<int>(prompts.size()));
+  std::vector<std::vector<std::int32_t>> news;
+  Reader reader(model, prompts);
+  for (std::size_t i = 0; i < prompts.size(); ++i) {
+    news.push_back(reader.beginning(i));
+    going.push_back({static_cast<int>(i), news[i]});
+  }
   while (!going.empty()) {
     std::vector<int> names;
     for (const Going& g : going) names.push_back(g.name);

@@ -1,5 +1,6 @@
-// Text from a decoder: greedy, sampled, or by beam search, over a cache of keys and values. Prompts
-// of unequal length go side by side; a sequence that has stopped is computed no further.
+// Text from a decoder, or from an encoder-decoder that reads the prompt: greedy, sampled, or by
+// beam search, over a cache of keys and values. Prompts of unequal length go side by side; a
+// sequence that has stopped is computed no further.
 #pragma once
 
 #include <functional>
@@ -39,9 +40,10 @@ struct Generated {
 // A new token of one of the sequences, as soon as it is known; beam search knows them at its end.
 using OnToken = std::function<void(int sequence, std::int32_t token)>;
 
-// Continues each prompt (at least one token). Sequence i's result does not depend on the others.
-// Throws for an empty prompt, one that is longer than the model's positions, a token outside the
-// vocabulary, or settings that contradict each other. Edits of the model are on.
+// Continues each prompt (at least one token), or answers it where an encoder reads it. Sequence i's
+// result does not depend on the others. Throws for an empty prompt, one that is longer than the
+// model's positions, a token outside the vocabulary, or settings that contradict each other. Edits
+// of the model are on.
 std::vector<Generated> generate(const Model&, const std::vector<std::vector<std::int32_t>>& prompts,
                                 const GenerateSpec&, const OnToken& = {});
 

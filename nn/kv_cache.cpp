@@ -48,11 +48,25 @@ KvCache::KvCache(int layers, int sequences)
     layer.start.assign(static_cast<std::size_t>(sequences), 0);
     layer.length.assign(static_cast<std::size_t>(sequences), 0);
   }
+  memory_ = layers_;
+}
+
+int KvCache::read(int sequence) const {
+  return layers_.empty() ? 0 : layers_[0].length.at(static_cast<std::size_t>(sequence));
 }
 
 const KvCache::Layer& KvCache::extend(int at, const Array& k, const Array& v,
                                       const std::vector<int>& rows) {
-  Layer& layer = layers_.at(static_cast<std::size_t>(at));
+  return append(layers_.at(static_cast<std::size_t>(at)), k, v, rows);
+}
+
+const KvCache::Layer& KvCache::keep_memory(int at, const Array& k, const Array& v,
+                                           const std::vector<int>& rows) {
+  return append(memory_.at(static_cast<std::size_t>(at)), k, v, rows);
+}
+
+const KvCache::Layer& KvCache::append(Layer& layer, const Array& k, const Array& v,
+                                      const std::vector<int>& rows) {
   check(rows.size() == layer.length.size(), "cache: rows of {} sequences; it holds {}", rows.size(),
         layer.length.size());
   std::int64_t need = 0;
@@ -78,6 +92,7 @@ const KvCache::Layer& KvCache::extend(int at, const Array& k, const Array& v,
 
 void KvCache::select(const std::vector<int>& from) {
   for (Layer& layer : layers_) rebuild(layer, from, capacity_of(layer));
+  for (Layer& layer : memory_) rebuild(layer, from, capacity_of(layer));
   std::vector<std::int32_t> position;
   for (int i : from) position.push_back(position_.at(static_cast<std::size_t>(i)));
   position_ = std::move(position);

@@ -24,9 +24,14 @@ class KvCache {
   // returns the layer as it is then. Constants only: no gradient flows into what was read before.
   const Layer& extend(int layer, const Array& k, const Array& v, const std::vector<int>& rows);
 
+  // What an encoder-decoder's layer attends across to: kept once, when the text has been read.
+  const Layer& keep_memory(int layer, const Array& k, const Array& v, const std::vector<int>& rows);
+  const Layer& memory(int layer) const { return memory_.at(static_cast<std::size_t>(layer)); }
+
   // Sequence i becomes what sequence from[i] was; there may be fewer or more of them then.
   void select(const std::vector<int>& from);
 
+  int read(int sequence) const;  // how many rows of it there are
   int sequences() const { return static_cast<int>(position_.size()); }
   bool empty() const { return !begun_; }
   // The position of the next token of each sequence. The embedding sets it, after its edits.
@@ -34,7 +39,9 @@ class KvCache {
   void set_position(std::vector<std::int32_t> next) { position_ = std::move(next), begun_ = true; }
 
  private:
-  std::vector<Layer> layers_;
+  static const Layer& append(Layer&, const Array& k, const Array& v, const std::vector<int>& rows);
+
+  std::vector<Layer> layers_, memory_;
   std::vector<std::int32_t> position_;
   bool begun_ = false;
 };

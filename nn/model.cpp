@@ -1,5 +1,8 @@
 #include "nn/model.h"
 
+#include <algorithm>
+#include <cmath>
+
 #include "tensor/hash.h"
 
 namespace graft {
@@ -12,7 +15,10 @@ const Arch& checked(const Arch& a) {
         "model: vocabulary {}, width {}, layers {}, heads {}, key heads {}, hidden {}; all must be "
         "> 0",
         a.vocab, a.width, a.layers, a.heads, a.kv_heads, a.hidden);
-  check(a.width % a.heads == 0 && a.heads % a.kv_heads == 0,
+  check(a.encoder_layers >= 0 && a.head_size >= 0,
+        "model: {} encoder layers, heads of width {}; need 0 or more", a.encoder_layers,
+        a.head_size);
+  check((a.head_size > 0 || a.width % a.heads == 0) && a.heads % a.kv_heads == 0,
         "model: width {} does not split into {} heads, or these over {} key heads", a.width,
         a.heads, a.kv_heads);
   check(a.rope_theta <= 0 || a.head_width() % 2 == 0,
@@ -25,7 +31,11 @@ const Arch& checked(const Arch& a) {
 }  // namespace
 
 Model::Model(const Arch& a, const Build& build)
-    : embedding(build, checked(a)), arch_(a), build_(build) {
+    : encoder(checked(a).crosses() ? std::make_unique<Model>(a.encoder(), build) : nullptr),
+      embedding(build, a, encoder ? &encoder->embedding : nullptr),
+      arch_(a),
+      build_(build) {
+  if (a.relative_buckets > 0) relative.emplace(build, a);
   for (int i = 0; i < a.layers; ++i) blocks.push_back(std::make_shared<Block>(build, a, i));
   if (a.final_norm)
     final_norm.emplace(build, Site{a.stack, -1, Part::norm_out}, a.width, a.norm_eps, a.rms);
@@ -46,7 +56,20 @@ Model::Model(const Arch& a, const Build& build)
 
 Sequence Model::embed(const Batch& batch, Ctx& ctx) const {
   ctx.batch = &batch;
-  return embedding(batch, ctx);
+  if (!encoder) return embedding(batch, ctx);
+  std::shared_ptr<const Sequence> memory;
+  if (!ctx.goes_on()) {
+    check(batch.source != nullptr,
+          "model: a batch without a source; an encoder-decoder reads one text and writes another");
+    check(batch.source->sequences() == batch.sequences(),
+          "model: {} sequences to write, {} to read", batch.sequences(), batch.source->sequences());
+    Ctx reading = ctx;
+    reading.cache = nullptr;
+    memory = std::make_shared<const Sequence>(encoder->forward(*batch.source, reading));
+  }
+  Sequence s = embedding(batch, ctx);
+  s.memory = std::move(memory);
+  return s;
 }
 
 Sequence Model::run_blocks(Sequence s, const Ctx& given, int from, int to) const {
@@ -54,6 +77,7 @@ Sequence Model::run_blocks(Sequence s, const Ctx& given, int from, int to) const
   Sequence shape = s;  // what blocks read of it; its rows are not looked at
   shape.rows = {};
   ctx.sequence = &shape;
+  if (relative) ctx.bias = (*relative)(shape, ctx);
   for (int i = from; i < to; ++i) {
     const std::shared_ptr<Block> block = blocks[i];
     if (!ctx.checkpoint) {
@@ -74,6 +98,12 @@ Sequence Model::run_blocks(Sequence s, const Ctx& given, int from, int to) const
 
 Sequence Model::finish(Sequence s, const Ctx& ctx) const {
   if (final_norm) s.rows = (*final_norm)(s.rows, ctx);
+  if (arch_.inner_dropout && ctx.train)
+    s.rows =
+        dropout(s.rows, arch_.dropout,
+                {ctx.key, stream_id(arch_.stack == Stack::encoder ? "encoder norm_out/dropout"
+                                                                  : "decoder norm_out/dropout")},
+                ctx.address);
   return s;
 }
 
@@ -84,10 +114,11 @@ Sequence Model::forward(const Batch& batch, Ctx& ctx) const {
 
 const Tensor& Model::vocabulary() const {
   check(arch_.lm, "model: a body of family {} without a head over the vocabulary", arch_.family);
-  return lm_head ? lm_head->w.value() : embedding.token.value();
+  return lm_head ? lm_head->w.value() : embedding.table();
 }
 
 Tensor Model::lm_hidden(const Tensor& rows, const Ctx& ctx) const {
+  if (arch_.scaled_lm) return (1 / std::sqrt(static_cast<double>(arch_.width))) * rows;
   if (!lm_dense) return rows;
   return (*lm_norm)(map(arch_.activation, (*lm_dense)(rows, ctx)), ctx);
 }
@@ -118,12 +149,18 @@ Head& Model::head() const {
   return *head_;
 }
 
+std::vector<Block*> Model::all_blocks() {
+  std::vector<Block*> all;
+  if (encoder) all = encoder->all_blocks();
+  for (auto& block : blocks) all.push_back(block.get());
+  return all;
+}
+
 std::vector<Linear*> Model::linears(const Where& where) {
   std::vector<Linear*> found, all;
-  for (auto& block : blocks) {
-    for (Linear* l :
-         {&block->attention.q, &block->attention.k, &block->attention.v, &block->attention.o})
-      all.push_back(l);
+  for (Block* block : all_blocks()) {
+    for (Attention* a : {&block->attention, block->cross ? &*block->cross : nullptr})
+      if (a) all.insert(all.end(), {&a->q, &a->k, &a->v, &a->o});
     if (block->mlp.gate) all.push_back(&*block->mlp.gate);
     all.push_back(&block->mlp.up);
     all.push_back(&block->mlp.down);
@@ -131,21 +168,24 @@ std::vector<Linear*> Model::linears(const Where& where) {
   for (Part part : where.parts) {
     bool any = false;
     for (Linear* l : all) any |= l->site.part == part;
-    check(any, "no linear is called '{}' in this model; it has q k v o {}up down", name(part),
-          arch_.gated ? "gate " : "");
+    check(any, "no linear is called '{}' in this model; it has q k v o {}{}up down", name(part),
+          encoder ? "xq xk xv xo " : "", arch_.gated ? "gate " : "");
   }
   for (Linear* l : all)
-    if (where.has(l->site, arch_.layers)) found.push_back(l);
+    if (where.has(l->site, std::max(arch_.layers, arch_.encoder_layers))) found.push_back(l);
   check(!found.empty(), "no linear matches {} in layers {}..{}; the model has layers 0..{}",
-        to_string(where.parts), where.first, where.last, arch_.layers - 1);
+        to_string(where.parts), where.first, where.last,
+        std::max(arch_.layers, arch_.encoder_layers) - 1);
   return found;
 }
 
 std::vector<Norm*> Model::norms() {
   std::vector<Norm*> all;
+  if (encoder) all = encoder->norms();
   if (embedding.norm) all.push_back(&*embedding.norm);
   for (auto& block : blocks) {
     all.push_back(&block->norm1);
+    if (block->norm_x) all.push_back(&*block->norm_x);
     all.push_back(&block->norm2);
   }
   if (final_norm) all.push_back(&*final_norm);
@@ -153,7 +193,9 @@ std::vector<Norm*> Model::norms() {
 }
 
 void Model::each(const EachWeight& f) {
+  if (encoder) encoder->each(f);
   embedding.each(f);
+  if (relative) f(relative->table);
   for (auto& block : blocks) block->each(f);
   if (final_norm) final_norm->each(f);
   if (pooler) pooler->each(f);

@@ -1,9 +1,10 @@
 // Model: embedding, blocks, final norm, and the heads that read the result. One implementation for
-// encoders and decoders; Arch holds the switches.
+// encoders, decoders and both together; Arch holds the switches.
 #pragma once
 
 #include "nn/head.h"
 #include "nn/modules.h"
+#include "nn/relative.h"
 
 namespace graft {
 
@@ -17,6 +18,9 @@ class Model {
     build_ = build;
   }  // the seed of parameters added from now on
 
+  // An encoder-decoder has its encoder whole in `encoder`; what this Model does itself is the
+  // decoder's. Its batches have a `source`, which embed() reads.
+  //
   // One forward pass, in the parts that experiments share between arms: rows after the embedding,
   // after blocks [from, to), and after the final norm. ctx must outlive the Sequence's use.
   Sequence embed(const Batch&, Ctx&) const;
@@ -36,11 +40,14 @@ class Model {
 
   std::vector<Linear*> linears(const Where&);  // throws if `where` matches none
   std::vector<Norm*> norms();
+  std::vector<Block*> all_blocks();  // the encoder's, if there is one, and then `blocks`
   void each(const EachWeight&);  // every parameter of the base, in a fixed order; not the head's
   std::int64_t parameters();     // how many numbers they hold
   std::uint64_t hash();          // of every base parameter's bits
 
+  const std::unique_ptr<Model> encoder;
   Embedding embedding;
+  std::optional<RelativeBias> relative;
   std::vector<std::shared_ptr<Block>> blocks;  // a checkpointed graph holds them, too
   std::optional<Norm> final_norm;
   std::optional<Linear> pooler;  // kept and saved; nothing here reads it

@@ -81,34 +81,63 @@ Array rope_frequencies(int head_width, double theta, const RopeScaling& scaling,
   return frequency;
 }
 
-Attention::Attention(const Build& build, const Arch& a, int layer)
-    : q(build, {a.stack, layer, Part::q}, a.width, a.width, a.biases),
-      k(build, {a.stack, layer, Part::k}, a.width, a.kv_heads * a.head_width(), a.biases),
-      v(build, {a.stack, layer, Part::v}, a.width, a.kv_heads * a.head_width(), a.biases),
-      o(build, {a.stack, layer, Part::o}, a.width, a.width, a.biases,
-        1 / std::sqrt(2.0 * a.layers)),
+Arch Arch::encoder() const {
+  Arch a = *this;
+  a.stack = Stack::encoder;
+  a.layers = encoder_layers;
+  a.encoder_layers = 0;
+  a.causal = a.lm = a.scaled_lm = false;
+  a.tied = true;
+  return a;
+}
+
+std::vector<Arch> Arch::stacks() const {
+  if (!crosses()) return {*this};
+  return {encoder(), *this};
+}
+
+Attention::Attention(const Build& build, const Arch& a, int layer, To to)
+    : q(build, {a.stack, layer, to == To::itself ? Part::q : Part::xq}, a.width,
+        a.heads * a.head_width(), a.biases),
+      k(build, {a.stack, layer, to == To::itself ? Part::k : Part::xk}, a.width,
+        a.kv_heads * a.head_width(), a.biases),
+      v(build, {a.stack, layer, to == To::itself ? Part::v : Part::xv}, a.width,
+        a.kv_heads * a.head_width(), a.biases),
+      o(build, {a.stack, layer, to == To::itself ? Part::o : Part::xo}, a.heads * a.head_width(),
+        a.width, a.biases, 1 / std::sqrt(2.0 * a.layers)),
+      to_(to),
       heads_(a.heads),
       kv_heads_(a.kv_heads),
-      causal_(a.causal),
+      causal_(a.causal && to == To::itself),
+      scaled_(a.scaled_scores),
       dropout_(a.dropout) {
-  if (a.rope_theta > 0 && build.storage)
+  if (a.rope_theta > 0 && build.storage && to == To::itself)
     frequency_ = rope_frequencies(a.head_width(), a.rope_theta, a.rope_scaling, build.dtype);
 }
 
-Tensor Attention::operator()(const Tensor& x, const Tensor& residual, const Ctx& ctx) const {
+Attn Attention::project(const Tensor& x, const Ctx& ctx) const {
+  const double scale = scaled_ ? 1 / std::sqrt(static_cast<double>(q.out_width() / heads_)) : 1.0;
   const Sequence& rows = *ctx.sequence;
-  Attn a{q(x, ctx),
-         k(x, ctx),
-         v(x, ctx),
-         1 / std::sqrt(static_cast<double>(q.out_width() / heads_)),
-         {}};
+  if (to_ == To::across) {
+    // A cache that has the encoder's keys and values already needs the queries alone.
+    if (!rows.memory) return {q(x, ctx), {}, {}, scale, {}};
+    const Sequence& memory = *rows.memory;
+    Ctx over = ctx;
+    over.sequence = &memory, over.batch = ctx.batch ? ctx.batch->source.get() : nullptr;
+    over.address = memory.address();
+    return {q(x, ctx), k(memory.rows, over), v(memory.rows, over), scale, {}};
+  }
+  Attn a{q(x, ctx), k(x, ctx), v(x, ctx), scale, {}};
   if (frequency_.defined()) {
     const Array position = Array::of(rows.position);
     a.q = rotate(a.q, position, frequency_, heads_);
     a.k = rotate(a.k, position, frequency_, kv_heads_);
   }
-  a = banks(std::move(a), ctx);
-  const Tensor y = o(attend(a, rows, ctx), ctx);
+  return a;
+}
+
+Tensor Attention::operator()(const Tensor& x, const Tensor& residual, const Ctx& ctx) const {
+  const Tensor y = o(attend(banks(project(x, ctx), ctx), *ctx.sequence, ctx), ctx);
   return out(dropped(y, dropout_, ctx, o.site), Sub{x, residual}, ctx);
 }
 
@@ -118,8 +147,18 @@ Tensor Attention::operator()(const Tensor& x, const Tensor& residual, const Ctx&
 Tensor Attention::attend(const Attn& a, const Sequence& rows, const Ctx& ctx) const {
   AttentionShape shape{causal_, a.scale, rows.length, {}, {}};
   Tensor k = a.k, v = a.v;
+  Tensor bias;
+  if (to_ == To::across) {
+    if (!ctx.cache) shape.k_length = rows.memory->length;
+  } else {
+    bias = ctx.bias.places, shape.bias_zero = ctx.bias.zero;
+  }
   if (ctx.cache) {
-    const KvCache::Layer& read = ctx.cache->extend(q.site.layer, k.value(), v.value(), rows.length);
+    const KvCache::Layer& read =
+        to_ == To::itself ? ctx.cache->extend(q.site.layer, k.value(), v.value(), rows.length)
+        : k.defined()
+            ? ctx.cache->keep_memory(q.site.layer, k.value(), v.value(), rows.memory->length)
+            : ctx.cache->memory(q.site.layer);
     k = read.k, v = read.v;
     shape.k_length = read.length, shape.k_start = read.start;
     if (std::any_of(a.banks.begin(), a.banks.end(),
@@ -133,8 +172,9 @@ Tensor Attention::attend(const Attn& a, const Sequence& rows, const Ctx& ctx) co
     v = prepend(bank.v, v, before);
     shape.k_length = before;
     for (int& l : shape.k_length) l += static_cast<int>(bank.k.dim(0));
+    shape.unbiased += static_cast<int>(bank.k.dim(0));
   }
-  Tensor y = sdpa(a.q, k, v, heads_, kv_heads_, shape);
+  Tensor y = sdpa(a.q, k, v, heads_, kv_heads_, shape, bias);
   for (const Bank& bank : a.banks) {
     if (!bank.gate.defined()) continue;
     const std::vector<int> none(rows.length.size(), 0);
@@ -159,7 +199,8 @@ Mlp::Mlp(const Build& build, const Arch& a, int layer)
       down(build, {a.stack, layer, Part::down}, a.hidden, a.width, a.biases,
            1 / std::sqrt(2.0 * a.layers)),
       activation_(a.activation),
-      dropout_(a.dropout) {
+      dropout_(a.dropout),
+      inner_dropout_(a.inner_dropout ? a.dropout : 0) {
   if (a.gated) gate.emplace(build, Site{a.stack, layer, Part::gate}, a.width, a.hidden, a.biases);
 }
 
@@ -170,6 +211,7 @@ Tensor Mlp::operator()(const Tensor& x, const Tensor& residual, const Ctx& ctx) 
                                  : map(activation_, (*gate)(x, ctx)) * up(x, ctx);
   else
     h = map(activation_, up(x, ctx));
+  h = dropped(h, inner_dropout_, ctx, up.site);
   const Tensor y = down(hidden(std::move(h), ctx), ctx);
   return out(dropped(y, dropout_, ctx, down.site), Sub{x, residual}, ctx);
 }
@@ -185,11 +227,17 @@ Block::Block(const Build& build, const Arch& a, int layer)
       attention(build, a, layer),
       norm2(build, {a.stack, layer, Part::norm2}, a.width, a.norm_eps, a.rms),
       mlp(build, a, layer),
-      pre_norm_(a.pre_norm) {}
+      pre_norm_(a.pre_norm) {
+  if (!a.crosses()) return;
+  check(a.pre_norm, "model: an encoder-decoder with norms after its sub-layers");
+  norm_x.emplace(build, Site{a.stack, layer, Part::norm_x}, a.width, a.norm_eps, a.rms);
+  cross.emplace(build, a, layer, Attention::To::across);
+}
 
 Tensor Block::operator()(const Tensor& x, const Ctx& ctx) const {
   if (pre_norm_) {
-    const Tensor h = x + attention(norm1(x, ctx), x, ctx);
+    Tensor h = x + attention(norm1(x, ctx), x, ctx);
+    if (cross) h = h + (*cross)((*norm_x)(h, ctx), h, ctx);
     return out(h + mlp(norm2(h, ctx), h, ctx), ctx);
   }
   const Tensor h = norm1(x + attention(x, x, ctx), ctx);
@@ -199,16 +247,21 @@ Tensor Block::operator()(const Tensor& x, const Ctx& ctx) const {
 void Block::each(const EachWeight& f) {
   norm1.each(f);
   attention.each(f);
+  if (norm_x) norm_x->each(f);
+  if (cross) cross->each(f);
   norm2.each(f);
   mlp.each(f);
 }
 
-Embedding::Embedding(const Build& build, const Arch& a)
-    : positions_(a.positions),
+Embedding::Embedding(const Build& build, const Arch& a, const Embedding* shared)
+    : shared_(shared),
+      stack_(a.crosses() ? a.stack : Stack::encoder),  // one name for all single stacks
+      positions_(a.positions),
       offset_(a.position_offset),
       dropout_(a.embed_dropout ? a.dropout : 0) {
   const Init init{Init::Kind::normal, 0.02};
-  put(token, build, init, {a.vocab, a.width}, {a.stack, -1, Part::embed}, "weight", true);
+  if (!shared)
+    put(token, build, init, {a.vocab, a.width}, {a.stack, -1, Part::embed}, "weight", true);
   if (a.learned_positions)
     put(position, build, init, {a.positions + a.position_offset, a.width},
         {a.stack, -1, Part::position}, "weight", true);
@@ -236,7 +289,7 @@ Sequence Embedding::operator()(const Batch& batch, Ctx& ctx) const {
   check(static_cast<std::int64_t>(s.source.size()) == batch.tokens(),
         "embedding: lengths add up to {}, the batch has {} tokens", s.source.size(),
         batch.tokens());
-  s.rows = gather(token.value(), Array::of(batch.token));
+  s.rows = gather(table(), Array::of(batch.token));
   s = out(std::move(s), ctx);
   ctx.address = s.address();
   if (ctx.cache) {
@@ -257,7 +310,7 @@ Sequence Embedding::operator()(const Batch& batch, Ctx& ctx) const {
   }
   if (type) s.rows = s.rows + gather(type.value(), Array::zeros({s.rows.dim(0)}, Dtype::i32));
   if (norm) s.rows = (*norm)(s.rows, ctx);
-  s.rows = dropped(s.rows, dropout_, ctx, {Stack::encoder, -1, Part::embed});
+  s.rows = dropped(s.rows, dropout_, ctx, {stack_, -1, Part::embed});
   return s;
 }
 

@@ -33,20 +33,36 @@ struct Arch {
   int vocab = 0, width = 0, layers = 0, heads = 0, kv_heads = 0, hidden = 0, positions = 0;
   int position_offset = 0;  // RoBERTa and OPT begin counting above 0
   int token_types = 0;      // rows of BERT's table of segments; every token is given row 0
+  // > 0: an encoder of that many blocks reads a text, and the decoder's `layers` blocks write
+  // another while they attend to it (Raffel et al. 2020, 1910.10683).
+  int encoder_layers = 0;
+  int head_size = 0;  // of each head's queries, keys and values; 0: width / heads
   bool learned_positions = true;
   double rope_theta = 0;  // > 0: rotary positions
   RopeScaling rope_scaling;
+  // > 0: scores of attention get a bias by relative place, of which each head learns so many
+  // (nn/relative.h); places from relative_distance on share the last.
+  int relative_buckets = 0, relative_distance = 128;
   bool causal = false, pre_norm = true, rms = false, gated = false, biases = true;
   bool embed_norm = false, embed_dropout = true, final_norm = true, tied = true;
   bool lm_transform = false;  // BERT's dense + activation + norm before the vocabulary
   bool lm_bias = false;
+  // Attention divides its scores by sqrt(head width); rows are divided by sqrt(width) before the
+  // vocabulary product.
+  bool scaled_scores = true, scaled_lm = false;
+  bool inner_dropout = false;  // also within the feed-forward part and after the final norm
   // Without, only the body was saved: it has no head over the vocabulary. Some bodies come with a
   // matrix for pooling, which is kept for those who read it elsewhere.
   bool lm = true, pooler = false;
   Map activation = Map::gelu;
   double norm_eps = 1e-5, dropout = 0;
   int pad = -1, cls = -1, sep = -1, mask = -1;
-  int head_width() const { return width / heads; }
+  int start = -1;  // what the decoder of an encoder-decoder begins with
+  int head_width() const { return head_size > 0 ? head_size : width / heads; }
+  int norms() const { return (2 + crosses()) * layers + embed_norm + final_norm; }  // in its stack
+  bool crosses() const { return encoder_layers > 0; }
+  Arch encoder() const;              // of an encoder-decoder's encoder, as a model of its own
+  std::vector<Arch> stacks() const;  // the encoder's, if there is one, and itself
   bool operator==(const Arch&) const = default;
 };
 
@@ -110,8 +126,11 @@ struct Sub {
 // (Su et al. 2021, 2104.09864, equation 15), lowered as the scaling says.
 Array rope_frequencies(int head_width, double theta, const RopeScaling& = {}, Dtype = Dtype::f32);
 
+// Attention of a sequence to itself, or across: to the rows that an encoder has read
+// (Sequence::memory), where no key has a place.
 struct Attention {
-  Attention(const Build&, const Arch&, int layer);
+  enum class To { itself, across };
+  Attention(const Build&, const Arch&, int layer, To = To::itself);
   // x is what the sub-layer consumes (normed, if pre-norm); residual what its result is added to.
   Tensor operator()(const Tensor& x, const Tensor& residual, const Ctx&) const;
   void each(const EachWeight&);
@@ -121,9 +140,11 @@ struct Attention {
   Slot<Tensor, Sub, Ctx> out;  // the sub-layer's y before it joins the residual
 
  private:
+  Attn project(const Tensor& x, const Ctx&) const;
   Tensor attend(const Attn&, const Sequence&, const Ctx&) const;
+  To to_;
   int heads_, kv_heads_;
-  bool causal_;
+  bool causal_, scaled_;
   double dropout_;
   Array frequency_;  // of rotary positions, or undefined
 };
@@ -140,7 +161,7 @@ struct Mlp {
 
  private:
   Map activation_;
-  double dropout_;
+  double dropout_, inner_dropout_;
 };
 
 struct Block {
@@ -150,6 +171,8 @@ struct Block {
 
   Norm norm1;
   Attention attention;
+  std::optional<Norm> norm_x;  // before the attention across, where the model has an encoder
+  std::optional<Attention> cross;
   Norm norm2;
   Mlp mlp;
   Slot<Tensor, Ctx> out;  // the residual stream after the block
@@ -159,15 +182,19 @@ struct Block {
 };
 
 struct Embedding {
-  Embedding(const Build&, const Arch&);
+  // With `shared`, another embedding's tokens are looked up, which must outlive this one.
+  Embedding(const Build&, const Arch&, const Embedding* shared = nullptr);
   Sequence operator()(const Batch&, Ctx&) const;  // also fills ctx.sequence's row addresses
   void each(const EachWeight&);
+  const Tensor& table() const { return shared_ ? shared_->table() : token.value(); }
 
   Weight token, position, type;
   std::optional<Norm> norm;
   Slot<Sequence, Ctx> out;  // token rows before positions are added: edits may insert rows
 
  private:
+  const Embedding* shared_;
+  Stack stack_;
   int positions_, offset_;
   double dropout_;
 };

@@ -45,6 +45,11 @@ bool Where::has(const Site& site, int layers) const {
   return has(site.part) && site.layer >= first && site.layer <= (last < 0 ? layers - 1 : last);
 }
 
+int Where::count(int layers) const {
+  const int end = last < 0 ? layers : std::min(last + 1, layers);
+  return std::max(end - first, 0);
+}
+
 std::string to_string(const std::vector<Part>& parts) {
   std::string text;
   for (Part part : parts) text += (text.empty() ? "" : "+") + std::string(name(part));

@@ -60,9 +60,11 @@ struct Where {
   int first = 0, last = -1;
   bool has(Part part) const;
   bool has(const Site& site, int layers) const;
+  int count(int layers) const;  // how many of a stack's layers are in the range
 };
 std::string to_string(const std::vector<Part>&);       // q+v
 std::vector<Part> parts_named(std::string_view text);  // "q+v"; throws on unknown or repeated
+// The layers of an encoder-decoder are counted in each of its stacks.
 // "all", "4-11", "7", or "top3" as a range. Throws where it does not lie in 0..layers-1.
 void parse_layers(std::string_view text, int layers, Where&);
 

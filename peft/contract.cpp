@@ -17,13 +17,18 @@ Batch small_batch(const Arch& arch) {
   for (int i = 0; i < 16; ++i) b.token.push_back((i * 7 + 3) % arch.vocab);
   b.example = {0, 1, 2, 3};
   b.label = {0, 2, 1, 2};
+  if (arch.crosses()) {
+    auto source = std::make_shared<Batch>(b);
+    source->length = {2, 6, 1, 7};
+    b.source = std::move(source);
+  }
   return b;
 }
 
 // One small model with a head and, unless left bare, an adaptation.
 struct Trial {
-  Trial(const Methods& methods, const std::string& spec, Stack stack, Dtype dtype = Dtype::f32)
-      : model(contract_arch(stack), {dtype, true, 7}), batch(small_batch(model.arch())) {
+  Trial(const Methods& methods, const std::string& spec, Body kind, Dtype dtype = Dtype::f32)
+      : model(contract_arch(kind), {dtype, true, 7}), batch(small_batch(model.arch())) {
     model.each([&](Weight& w) { jitter(w.parameter(), 0.3); });  // norms and biases not at 1 and 0
     model.set_head(std::make_unique<LinearHead>(model.build(), model.arch(), 3, Pool::mean));
     if (!spec.empty()) adaptation.emplace(methods, spec, model);
@@ -62,7 +67,7 @@ struct Trial {
 struct Contract {
   const Methods& methods;
   std::string spec;
-  Stack stack;
+  Body kind;
   bool starts_as_base, mergeable;
   std::vector<Clause> findings;
 
@@ -71,7 +76,7 @@ struct Contract {
   }
 
   void start() {
-    Trial bare(methods, "", stack), adapted(methods, spec, stack);
+    Trial bare(methods, "", kind), adapted(methods, spec, kind);
     const double difference = [&] {
       const auto a = bare.scores().value().to_vector(), b = adapted.scores().value().to_vector();
       double most = 0;
@@ -93,8 +98,8 @@ struct Contract {
   }
 
   void count() {
-    Trial t(methods, spec, stack);
-    Model shapes(contract_arch(stack), {.dtype = Dtype::f32, .storage = false});
+    Trial t(methods, spec, kind);
+    Model shapes(contract_arch(kind), {.dtype = Dtype::f32, .storage = false});
     const Adaptation unbuilt(methods, spec, shapes);
     add("trainable count = formula = what was allocated",
         t.adaptation->count() == t.adaptation->formula() &&
@@ -105,7 +110,7 @@ struct Contract {
 
   // Central differences in f64 at up to 12 places of each parameter.
   void gradients() {
-    Trial t(methods, spec, stack, Dtype::f64);
+    Trial t(methods, spec, kind, Dtype::f64);
     for (const auto& p : t.trained()) Trial::jitter(*p, 0.2);
     if (t.trained().empty())
       return add("gradients agree with finite differences", true, "none train");
@@ -135,7 +140,7 @@ struct Contract {
   }
 
   void training() {
-    Trial t(methods, spec, stack);
+    Trial t(methods, spec, kind);
     if (t.trained().empty()) {
       for (const char* clause : {"frozen weights keep their bits and get no gradient",
                                  "every trainable tensor moved", "the loss falls, the head frozen"})
@@ -144,7 +149,7 @@ struct Contract {
     }
     std::vector<Array> before;
     for (const auto& p : t.trained()) before.push_back(p->value.value().clone());
-    Trial frozen(methods, "", stack);
+    Trial frozen(methods, "", kind);
     Optimizer optimizer(t.trained(), {.decay = 0});
     const double first = t.loss().item();
     bool no_gradient = true;
@@ -173,10 +178,10 @@ struct Contract {
   }
 
   void files() {
-    Trial a(methods, spec, stack), b(methods, spec, stack);
+    Trial a(methods, spec, kind), b(methods, spec, kind);
     for (const auto& p : a.trained()) Trial::jitter(*p, 0.2);
     const auto folder = std::filesystem::temp_directory_path() /
-                        fmt::format("graft-contract-{}-{}", ::getpid(), name(stack));
+                        fmt::format("graft-contract-{}-{}", ::getpid(), name(kind));
     save_adapter(folder, spec, a.trained(), {});
     load_adapter_values(folder, b.trained());
     std::filesystem::remove_all(folder);
@@ -185,7 +190,7 @@ struct Contract {
   }
 
   void merging() {
-    Trial t(methods, spec, stack);
+    Trial t(methods, spec, kind);
     for (const auto& p : t.trained()) Trial::jitter(*p, 0.2);
     const Array before = t.scores().value();
     try {
@@ -206,7 +211,7 @@ struct Contract {
   }
 
   void checkpointing() {
-    Trial t(methods, spec, stack);
+    Trial t(methods, spec, kind);
     for (const auto& p : t.trained()) Trial::jitter(*p, 0.2);
     if (t.trained().empty()) return add("checkpointed = plain, bit for bit", true, "none train");
     const Tensor plain = t.loss(false, true), again = t.loss(true, true);
@@ -220,20 +225,31 @@ struct Contract {
 
 }  // namespace
 
-Arch contract_arch(Stack stack) {
+const char* name(Body kind) {
+  return kind == Body::encoder ? "encoder" : kind == Body::decoder ? "decoder" : "encoder-decoder";
+}
+
+Arch contract_arch(Body kind) {
+  const bool encoder = kind == Body::encoder;
   Arch a;
-  a.family = stack == Stack::encoder ? "roberta-prelayernorm" : "gpt2";
-  a.stack = stack;
+  a.family = encoder ? "roberta-prelayernorm" : kind == Body::decoder ? "gpt2" : "t5";
+  a.stack = encoder ? Stack::encoder : Stack::decoder;
   a.vocab = 23, a.width = 12, a.layers = 3, a.heads = 3, a.kv_heads = 3, a.hidden = 20;
   a.positions = 16;
-  a.causal = stack == Stack::decoder;
-  a.embed_norm = stack == Stack::encoder;
+  a.causal = !encoder;
+  a.embed_norm = encoder;
   a.mask = 4;
+  if (kind == Body::both) {  // with biases, which T5 has not
+    a.encoder_layers = 2, a.head_size = 5, a.start = 0;
+    a.learned_positions = a.scaled_scores = false;
+    a.relative_buckets = 4, a.relative_distance = 6;
+    a.gated = a.inner_dropout = a.scaled_lm = true;
+  }
   return a;
 }
 
-std::vector<Clause> run_contract(const Methods& methods, const std::string& spec, Stack stack) {
-  Contract c{methods, spec, stack, true, true, {}};
+std::vector<Clause> run_contract(const Methods& methods, const std::string& spec, Body kind) {
+  Contract c{methods, spec, kind, true, true, {}};
   for (const Options& o : parse_spec(spec)) {
     const auto row = std::find_if(methods.begin(), methods.end(),
                                   [&](const Method& m) { return m.name == o.method(); });

@@ -15,10 +15,13 @@ struct Clause {
   std::string detail;  // figures, or why the clause does not apply
 };
 
-// A small random encoder or decoder that every method fits: 3 layers, width 12.
-Arch contract_arch(Stack);
+// Small random models that every method fits: 3 layers, width 12.
+enum class Body { encoder, decoder, both };
+inline constexpr Body kBodies[] = {Body::encoder, Body::decoder, Body::both};
+const char* name(Body);
+Arch contract_arch(Body);
 // All clauses for one spec. `starts_as_base` and `mergeable` are what the table's rows claim.
-std::vector<Clause> run_contract(const Methods&, const std::string& spec, Stack);
+std::vector<Clause> run_contract(const Methods&, const std::string& spec, Body);
 std::string text_of(const std::vector<Clause>&);
 bool all_kept(const std::vector<Clause>&);
 

@@ -26,18 +26,26 @@ struct Houlsby : Adapter {
         norms(o.flag("norms", true)) {
     check(std >= 0, "houlsby: std={}; need at least 0", std);
     for (Part part : where.parts)
-      check(part == Part::attn || part == Part::mlp, "houlsby: on={}; need attn, mlp or attn+mlp",
-            to_string(where.parts));
+      check(part == Part::attn || part == Part::mlp || (part == Part::cross && arch.crosses()),
+            "houlsby: on={}; need attn, mlp or attn+mlp{}", to_string(where.parts),
+            arch.crosses() ? ", or cross" : "");
+    for (const Arch& stack : arch.stacks())
+      placed += where.count(stack.layers) * (where.has(Part::attn) + where.has(Part::mlp) +
+                                             (stack.crosses() && where.has(Part::cross)));
+    check(placed > 0, "houlsby: on={} in layers {}..{} is nowhere in this model",
+          to_string(where.parts), where.first, where.last);
   }
 
   void attach(Model& model) override {
     const int d = model.arch().width;
     check(m <= d, "houlsby: m={} in a model of width {}; need m <= {}", m, d, d);
-    for (int i = where.first; i <= where.last; ++i) {
-      Block& block = *model.blocks[i];
-      if (where.has(Part::attn))
-        add(model, {model.arch().stack, i, Part::attn}, block.attention.out);
-      if (where.has(Part::mlp)) add(model, {model.arch().stack, i, Part::mlp}, block.mlp.out);
+    for (Block* block : model.all_blocks()) {
+      const auto [stack, layer, part] = block->norm1.site;
+      if (layer < where.first || layer > where.last) continue;
+      if (where.has(Part::attn)) add(model, {stack, layer, Part::attn}, block->attention.out);
+      if (where.has(Part::cross) && block->cross)
+        add(model, {stack, layer, Part::cross}, block->cross->out);
+      if (where.has(Part::mlp)) add(model, {stack, layer, Part::mlp}, block->mlp.out);
     }
     if (norms) {
       for (Norm* norm : model.norms()) norm->each([&](Weight& w) { own(w); });
@@ -59,13 +67,14 @@ struct Houlsby : Adapter {
 
   std::int64_t formula(const Arch& a) const override {
     const std::int64_t d = a.width;
-    std::int64_t count = (where.last - where.first + 1) *
-                         static_cast<std::int64_t>(where.parts.size()) * (2 * m * d + d + m);
-    if (norms) count += (2 * a.layers + a.embed_norm + a.final_norm) * d * (a.rms ? 1 : 2);
+    std::int64_t count = placed * (2 * m * d + d + m);
+    for (const Arch& stack : a.stacks())
+      if (norms) count += stack.norms() * d * (a.rms ? 1 : 2);
     return count;
   }
 
   Where where;
+  std::int64_t placed = 0;  // how many adapters
   int m;
   double std;
   std::string f;

@@ -55,14 +55,19 @@ struct Lora : Adapter {
   }
 
   std::int64_t formula(const Arch& a) const override {
-    const std::int64_t d = a.width, f = a.hidden, kv = std::int64_t{a.kv_heads} * a.head_width();
-    std::int64_t per_layer = 0;
-    for (Part part : where.parts) {
-      const bool key = part == Part::k || part == Part::v,
-                 mlp = part == Part::up || part == Part::gate || part == Part::down;
-      per_layer += r * (d + (key ? kv : mlp ? f : d));
-    }
-    return per_layer * (where.last - where.first + 1);
+    const std::int64_t d = a.width, f = a.hidden, kv = std::int64_t{a.kv_heads} * a.head_width(),
+                       inner = std::int64_t{a.heads} * a.head_width();
+    std::int64_t count = 0;
+    for (const Arch& stack : a.stacks())
+      for (Part part : where.parts) {
+        const bool across =
+            part == Part::xq || part == Part::xk || part == Part::xv || part == Part::xo;
+        if (across && !stack.crosses()) continue;
+        const bool key = part == Part::k || part == Part::v || part == Part::xk || part == Part::xv;
+        const bool mlp = part == Part::up || part == Part::gate || part == Part::down;
+        count += where.count(stack.layers) * r * (d + (key ? kv : mlp ? f : inner));
+      }
+    return count;
   }
 
   void merge() override {

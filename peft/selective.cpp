@@ -4,26 +4,34 @@
 //   full       every parameter: what all other methods are compared with. The head over the
 //              vocabulary is part of it with vocabulary=yes, for language modelling and cloze
 //              heads; a task with a head of its own never reads it.
-//   top        the k uppermost blocks and the final norm (Houlsby et al. 2019, section 3.4, where
+//   top        the k uppermost blocks (an encoder-decoder's: the decoder's) and the final norm
+//   (Houlsby et al. 2019, section 3.4, where
 //              fine-tuning the top layers is the baseline at equal size).
 //   bitfit     every bias of the blocks and norms (Ben Zaken et al. 2021, 2106.10199).
 //   layernorm  every norm's gain and bias (Houlsby et al. 2019, section 3.4).
 //
 // Start: the base, bit for bit. Merge: the copies are whole weights; there is nothing to merge.
+#include <algorithm>
+
 #include "peft/methods.h"
 
 namespace graft {
 namespace {
 
 std::int64_t norm_size(const Arch& a) { return a.width * (a.rms ? 1 : 2); }
-std::int64_t linear_biases(const Arch& a) {  // of one block: q k v o up down (gate)
-  const std::int64_t kv = std::int64_t{a.kv_heads} * a.head_width();
-  return a.biases ? 3 * a.width + 2 * kv + a.hidden * (a.gated ? 2 : 1) : 0;
+// What a block has: q k v o up down (gate), and xq xk xv xo in a decoder that reads an encoder.
+std::int64_t linear_biases(const Arch& a) {
+  if (!a.biases) return 0;
+  const std::int64_t inner = std::int64_t{a.heads} * a.head_width(),
+                     kv = std::int64_t{a.kv_heads} * a.head_width();
+  return (1 + a.crosses()) * (inner + 2 * kv + a.width) + a.width + a.hidden * (a.gated ? 2 : 1);
 }
+std::int64_t block_norms(const Arch& a) { return (2 + a.crosses()) * norm_size(a); }
 std::int64_t block_size(const Arch& a) {
-  const std::int64_t d = a.width, kv = std::int64_t{a.kv_heads} * a.head_width();
-  return 2 * d * d + 2 * d * kv + (a.gated ? 3 : 2) * d * a.hidden + linear_biases(a) +
-         2 * norm_size(a);
+  const std::int64_t d = a.width, inner = std::int64_t{a.heads} * a.head_width(),
+                     kv = std::int64_t{a.kv_heads} * a.head_width();
+  return (1 + a.crosses()) * 2 * d * (inner + kv) + (a.gated ? 3 : 2) * d * a.hidden +
+         linear_biases(a) + block_norms(a);
 }
 
 struct HeadOnly : Adapter {
@@ -38,18 +46,27 @@ struct Full : Adapter {
         embeddings(o.flag("embeddings", true)),
         vocabulary(o.flag("vocabulary", false)) {}
   void attach(Model& m) override {
-    if (embeddings) m.embedding.each([&](Weight& w) { own(w); });
-    for (auto& block : m.blocks) block->each([&](Weight& w) { own(w); });
-    if (m.final_norm) m.final_norm->each([&](Weight& w) { own(w); });
+    if (m.encoder) attach_stack(*m.encoder);
+    attach_stack(m);
     if (!vocabulary) return;
     if (m.lm_dense) m.lm_dense->each([&](Weight& w) { own(w); });
     if (m.lm_norm) m.lm_norm->each([&](Weight& w) { own(w); });
     if (m.lm_bias) own(m.lm_bias);
     if (m.lm_head) m.lm_head->each([&](Weight& w) { own(w); });
   }
+  void attach_stack(Model& m) {
+    const auto all = [&](Weight& w) { own(w); };
+    if (embeddings) m.embedding.each(all);
+    if (m.relative) all(m.relative->table);
+    for (auto& block : m.blocks) block->each(all);
+    if (m.final_norm) m.final_norm->each(all);
+  }
   std::int64_t formula(const Arch& a) const override {
     const std::int64_t d = a.width;
-    std::int64_t n = a.layers * block_size(a) + a.final_norm * norm_size(a);
+    std::int64_t n = 0;
+    for (const Arch& stack : a.stacks())
+      n += stack.layers * block_size(stack) + a.final_norm * norm_size(a) +
+           std::int64_t{a.relative_buckets} * a.heads;
     if (embeddings)
       n += a.vocab * d + a.learned_positions * (a.positions + a.position_offset) * d +
            a.token_types * d + a.embed_norm * norm_size(a);
@@ -84,15 +101,23 @@ struct BitFit : Adapter {
     const auto bias = [&](Weight& w) {
       if (w.parameter().name == "bias") own(w);
     };
-    for (int i = where.first; i <= where.last; ++i) m.blocks[i]->each(bias);
+    if (m.encoder) attach_stack(*m.encoder, bias);
+    attach_stack(m, bias);
+  }
+  void attach_stack(Model& m, const EachWeight& bias) {
+    const int layers = m.arch().layers;
+    for (int i = where.first; i <= std::min(where.last, layers - 1); ++i) m.blocks[i]->each(bias);
     if (where.first == 0 && m.embedding.norm) m.embedding.norm->each(bias);
-    if (where.last == m.arch().layers - 1 && m.final_norm) m.final_norm->each(bias);
+    if (where.last >= layers - 1 && m.final_norm) m.final_norm->each(bias);
   }
   std::int64_t formula(const Arch& a) const override {
     const std::int64_t norm = a.rms ? 0 : a.width;
-    return (where.last - where.first + 1) * (linear_biases(a) + 2 * norm) +
+    std::int64_t n = 0;
+    for (const Arch& stack : a.stacks())
+      n += where.count(stack.layers) * (linear_biases(stack) + (2 + stack.crosses()) * norm) +
            (where.first == 0 && a.embed_norm ? norm : 0) +
-           (where.last == a.layers - 1 && a.final_norm ? norm : 0);
+           (where.last >= stack.layers - 1 && a.final_norm ? norm : 0);
+    return n;
   }
   Where where;
 };
@@ -103,7 +128,9 @@ struct LayerNormOnly : Adapter {
     for (Norm* norm : m.norms()) norm->each([&](Weight& w) { own(w); });
   }
   std::int64_t formula(const Arch& a) const override {
-    return (2 * a.layers + a.embed_norm + a.final_norm) * norm_size(a);
+    std::int64_t n = 0;
+    for (const Arch& stack : a.stacks()) n += stack.norms() * norm_size(a);
+    return n;
   }
 };
 

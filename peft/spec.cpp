@@ -1,5 +1,6 @@
 #include "peft/spec.h"
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 
@@ -86,7 +87,11 @@ double Options::real(const std::string& key, double standard) {
 Where Options::layers(const Arch& arch) {
   Where where;
   try {
-    parse_layers(text("layers", "all"), arch.layers, where);
+    const std::string layers = text("layers", "all");
+    check(!layers.starts_with("top") || !arch.crosses() || arch.encoder_layers == arch.layers,
+          "layers={}: the encoder has {} layers, the decoder {}; write a range", layers,
+          arch.encoder_layers, arch.layers);
+    parse_layers(layers, std::max(arch.layers, arch.encoder_layers), where);
   } catch (const Error& e) {
     fail("{}: {}", method_, e.what());
   }

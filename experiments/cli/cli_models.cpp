@@ -83,9 +83,9 @@ void add_model_commands(CLI::App& app, const Methods& methods) {
   contract->add_option("spec", spec, "e.g. lora:r=2,on=q+v")->required();
   contract->callback([&] {
     bool kept = true;
-    for (Stack stack : {Stack::encoder, Stack::decoder}) {
-      const auto findings = run_contract(methods, spec, stack);
-      fmt::print("{} on a small {}\n{}", spec, name(stack), text_of(findings));
+    for (const Body kind : kBodies) {
+      const auto findings = run_contract(methods, spec, kind);
+      fmt::print("{} on a small {}\n{}", spec, name(kind), text_of(findings));
       kept &= all_kept(findings);
     }
     check(kept, "check: {} breaks the contract", spec);

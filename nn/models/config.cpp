@@ -180,6 +180,16 @@ void ConfigKeys::choice(const char* key, bool& field, const char* yes, const cha
     problem(fmt::format("{} is {}; need {} or {}", key, found->dump(), yes, no));
 }
 
+void ConfigKeys::text(const char* key, std::string& field, const std::string& otherwise) {
+  if (!reading_) return write(key, field);
+  const Json* found = find(key);
+  field = otherwise;
+  if (found && found->is_string())
+    field = *found;
+  else if (found)
+    problem(fmt::format("{} is {}; need a text", key, found->dump()));
+}
+
 namespace {
 
 struct RopeKind {

@@ -42,12 +42,15 @@ class ConfigKeys {
   void same(const char* key, double value);
   // A key with two values, of which `yes` sets the field.
   void choice(const char* key, bool& field, const char* yes, const char* no, bool otherwise);
+  // A key whose value is a text; absent means `otherwise`.
+  void text(const char* key, std::string& field, const std::string& otherwise);
   // Rotary positions and how they are scaled, in the old and the new spelling.
   void rope(double& theta, RopeScaling&);
   // Keys, separated by spaces, that change no forward pass of these models.
   void unused(const std::string& keys);
   void write(const char* key, const nlohmann::ordered_json& value);
 
+  bool has(const char* key) { return find(key) != nullptr; }
   void problem(std::string text) { problems_.push_back(std::move(text)); }
   void done();  // reading: throws the problems met, and the keys that nothing asked for
 
@@ -72,5 +75,6 @@ void esm_keys(ConfigKeys&, Arch&);
 void gpt2_keys(ConfigKeys&, Arch&);
 void opt_keys(ConfigKeys&, Arch&);
 void llama_keys(ConfigKeys&, Arch&);
+void t5_keys(ConfigKeys&, Arch&);
 
 }  // namespace graft

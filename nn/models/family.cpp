@@ -218,6 +218,60 @@ Family llama() {
   return f;
 }
 
+// --- T5: an encoder and a decoder over one embedding ---------------------------------------------
+
+std::vector<ModuleName> t5_stack(const std::string& base, bool decoder) {
+  const std::string block = base + "block.{}.layer.", mlp = decoder ? "2" : "1";
+  const std::string dense = block + mlp + ".DenseReluDense";
+  std::vector<ModuleName> names{
+      {Part::position, kOutside, base + "block.0.layer.0.SelfAttention.relative_attention_bias",
+       false, 0, 1, "relative", "weight"},
+      {Part::block, 0, base + "block.{}"},
+      {Part::norm1, 0, block + "0.layer_norm"},
+      {Part::q, 0, block + "0.SelfAttention.q"},
+      {Part::k, 0, block + "0.SelfAttention.k"},
+      {Part::v, 0, block + "0.SelfAttention.v"},
+      {Part::o, 0, block + "0.SelfAttention.o"},
+      {Part::attn, 0, block + "0.SelfAttention"},
+      {Part::norm2, 0, block + mlp + ".layer_norm"},
+      {Part::gate, 0, dense + ".wi_0"},
+      {Part::up, 0, dense + ".wi_1", false, 0, 1, {}, {}, &Arch::gated},
+      {Part::up, 0, dense + ".wi"},
+      {Part::down, 0, dense + ".wo"},
+      {Part::mlp, 0, dense},
+      {Part::norm_out, kOutside, base + "final_layer_norm"}};
+  if (!decoder) return names;
+  for (const auto& [part, name] : {std::pair{Part::xq, ".q"}, std::pair{Part::xk, ".k"},
+                                   std::pair{Part::xv, ".v"}, std::pair{Part::xo, ".o"}})
+    names.push_back({part, 0, block + "1.EncDecAttention" + name});
+  names.push_back({Part::cross, 0, block + "1.EncDecAttention"});
+  names.push_back({Part::norm_x, 0, block + "1.layer_norm"});
+  names.push_back({Part::lm_head, kOutside, "lm_head"});
+  return names;
+}
+
+// Raffel et al. 2020 (1910.10683), and 1.1 and Flan with a gate and a vocabulary head of their own.
+Family t5() {
+  Family f{"t5",
+           "T5ForConditionalGeneration",
+           "T5Model",
+           "",
+           decoder_switches(),
+           t5_keys,
+           t5_stack("decoder.", true),
+           {},
+           t5_stack("encoder.", false)};
+  f.encoder.push_back({Part::embed, kOutside, "shared"});
+  f.arch.learned_positions = f.arch.biases = f.arch.scaled_scores = false;
+  f.arch.rms = f.arch.inner_dropout = true;
+  f.extras = {{"encoder.embed_tokens.weight", "shared.weight"},
+              {"decoder.embed_tokens.weight", "shared.weight"},
+              {"lm_head.weight", "shared.weight"},
+              // of the first T5s, whose attention across has none
+              {"decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"}};
+  return f;
+}
+
 }  // namespace
 
 const std::vector<Family>& families() {
@@ -229,7 +283,8 @@ const std::vector<Family>& families() {
         esm(),
         gpt2(),
         opt(),
-        llama()};
+        llama(),
+        t5()};
     for (Family& family : list) family.arch.family = family.name;
     return list;
   }();
@@ -252,10 +307,11 @@ Place place_of(const Arch& arch, const Site& site, const std::string& parameter)
     return Place{with_layer(m.module, site.layer), tensor, m.transposed, m.piece, m.pieces};
   };
   const ModuleName* plain = nullptr;  // a line of the parameter's own comes before the module's
-  for (const ModuleName& m : family.modules) {
-    if (m.part != site.part || m.layer != layer || site.stack != family.arch.stack) continue;
+  const bool main = site.stack == family.arch.stack;
+  for (const ModuleName& m : main ? family.modules : family.encoder) {
+    if (m.part != site.part || m.layer != layer || (m.where && !(arch.*m.where))) continue;
     if (m.parameter == parameter) return at(m, m.tensor);
-    if (m.parameter.empty()) plain = &m;
+    if (m.parameter.empty() && !plain) plain = &m;
   }
   if (plain) return at(*plain, parameter);
   fail("models: family {} has no place for {} {}", family.name, to_string(site), parameter);

@@ -30,6 +30,9 @@ struct ModuleName {
   int piece = 0, pieces = 1;
   // A parameter that has this name here (and "weight" or "bias" there) has the line to itself.
   std::string parameter = {}, tensor = {};
+  // The line counts only where this switch of Arch is on; it comes before the line that always
+  // does.
+  bool Arch::*where = nullptr;
 };
 
 // A tensor that files may hold though the model does not need it. `{}` stands for the layer.
@@ -49,6 +52,7 @@ struct Family {
   void (*keys)(ConfigKeys&, Arch&);  // config.json's keys; see config.h
   std::vector<ModuleName> modules;
   std::vector<ExtraName> extras;
+  std::vector<ModuleName> encoder = {};  // of an encoder-decoder, whose decoder's are in modules
 };
 
 const std::vector<Family>& families();

@@ -1,4 +1,6 @@
 // What each family's keys in config.json mean.
+#include <utility>
+
 #include "nn/models/config.h"
 
 namespace graft {
@@ -15,24 +17,30 @@ void common_keys(ConfigKeys& k) {
       "chunk_size_feed_forward gradient_checkpointing initializer_range init_std "
       "initializer_factor classifier_dropout num_labels id2label label2id problem_type "
       "finetuning_task task_specific_params tokenizer_class prefix "
-      "decoder_start_token_id max_length min_length do_sample early_stopping num_beams "
+      "max_length min_length do_sample early_stopping num_beams "
       "num_beam_groups diversity_penalty temperature top_k top_p typical_p "
       "repetition_penalty length_penalty no_repeat_ngram_size "
       "encoder_no_repeat_ngram_size bad_words_ids num_return_sequences output_scores "
       "return_dict_in_generate forced_bos_token_id forced_eos_token_id "
       "remove_invalid_values exponential_decay_length_penalty suppress_tokens "
       "begin_suppress_tokens");
-  k.only("is_encoder_decoder", false);
   k.only("add_cross_attention", false);
   k.only("cross_attention_hidden_size", nullptr);
   k.only("tie_encoder_decoder", false);
   k.only("pruned_heads", Json::object());
 }
 
+// Of models with one stack.
+void single_keys(ConfigKeys& k) {
+  common_keys(k);
+  k.unused("decoder_start_token_id");
+  k.only("is_encoder_decoder", false);
+}
+
 // The keys that the BERT and RoBERTa encoders share. Dropout on attention weights exists in
 // training only, and these models have none: it is read over, and written as 0.
 void encoder_keys(ConfigKeys& k, Arch& a) {
-  common_keys(k);
+  single_keys(k);
   k.need("vocab_size", a.vocab);
   k.need("hidden_size", a.width);
   k.need("num_hidden_layers", a.layers);
@@ -54,7 +62,7 @@ void encoder_keys(ConfigKeys& k, Arch& a) {
 }
 
 void decoder_keys(ConfigKeys& k, Arch& a, int pad, int bos, int eos) {
-  common_keys(k);
+  single_keys(k);
   k.unused("is_decoder");
   k.id("pad_token_id", a.pad, pad);
   k.id("bos_token_id", a.cls, bos);
@@ -93,7 +101,7 @@ void roberta_keys(ConfigKeys& k, Arch& a) {
 }
 
 void esm_keys(ConfigKeys& k, Arch& a) {
-  common_keys(k);
+  single_keys(k);
   int rows = a.positions + a.position_offset;
   bool rotary = a.rope_theta > 0;
   k.need("vocab_size", a.vocab);
@@ -193,6 +201,66 @@ void llama_keys(ConfigKeys& k, Arch& a) {
   k.only("mlp_bias", false);
   k.unused("attention_dropout pretraining_tp max_sequence_length");
   a.dropout = 0;  // has no key
+}
+
+namespace {
+
+// "relu", "gated-gelu", "gated-silu" ...: transformers takes gated-gelu's gelu for its tanh form,
+// which is what the released 1.1 models have, and plain "gelu" for the one with erf.
+void feed_forward(ConfigKeys& k, Arch& a) {
+  constexpr std::pair<const char*, Map> kinds[] = {
+      {"relu", Map::relu}, {"gelu", Map::gelu}, {"gelu_new", Map::gelu_tanh}, {"silu", Map::silu}};
+  std::string kind;
+  for (const auto& [name, map] : kinds)
+    if (map == a.activation) kind = name;
+  if (a.gated) kind = a.activation == Map::gelu_tanh ? "gated-gelu" : "gated-" + kind;
+  k.text("feed_forward_proj", kind, "relu");
+  k.write("is_gated_act", a.gated);
+  k.unused("is_gated_act dense_act_fn");
+  a.gated = kind.starts_with("gated-");
+  const std::string name = kind == "gated-gelu" ? "gelu_new" : kind.substr(a.gated ? 6 : 0);
+  for (const auto& [known, map] : kinds)
+    if (name == known) {
+      a.activation = map;
+      k.write("dense_act_fn", name);
+      return;
+    }
+  k.problem(
+      fmt::format("feed_forward_proj is \"{}\"; need relu, gelu, gelu_new or silu, or one of "
+                  "them after gated-",
+                  kind));
+}
+
+}  // namespace
+
+void t5_keys(ConfigKeys& k, Arch& a) {
+  common_keys(k);
+  k.need("vocab_size", a.vocab);
+  k.need("d_model", a.width);
+  k.need("d_kv", a.head_size);
+  k.need("d_ff", a.hidden);
+  k.need("num_layers", a.encoder_layers);
+  k.optional("num_decoder_layers", a.layers, a.encoder_layers);
+  k.need("num_heads", a.heads);
+  k.optional("relative_attention_num_buckets", a.relative_buckets, 32);
+  k.optional("relative_attention_max_distance", a.relative_distance, 128);
+  k.need("dropout_rate", a.dropout);
+  k.need("layer_norm_epsilon", a.norm_eps);
+  feed_forward(k, a);
+  k.id("pad_token_id", a.pad, 0);
+  k.id("eos_token_id", a.sep, 1);
+  k.id("decoder_start_token_id", a.start, a.pad);
+  k.only("is_encoder_decoder", true);
+  k.write("is_encoder_decoder", true);
+  k.unused("n_positions bos_token_id is_decoder");
+  // transformers 5 no longer says by tie_word_embeddings whether the vocabulary head is a matrix of
+  // its own, but by the weights; and has a key for what used to follow from it.
+  k.optional("tie_word_embeddings", a.tied, true);
+  k.optional("scale_decoder_outputs", a.scaled_lm, a.tied);
+  a.kv_heads = a.heads;
+  if (a.encoder_layers < 1) k.problem("num_layers is 0; need an encoder");
+  if (a.head_size < 1) k.problem("d_kv is 0");
+  if (a.start < 0) k.problem("decoder_start_token_id is null; need what the decoder begins with");
 }
 
 }  // namespace graft

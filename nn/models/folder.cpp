@@ -277,12 +277,10 @@ std::string tokenizer_config(const Arch& arch, const Tokenizer& tokenizer) {
   return json.dump(2) + "\n";
 }
 
-// Whether a body was saved with its matrix for pooling.
-bool has_pooler(const fs::path& folder) {
-  if (!fs::exists(folder / kWeights) && !fs::exists(folder / kIndex)) return true;
+// Whether a tensor is in the folder's files, whatever stands before its name.
+bool has_tensor(const fs::path& folder, std::string_view name) {
   const FolderTensors found(folder, {}, {});
-  return std::ranges::any_of(
-      found.tensors, [](const auto& t) { return t.first.ends_with("pooler.dense.weight"); });
+  return std::ranges::any_of(found.tensors, [&](const auto& t) { return t.first.ends_with(name); });
 }
 
 const char* torch_name(FileDtype dtype) {
@@ -296,7 +294,12 @@ const char* torch_name(FileDtype dtype) {
 
 Arch load_arch(const fs::path& folder) {
   Arch arch = read_config(folder / kConfig);
-  arch.pooler = arch.pooler && has_pooler(folder);
+  // What config.json leaves to the weights to say: whether a body was saved with its matrix for
+  // pooling, and whether a T5 of the later kind has a vocabulary head of its own.
+  if (fs::exists(folder / kWeights) || fs::exists(folder / kIndex)) {
+    arch.pooler = arch.pooler && has_tensor(folder, "pooler.dense.weight");
+    if (arch.crosses() && !arch.scaled_lm) arch.tied = !has_tensor(folder, "lm_head.weight");
+  }
   fill_ids(arch, folder / kTokenizer);
   return arch;
 }

@@ -42,9 +42,16 @@ GenerateSpec spec_of(const ordered_json& settings) {
 
 // Greedy, everything read again for every token.
 Tokens slowly(const Model& model, Tokens all, int count) {
+  std::shared_ptr<Batch> source;
+  if (model.encoder) {
+    source = std::make_shared<Batch>();
+    source->token = all, source->length = {static_cast<int>(all.size())}, source->example = {0};
+    all = {model.arch().start};
+  }
   const std::size_t prompt = all.size();
   for (int i = 0; i < count; ++i) {
     Batch batch;
+    batch.source = source;
     batch.token = all, batch.length = {static_cast<int>(all.size())}, batch.example = {0};
     const std::vector<double> logits = logits_of(model, batch).value().to_vector();
     const auto last = logits.end() - model.arch().vocab;
@@ -56,7 +63,7 @@ Tokens slowly(const Model& model, Tokens all, int count) {
 }  // namespace
 
 TEST_CASE("greedy and beam search give transformers' tokens, one prompt at a time and together") {
-  for (const char* family : {"gpt2", "opt", "llama"}) {
+  for (const char* family : {"gpt2", "opt", "llama", "t5", "t5-gated"}) {
     CAPTURE(family);
     const auto model = load_model(fixture(family));
     const ordered_json all = ordered_json::parse(read_file(fixture(family) / "generated.json"));
@@ -81,7 +88,7 @@ TEST_CASE("greedy and beam search give transformers' tokens, one prompt at a tim
 }
 
 TEST_CASE("a step that reads on from the cache has the bits of reading everything again") {
-  for (const char* family : {"gpt2", "opt", "llama"}) {
+  for (const char* family : {"gpt2", "opt", "llama", "t5", "t5-gated"}) {
     CAPTURE(family);
     const auto model = load_model(fixture(family));
     NoRecord off;
@@ -89,6 +96,9 @@ TEST_CASE("a step that reads on from the cache has the bits of reading everythin
     const std::vector<std::vector<int>> cuts{{1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1}, {4, 3, 1, 3}, {11}};
     Batch whole;
     whole.token = tokens, whole.length = {11}, whole.example = {0};
+    auto source = std::make_shared<Batch>();
+    source->token = {9, 8, 7, 22, 41}, source->length = {5}, source->example = {0};
+    whole.source = source;
     Ctx plain;
     const Tensor all = model->forward(whole, plain).rows;
     for (const auto& cut : cuts) {
@@ -100,6 +110,9 @@ TEST_CASE("a step that reads on from the cache has the bits of reading everythin
         batch.token.assign(begin, begin + n);
         batch.token.push_back(3);
         batch.length = {n, 1}, batch.example = {0, 1};
+        auto sources = std::make_shared<Batch>(*source);
+        sources->token.push_back(6), sources->length.push_back(1), sources->example.push_back(1);
+        batch.source = sources;
         Ctx ctx;
         ctx.cache = &cache;
         const Tensor rows = model->forward(batch, ctx).rows;
@@ -122,9 +135,11 @@ TEST_CASE("generation ends where the model has no more positions, and says so") 
   CHECK(g.tokens == slowly(*model, prompt, 9));
   spec.beams = 2;
   CHECK(generate(*model, {prompt}, spec).at(0).tokens.size() == 9);
-  const auto rotary = load_model(fixture("llama"));
   spec.beams = 1;
-  CHECK(generate(*rotary, {prompt}, spec).at(0).tokens == slowly(*rotary, prompt, 50));
+  for (const char* family : {"llama", "t5", "t5-gated"}) {
+    const auto relative = load_model(fixture(family));
+    CHECK(generate(*relative, {prompt}, spec).at(0).tokens == slowly(*relative, prompt, 50));
+  }
 }
 
 TEST_CASE("edits act while a model generates: banks join every step and are read once") {

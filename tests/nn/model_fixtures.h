@@ -15,8 +15,8 @@ namespace graft::testing {
 using nlohmann::ordered_json;
 
 inline const char* const kFamilies[] = {
-    "roberta-prelayernorm", "roberta",      "bert",  "esm", "gpt2", "opt", "llama",
-    "esm-learned",          "llama-linear", "llama3"};
+    "roberta-prelayernorm", "roberta",      "bert",   "esm", "gpt2",    "opt", "llama",
+    "esm-learned",          "llama-linear", "llama3", "t5",  "t5-gated"};
 
 inline fs::path fixture(const std::string& family) {
   return fs::path(__FILE__).parent_path() / "../fixtures/models" / family;
@@ -34,6 +34,13 @@ inline Batch batch_of(const SafetensorsReader& outputs) {
   batch.length = read_ints(outputs, "lengths");
   for (std::size_t i = 0; i < batch.length.size(); ++i)
     batch.example.push_back(static_cast<std::uint32_t>(i));
+  if (outputs.tensors().contains("source")) {
+    auto source = std::make_shared<Batch>();
+    source->token = read_ints(outputs, "source");
+    source->length = read_ints(outputs, "source_lengths");
+    source->example = batch.example;
+    batch.source = std::move(source);
+  }
   return batch;
 }
 

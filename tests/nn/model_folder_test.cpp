@@ -248,7 +248,9 @@ TEST_CASE("folders for check_roundtrip.py" * doctest::skip()) {
                            : load_model(fixture(name));
     const fs::path folder = fs::path(out) / name;
     save_model(*model, folder, FileDtype::f32, own ? &tokenizer : nullptr);
-    Batch batch{{7, 30, 12, 9, 44, 8, 21}, {5, 2}, {0, 1}, {}, {}, {}};
+    Batch batch;
+    batch.token = {7, 30, 12, 9, 44, 8, 21}, batch.length = {5, 2}, batch.example = {0, 1};
+    if (model->encoder) batch.source = std::make_shared<Batch>(batch);
     const Array logits = logits_of(*model, batch).value();
     SafetensorsWriter writer;
     writer.add("tokens", FileDtype::i32, {7}, std::as_bytes(std::span(batch.token)));

@@ -46,15 +46,68 @@ TEST_CASE("hidden states and logits are those of transformers") {
     Ctx ctx;
     Sequence s = model->embed(batch, ctx);
     CHECK(error_against(outputs, "hidden.0", s.rows) <= 1e-5);
-    s = model->run_blocks(std::move(s), ctx, 0, 1);
-    CHECK(error_against(outputs, "hidden.1", s.rows) <= 1e-5);
-    s = model->finish(model->run_blocks(std::move(s), ctx, 1, 2), ctx);
-    CHECK(error_against(outputs, "hidden.2", s.rows) <= 1e-5);
+    if (s.memory)
+      CHECK(error_against(outputs, fmt::format("encoder.{}", model->arch().encoder_layers),
+                          s.memory->rows) <= 1e-5);
+    for (int i = 0; i < model->arch().layers; ++i) {
+      s = model->run_blocks(std::move(s), ctx, i, i + 1);
+      if (i + 1 == model->arch().layers) s = model->finish(std::move(s), ctx);
+      CHECK(error_against(outputs, fmt::format("hidden.{}", i + 1), s.rows) <= 1e-5);
+    }
     CHECK(error_against(outputs, "logits", logits_of(*model, batch)) <= 1e-5);
     const auto wide = load_model(fixture(family), Dtype::f64);
     CHECK(logits_of(*wide, batch).dtype() == Dtype::f64);
     CHECK(error_against(outputs, "logits", logits_of(*wide, batch)) <= 1e-5);
   }
+}
+
+TEST_CASE("an encoder's hidden states are transformers', too") {
+  for (const std::string family : {"t5", "t5-gated"}) {
+    CAPTURE(family);
+    const auto model = load_model(fixture(family));
+    const SafetensorsReader outputs(fixture(family) / "outputs.safetensors");
+    const Batch batch = batch_of(outputs);
+    Ctx ctx;
+    Sequence s = model->encoder->embed(*batch.source, ctx);
+    CHECK(error_against(outputs, "encoder.0", s.rows) <= 1e-5);
+    s = model->encoder->run_blocks(std::move(s), ctx, 0, 1);
+    CHECK(error_against(outputs, "encoder.1", s.rows) <= 1e-5);
+  }
+}
+
+TEST_CASE("relative places fall into transformers' buckets") {
+  for (const auto& table : ordered_json::parse(read_file(fixture("..") / "models/buckets.json"))) {
+    const bool causal = table.at("causal");
+    const int buckets = table.at("buckets"), distance = table.at("distance");
+    CAPTURE(causal);
+    CAPTURE(buckets);
+    CAPTURE(distance);
+    int differing = 0;
+    const std::vector<int> of = table.at("of");
+    REQUIRE(of.size() == 801);
+    for (int place = -400; place <= 400; ++place)
+      differing += relative_bucket(place, causal, buckets, distance) !=
+                   of[static_cast<std::size_t>(place + 400)];
+    CHECK(differing == 0);
+  }
+}
+
+TEST_CASE("a T5 as transformers 4 wrote it: the vocabulary head is said by tie_word_embeddings") {
+  for (const std::string family : {"t5", "t5-gated"}) {
+    CAPTURE(family);
+    Copy old(family);
+    for (const char* key : {"scale_decoder_outputs", "is_gated_act", "dense_act_fn"})
+      old.erase(key);
+    old.set("tie_word_embeddings", family == "t5");
+    old.set("n_positions", 512);
+    old.set("output_past", true);
+    old.set("task_specific_params", ordered_json{{"summarization", {{"num_beams", 4}}}});
+    CHECK(load_arch(old.path) == load_arch(fixture(family)));
+    CHECK(load_arch(old.path).tied == (family == "t5"));
+  }
+  Copy wrong("t5-gated");  // of the first kind, with a head that is not the embedding
+  wrong.set("scale_decoder_outputs", true);
+  contains(wrong.error(), "lm_head.weight differs from shared.weight");
 }
 
 TEST_CASE("a key of config.json that would change the result is refused by name") {
@@ -91,6 +144,11 @@ TEST_CASE("a key of config.json that would change the result is refused by name"
       {"llama", "head_dim", 8},
       {"llama", "attention_bias", true},
       {"llama", "sliding_window", 128},
+      {"t5", "feed_forward_proj", "gated-swish"},
+      {"t5", "is_encoder_decoder", false},
+      {"t5", "decoder_start_token_id", nullptr},
+      {"t5", "num_layers", 0},
+      {"gpt2", "decoder_start", 3},
       {"gpt2", "model_type", "gpt3"}};
   for (const auto& c : cases) {
     CAPTURE(c.family);

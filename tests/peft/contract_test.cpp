@@ -69,10 +69,10 @@ Methods toy() {
 
 // The clauses that a toy breaks.
 template <Fault fault>
-std::string broken(Stack stack = Stack::encoder) {
+std::string broken(Body kind = Body::encoder) {
   const Threads one(1);
   std::string all;
-  for (const Clause& c : run_contract(toy<fault>(), "toy", stack))
+  for (const Clause& c : run_contract(toy<fault>(), "toy", kind))
     if (!c.kept) all += c.text + " (" + c.detail + "); ";
   left_behind = Handle();
   return all;
@@ -81,9 +81,10 @@ std::string broken(Stack stack = Stack::encoder) {
 }  // namespace
 
 TEST_CASE("a method that does as it says keeps every clause") {
-  CHECK(broken<Fault::none>(Stack::encoder) == "");
-  CHECK(broken<Fault::none>(Stack::decoder) == "");
-  CHECK(all_kept(run_contract(toy<Fault::none>(), "toy", Stack::decoder)));
+  CHECK(broken<Fault::none>(Body::encoder) == "");
+  CHECK(broken<Fault::none>(Body::decoder) == "");
+  CHECK(broken<Fault::none>(Body::both) == "");
+  CHECK(all_kept(run_contract(toy<Fault::none>(), "toy", Body::decoder)));
 }
 
 TEST_CASE("the contract catches an edit that never fires") {
@@ -124,8 +125,8 @@ TEST_CASE("the contract catches an edit that outlives its adapter") {
 }
 
 TEST_CASE("a spec that cannot be attached is an error, not a finding") {
-  contains(error_of([] { run_contract(toy<Fault::none>(), "toy:k=1", Stack::encoder); }),
+  contains(error_of([] { run_contract(toy<Fault::none>(), "toy:k=1", Body::encoder); }),
            "unknown option 'k'");
-  contains(error_of([] { run_contract(toy<Fault::none>(), "lora", Stack::encoder); }),
+  contains(error_of([] { run_contract(toy<Fault::none>(), "lora", Body::encoder); }),
            "there are toy");
 }

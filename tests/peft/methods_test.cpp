@@ -14,19 +14,21 @@ using namespace graft::testing;
 
 namespace {
 
-void keeps_contract(const std::string& spec) {
+void keeps_contract_on(const std::string& spec, Body body) {
   const Threads one(1);
-  for (const Stack stack : {Stack::encoder, Stack::decoder}) {
-    const auto clauses = run_contract(all_methods(), spec, stack);
-    CHECK(clauses.size() >= 10);
-    for (const Clause& c : clauses) {
-      CAPTURE(spec);
-      CAPTURE(name(stack));
-      CAPTURE(c.text);
-      CAPTURE(c.detail);
-      CHECK(c.kept);
-    }
+  const auto clauses = run_contract(all_methods(), spec, body);
+  CHECK(clauses.size() >= 10);
+  for (const Clause& c : clauses) {
+    CAPTURE(spec);
+    CAPTURE(name(body));
+    CAPTURE(c.text);
+    CAPTURE(c.detail);
+    CHECK(c.kept);
   }
+}
+
+void keeps_contract(const std::string& spec) {
+  for (const Body body : kBodies) keeps_contract_on(spec, body);
 }
 
 // What attaching a spec says.
@@ -63,7 +65,7 @@ void jitter(const Parameters& parameters) {
 
 }  // namespace
 
-TEST_CASE("every method of the table keeps the contract, on an encoder and on a decoder") {
+TEST_CASE("every method of the table keeps the contract, on an encoder, a decoder and both") {
   for (const Method& method : all_methods()) keeps_contract(method.example);
 }
 
@@ -71,9 +73,29 @@ TEST_CASE("compositions and options keep the contract, too") {
   for (const char* spec : {"lora:r=2,on=q+v|bitfit", "houlsby:m=3,norms=no|lora:r=2,on=q+v",
                            "lora:r=3,on=down,layers=1",
                            "lora:r=2,on=q,dropout=0.3,init=kaiming,scale=rs|lora:r=1,on=k+up",
-                           "houlsby:m=2,on=mlp,f=relu,layers=top2", "layernorm|lora:r=1",
+                           "houlsby:m=2,on=mlp,f=relu,layers=1-2", "layernorm|lora:r=1",
                            "full:embeddings=no", "top:k=2|lora:r=2,layers=0"})
     keeps_contract(spec);
+}
+
+TEST_CASE("the top layers of stacks of unequal height are not guessed at") {
+  const char* spec = "houlsby:m=2,layers=top2";
+  keeps_contract_on(spec, Body::decoder);
+  contains(error_of([&] { run_contract(all_methods(), spec, Body::both); }),
+           "layers=top2: the encoder has 2 layers, the decoder 3; write a range");
+}
+
+TEST_CASE("attention across to an encoder has slots like any other") {
+  for (const char* spec : {"lora:r=2,on=q+xq+xk+xv+xo,dropout=0.3", "lora:r=1,on=xk,layers=2",
+                           "houlsby:m=2,on=attn+cross+mlp", "houlsby:m=2,on=cross,norms=no"}) {
+    keeps_contract_on(spec, Body::both);
+    const std::string message = error_of([&] { run_contract(all_methods(), spec, Body::decoder); });
+    contains(message, std::string(spec).starts_with("lora") ? "it has q k v o up down"
+                                                            : "need attn, mlp or attn+mlp");
+  }
+  contains(refusal("lora:r=1,layers=top2", contract_arch(Body::both)),
+           "the encoder has 2 layers, the decoder 3");
+  contains(refusal("houlsby:m=2,on=cross,layers=3", contract_arch(Body::both)), "layers 0..2");
 }
 
 TEST_CASE("trainable parameters are exactly those of the papers") {
