@@ -53,7 +53,8 @@ Tensor softmax(const Tensor& x);
 
 // --- attention ----------------------------------------------------------------------------------
 // q[N, heads dh], k and v[M, kv_heads dh] -> [N, heads dh]; see kernels.inc. No T x T matrix
-// exists. bias[heads, places], if any, is added to the scores by relative place (AttentionShape).
+// exists. bias[heads, places], if any, is added to the scores by relative place; dropout of the
+// weights is drawn by address, again in backward (both: AttentionShape).
 Tensor sdpa(const Tensor& q, const Tensor& k, const Tensor& v, int heads, int kv_heads,
             const AttentionShape&, const Tensor& bias = {});
 // Rotary positions on x[N, heads dh]; position[N] i32, frequency[dh / 2].

@@ -132,6 +132,21 @@ void check_bias(const Tensor& bias, int heads, const AttentionShape& shape) {
   }
 }
 
+// Every row of queries needs an address, and heads and keys must fit into one.
+void check_dropout(const Tensor& q, int heads, const AttentionShape& shape) {
+  const double p = shape.dropout;
+  check(p >= 0 && p <= 1, "sdpa: dropout of {}; need 0 to 1", p);
+  if (p == 0) return;
+  check(shape.example.numel() == q.dim(0) && shape.position.numel() == q.dim(0),
+        "sdpa: dropout needs an address for each row: {} examples, {} positions, q {}",
+        shape.example.numel(), shape.position.numel(), q.shape());
+  const auto& keys = shape.k_length.empty() ? shape.q_length : shape.k_length;
+  const int most = keys.empty() ? 0 : *std::max_element(keys.begin(), keys.end());
+  check(heads <= 1024 && most < 1 << 24,
+        "sdpa: dropout of {} heads and {} keys; draws have addresses for 1024 and 2^24", heads,
+        most);
+}
+
 }  // namespace
 
 Tensor sdpa(const Tensor& q, const Tensor& k, const Tensor& v, int heads, int kv_heads,
@@ -155,6 +170,7 @@ Tensor sdpa(const Tensor& q, const Tensor& k, const Tensor& v, int heads, int kv
           "sdpa: keys {} to {} of sequence {}; k has {} rows", shape.k_start[i],
           shape.k_start[i] + keys[i], i, k.dim(0));
   check_bias(bias, heads, shape);
+  check_dropout(q, heads, shape);
   Array y = Array::empty({q.dim(0), q.dim(1)}, q.dtype());
   Array lse = Array::empty({q.dim(0), heads}, q.dtype());
   const Array places = bias.defined() ? bias.value().as_contiguous() : Array();

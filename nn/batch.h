@@ -16,6 +16,7 @@ struct Batch {
   std::vector<std::int32_t> token;
   std::vector<int> length;
   std::vector<std::uint32_t> example;
+  std::vector<std::int32_t> token_type = {};  // per token, BERT's segments; empty: all of type 0
   // Labels; which of them are used depends on the head.
   std::vector<std::int32_t> token_label;  // per token, -1 for none: language modelling
   std::vector<std::int32_t> label;        // per sequence: classification

@@ -7,30 +7,37 @@
 namespace graft {
 namespace {
 
-Tensor pooled(const Sequence& s, Pool pool) {
-  // Virtual rows do not count: the mean is over rows that are tokens, cls and last are the first
-  // and the last of them.
+// Virtual rows do not count: the mean is over rows that are tokens.
+Tensor mean_of_tokens(const Sequence& s) {
+  std::vector<std::int32_t> rows;
+  std::vector<int> length;
+  int start = 0;
+  for (int l : s.length) {
+    const std::size_t before = rows.size();
+    for (int i = start; i < start + l; ++i)
+      if (s.source[i] >= 0) rows.push_back(i);
+    check(rows.size() > before, "pool: a sequence of {} rows has no token", l);
+    length.push_back(static_cast<int>(rows.size() - before));
+    start += l;
+  }
+  if (rows.size() == s.source.size()) return segment_mean(s.rows, s.length);
+  return segment_mean(gather(s.rows, Array::of(rows)), length);
+}
+
+// The first or the last token of each sequence, not counting virtual rows. `pad`: the last that is
+// another token than that, or the first where there is no other, as transformers' decoders choose.
+Tensor one_token(const Sequence& s, const Batch& batch, Pool pool, int pad) {
   std::vector<std::int32_t> rows;
   int start = 0;
-  if (pool == Pool::mean) {
-    std::vector<int> length;
-    for (int l : s.length) {
-      const std::size_t before = rows.size();
-      for (int i = start; i < start + l; ++i)
-        if (s.source[i] >= 0) rows.push_back(i);
-      check(rows.size() > before, "pool: a sequence of {} rows has no token", l);
-      length.push_back(static_cast<int>(rows.size() - before));
-      start += l;
-    }
-    if (rows.size() == s.source.size()) return segment_mean(s.rows, s.length);
-    return segment_mean(gather(s.rows, Array::of(rows)), length);
-  }
   for (int l : s.length) {
-    int at = pool == Pool::cls ? 0 : l - 1;
-    const int step = pool == Pool::cls ? 1 : -1;
-    while (at >= 0 && at < l && s.source[start + at] < 0) at += step;
-    check(at >= 0 && at < l, "pool: a sequence of {} rows has no token", l);
-    rows.push_back(start + at);
+    int first = -1, last = -1;
+    for (int i = start; i < start + l; ++i) {
+      if (s.source[i] < 0) continue;
+      if (first < 0) first = last = i;
+      if (pad < 0 || batch.token[s.source[i]] != pad) last = i;
+    }
+    check(first >= 0, "pool: a sequence of {} rows has no token", l);
+    rows.push_back(pool == Pool::cls ? first : last);
     start += l;
   }
   return gather(s.rows, Array::of(rows));
@@ -51,17 +58,22 @@ std::int64_t Head::parameters() {
   return n;
 }
 
-LinearHead::LinearHead(const Build& build, const Arch& a, int classes, Pool pool, bool dense)
-    : classes_(classes),
-      pool_(pool),
-      out_(build, {a.stack, -1, Part::head}, a.width, classes > 0 ? classes : 1, true) {
-  if (dense) dense_.emplace(build, Site{a.stack, -1, Part::head_dense}, a.width, a.width, true);
+LinearHead::LinearHead(const Build& build, const Arch& a, int classes, const HeadForm& form)
+    : out(build, {a.stack, -1, Part::head}, a.width, classes > 0 ? classes : 1, form.bias),
+      classes_(classes),
+      form_(form) {
+  if (form.dense) dense.emplace(build, Site{a.stack, -1, Part::head_dense}, a.width, a.width, true);
 }
 
-Tensor LinearHead::scores(const Model&, const Sequence& s, const Batch&, const Ctx& ctx) const {
-  Tensor x = pooled(s, pool_);
-  if (dense_) x = tanh((*dense_)(x, ctx));
-  return out_(x, ctx);
+Tensor LinearHead::scores(const Model& model, const Sequence& s, const Batch& batch,
+                          const Ctx& ctx) const {
+  const int pad = form_.skip_pad ? model.arch().pad : -1;
+  Tensor x = form_.pool == Pool::mean ? mean_of_tokens(s) : one_token(s, batch, form_.pool, pad);
+  std::vector<std::int32_t> example(batch.example.begin(), batch.example.end());
+  const RowAddress rows{Array::of(example),
+                        Array::zeros({static_cast<std::int64_t>(example.size())}, Dtype::i32)};
+  if (dense) x = tanh((*dense)(dropped(x, form_.dropout_in, ctx, rows, dense->site), ctx));
+  return out(dropped(x, form_.dropout, ctx, rows, out.site), ctx);
 }
 
 Tensor LinearHead::loss(const Tensor& scores, const Batch& batch) const {
@@ -73,8 +85,8 @@ Tensor LinearHead::loss(const Tensor& scores, const Batch& batch) const {
 }
 
 void LinearHead::each(const EachWeight& f) {
-  if (dense_) dense_->each(f);
-  out_.each(f);
+  if (dense) dense->each(f);
+  out.each(f);
 }
 
 ClozeHead::ClozeHead(std::vector<std::vector<std::int32_t>> words) : words_(std::move(words)) {

@@ -12,7 +12,7 @@ class Model;
 
 enum class Pool { mean, cls, last };
 
-// The contract of a head. Its parameters train with any method; they are new for every task.
+// The contract of a head. Its parameters train with any method.
 class Head {
  public:
   virtual ~Head() = default;
@@ -22,21 +22,37 @@ class Head {
   virtual Tensor loss(const Tensor& scores, const Batch&) const = 0;
   virtual void each(const EachWeight&) = 0;
   std::int64_t parameters();
+
+  std::vector<std::string> labels;  // names of the classes, in their order, where they are known
 };
 
-// Classification (classes > 0) or regression (classes == 0): pooled rows times a matrix, plus a
-// bias. With `dense` a square matrix and tanh come before it: RoBERTa's head without its dropout.
+// What a head computes of a text's rows: W d2(tanh(D d1(pooled) + c)) + b, with dropouts d1 and d2
+// while training; without `dense`, W d2(pooled) + b.
+struct HeadForm {
+  Pool pool = Pool::mean;
+  bool dense = false;                  // the square matrix D and tanh
+  bool bias = true;                    // b
+  bool skip_pad = false;               // Pool::last takes the last token that is not the padding
+  double dropout_in = 0, dropout = 0;  // d1 and d2
+};
+
+// Classification (classes > 0) or regression (classes == 0).
 struct LinearHead : Head {
-  LinearHead(const Build&, const Arch&, int classes, Pool, bool dense = false);
+  LinearHead(const Build&, const Arch&, int classes, const HeadForm&);
+  LinearHead(const Build& build, const Arch& arch, int classes, Pool pool, bool dense = false)
+      : LinearHead(build, arch, classes, HeadForm{.pool = pool, .dense = dense}) {}
   Tensor scores(const Model&, const Sequence&, const Batch&, const Ctx&) const override;
   Tensor loss(const Tensor& scores, const Batch&) const override;
   void each(const EachWeight&) override;
+  const HeadForm& form() const { return form_; }
+  int classes() const { return classes_; }
+
+  std::optional<Linear> dense;
+  Linear out;
 
  private:
   int classes_;
-  Pool pool_;
-  std::optional<Linear> dense_;
-  Linear out_;
+  HeadForm form_;
 };
 
 // Cloze: each class is a word (one or more tokens, whose scores are averaged), read off the frozen

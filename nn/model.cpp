@@ -51,7 +51,8 @@ Model::Model(const Arch& a, const Build& build)
                   initial(build, {Init::Kind::zeros, 0}, {a.vocab}, {}, ""),
                   false,
                   1}));
-  if (!a.tied) lm_head.emplace(build, Site{a.stack, -1, Part::lm_head}, a.width, a.vocab, false);
+  if (!a.tied && a.lm)
+    lm_head.emplace(build, Site{a.stack, -1, Part::lm_head}, a.width, a.vocab, false);
 }
 
 Sequence Model::embed(const Batch& batch, Ctx& ctx) const {

@@ -2,6 +2,8 @@
 // encoders, decoders and both together; Arch holds the switches.
 #pragma once
 
+#include <utility>
+
 #include "nn/head.h"
 #include "nn/modules.h"
 #include "nn/relative.h"
@@ -33,8 +35,11 @@ class Model {
   Tensor lm_loss(const Sequence&, const Batch&, const Ctx&) const;
   Tensor lm_logits(const Sequence&, const std::vector<std::int32_t>& rows, const Ctx&) const;
 
-  // The head for a task; replaces an earlier one.
-  void set_head(std::unique_ptr<Head> head) { head_ = std::move(head); }
+  // The head for a task: a loaded model has that of its folder, if there is one. Returns the
+  // earlier one.
+  std::unique_ptr<Head> set_head(std::unique_ptr<Head> head) {
+    return std::exchange(head_, std::move(head));
+  }
   Head& head() const;
   bool has_head() const { return head_ != nullptr; }
 

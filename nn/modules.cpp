@@ -18,8 +18,7 @@ void visit(Weight& place, const EachWeight& f) {
 }
 
 Tensor dropped(const Tensor& x, double p, const Ctx& ctx, const Site& site) {
-  if (!ctx.train || p == 0) return x;
-  return dropout(x, p, {ctx.key, stream_id((to_string(site) + "/dropout").c_str())}, ctx.address);
+  return dropped(x, p, ctx, ctx.address, site);
 }
 
 // Cached keys and values without the unused rows between the sequences.
@@ -33,6 +32,12 @@ void close_up(Tensor& k, Tensor& v, AttentionShape& shape) {
 }
 
 }  // namespace
+
+Tensor dropped(const Tensor& x, double p, const Ctx& ctx, const RowAddress& address,
+               const Site& site) {
+  if (!ctx.train || p == 0) return x;
+  return dropout(x, p, {ctx.key, stream_id((to_string(site) + "/dropout").c_str())}, address);
+}
 
 Linear::Linear(const Build& build, const Site& at, int in, int out, bool bias, double scale)
     : site(at), in_(in), out_(out) {
@@ -110,7 +115,8 @@ Attention::Attention(const Build& build, const Arch& a, int layer, To to)
       kv_heads_(a.kv_heads),
       causal_(a.causal && to == To::itself),
       scaled_(a.scaled_scores),
-      dropout_(a.dropout) {
+      dropout_(a.dropout),
+      weight_dropout_(a.inner_dropout ? a.dropout : a.attention_dropout) {
   if (a.rope_theta > 0 && build.storage && to == To::itself)
     frequency_ = rope_frequencies(a.head_width(), a.rope_theta, a.rope_scaling, build.dtype);
 }
@@ -142,8 +148,8 @@ Tensor Attention::operator()(const Tensor& x, const Tensor& residual, const Ctx&
 }
 
 // Ungated banks are prepended and share the softmax; a gated bank is a second attention over its
-// own keys, times its gate, added: a gate of zero leaves the output as it was. A cache never holds
-// banks.
+// own keys, times its gate, added, and has no dropout: a gate of zero leaves the output as it was.
+// A cache never holds banks.
 Tensor Attention::attend(const Attn& a, const Sequence& rows, const Ctx& ctx) const {
   AttentionShape shape{causal_, a.scale, rows.length, {}, {}};
   Tensor k = a.k, v = a.v;
@@ -173,6 +179,11 @@ Tensor Attention::attend(const Attn& a, const Sequence& rows, const Ctx& ctx) co
     shape.k_length = before;
     for (int& l : shape.k_length) l += static_cast<int>(bank.k.dim(0));
     shape.unbiased += static_cast<int>(bank.k.dim(0));
+  }
+  if (ctx.train && weight_dropout_ > 0) {
+    shape.dropout = weight_dropout_;
+    shape.stream = {ctx.key, stream_id((to_string(q.site) + "/attention dropout").c_str())};
+    shape.example = ctx.address.example, shape.position = ctx.address.position;
   }
   Tensor y = sdpa(a.q, k, v, heads_, kv_heads_, shape, bias);
   for (const Bank& bank : a.banks) {
@@ -308,10 +319,24 @@ Sequence Embedding::operator()(const Batch& batch, Ctx& ctx) const {
     }
     s.rows = s.rows + gather(position.value(), Array::of(at));
   }
-  if (type) s.rows = s.rows + gather(type.value(), Array::zeros({s.rows.dim(0)}, Dtype::i32));
+  if (type) s.rows = s.rows + gather(type.value(), types_of(batch, s));
   if (norm) s.rows = (*norm)(s.rows, ctx);
   s.rows = dropped(s.rows, dropout_, ctx, {stack_, -1, Part::embed});
   return s;
+}
+
+// A virtual row has type 0, and so has every token of a batch that says nothing.
+Array Embedding::types_of(const Batch& batch, const Sequence& s) const {
+  std::vector<std::int32_t> types(s.source.size(), 0);
+  if (batch.token_type.empty()) return Array::of(types);
+  check(batch.token_type.size() == batch.token.size(), "embedding: {} token types for {} tokens",
+        batch.token_type.size(), batch.token.size());
+  for (std::size_t i = 0; i < types.size(); ++i) {
+    if (s.source[i] >= 0) types[i] = batch.token_type[s.source[i]];
+    check(types[i] >= 0 && types[i] < type.value().dim(0),
+          "embedding: token type {}; the model has {}", types[i], type.value().dim(0));
+  }
+  return Array::of(types);
 }
 
 void Embedding::each(const EachWeight& f) {

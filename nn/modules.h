@@ -32,7 +32,7 @@ struct Arch {
   Stack stack = Stack::encoder;
   int vocab = 0, width = 0, layers = 0, heads = 0, kv_heads = 0, hidden = 0, positions = 0;
   int position_offset = 0;  // RoBERTa and OPT begin counting above 0
-  int token_types = 0;      // rows of BERT's table of segments; every token is given row 0
+  int token_types = 0;      // rows of BERT's table of segments
   // > 0: an encoder of that many blocks reads a text, and the decoder's `layers` blocks write
   // another while they attend to it (Raffel et al. 2020, 1910.10683).
   int encoder_layers = 0;
@@ -50,12 +50,15 @@ struct Arch {
   // Attention divides its scores by sqrt(head width); rows are divided by sqrt(width) before the
   // vocabulary product.
   bool scaled_scores = true, scaled_lm = false;
-  bool inner_dropout = false;  // also within the feed-forward part and after the final norm
+  bool inner_dropout = false;  // T5's one rate: everywhere below, too, and after the final norm
   // Without, only the body was saved: it has no head over the vocabulary. Some bodies come with a
   // matrix for pooling, which is kept for those who read it elsewhere.
   bool lm = true, pooler = false;
   Map activation = Map::gelu;
-  double norm_eps = 1e-5, dropout = 0;
+  double norm_eps = 1e-5;
+  // Of what embeddings and sub-layers give, of attention's weights, and within the family's own
+  // head for whole texts.
+  double dropout = 0, attention_dropout = 0, head_dropout = 0;
   int pad = -1, cls = -1, sep = -1, mask = -1;
   int start = -1;  // what the decoder of an encoder-decoder begins with
   int head_width() const { return head_size > 0 ? head_size : width / heads; }
@@ -65,6 +68,9 @@ struct Arch {
   std::vector<Arch> stacks() const;  // the encoder's, if there is one, and itself
   bool operator==(const Arch&) const = default;
 };
+
+// x with dropout if ctx trains; the draws' stream is named by the site.
+Tensor dropped(const Tensor& x, double p, const Ctx&, const RowAddress&, const Site&);
 
 // y = W x + b.
 struct Linear {
@@ -145,7 +151,7 @@ struct Attention {
   To to_;
   int heads_, kv_heads_;
   bool causal_, scaled_;
-  double dropout_;
+  double dropout_, weight_dropout_;
   Array frequency_;  // of rotary positions, or undefined
 };
 
@@ -193,6 +199,8 @@ struct Embedding {
   Slot<Sequence, Ctx> out;  // token rows before positions are added: edits may insert rows
 
  private:
+  Array types_of(const Batch&, const Sequence&) const;
+
   const Embedding* shared_;
   Stack stack_;
   int positions_, offset_;

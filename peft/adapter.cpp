@@ -6,10 +6,16 @@
 namespace graft {
 
 void Adapter::merge() {
-  fail("{}: it cannot be merged: it is no low-rank change of a matrix that could be added in",
-       name_);
+  check(handles_.empty(),
+        "{}: it cannot be merged: it is no low-rank change of a matrix that could be added in",
+        name_);
+  check(!merged_, "{}: it is merged already", name_);
+  merged_ = true;
 }
-void Adapter::unmerge() { fail("{}: it is not merged", name_); }
+void Adapter::unmerge() {
+  check(merged_, "{}: it is not merged", name_);
+  merged_ = false;
+}
 
 void Adapter::enable(int first, int last, bool on) {
   for (auto& [site, handle] : handles_)

@@ -21,7 +21,8 @@ class Adapter {
   virtual std::int64_t formula(const Arch&) const = 0;
 
   // Puts the adapted weights in the base's place, so that inference costs nothing more; and takes
-  // them out again, bit for bit. Throws where the method cannot.
+  // them out again, bit for bit. Copies of base weights stand there already; a method that edits
+  // slots says how, and throws where it cannot.
   virtual void merge();
   virtual void unmerge();
   bool merged() const { return merged_; }

@@ -10,7 +10,7 @@
 //   bitfit     every bias of the blocks and norms (Ben Zaken et al. 2021, 2106.10199).
 //   layernorm  every norm's gain and bias (Houlsby et al. 2019, section 3.4).
 //
-// Start: the base, bit for bit. Merge: the copies are whole weights; there is nothing to merge.
+// Start: the base, bit for bit. Merge: the copies stand in the base's place already.
 #include <algorithm>
 
 #include "peft/methods.h"
@@ -72,7 +72,7 @@ struct Full : Adapter {
            a.token_types * d + a.embed_norm * norm_size(a);
     if (vocabulary)
       n += a.lm_transform * (d * d + d + norm_size(a)) + a.lm_bias * std::int64_t{a.vocab} +
-           !a.tied * std::int64_t{a.vocab} * d;
+           (a.lm && !a.tied) * std::int64_t{a.vocab} * d;
     return n;
   }
   bool embeddings, vocabulary;

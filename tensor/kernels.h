@@ -21,6 +21,12 @@ struct AttentionShape {
   // of n stands at the place (keys - unbiased - n) + i among the others. Entry `bias_zero` of a
   // head's row is for a key at the query's own place, the next for one place later.
   int unbiased = 0, bias_zero = 0;
+  // Dropout of the weights after the softmax: that of query row n, head h and key j, which is not
+  // among the unbiased, is drawn at address(stream, example[n], position[n], c) with
+  // c = h 2^22 + (j - unbiased) / 4. i32 [N] each; p = 0: none.
+  double dropout = 0;
+  Stream stream = {};
+  Array example = {}, position = {};
 };
 
 namespace cpu {

@@ -87,15 +87,16 @@ const TaskData& Lab::data(const json& config) {
 }
 
 const EncodedTask& Lab::task(const json& config) {
-  const bool cloze = config.value("head", "linear") == "cloze";
+  const std::string head = config.value("head", "linear");
+  const EncodeSpec spec = encode_for(head, {});
   const std::string base = config.at("base");
   const std::string key =
-      json{base, config.at("task"), config.value("rows", json::object()), cloze}.dump();
+      json{base, config.at("task"), config.value("rows", json::object()), spec.cloze, spec.marked}
+          .dump();
   const auto at = tasks_.find(key);
   if (at != tasks_.end()) return at->second;
   Base& b = load(base);
-  return tasks_
-      .emplace(key, encode_task(data(config), *b.tokenizer, b.model->arch(), {.cloze = cloze}))
+  return tasks_.emplace(key, encode_task(data(config), *b.tokenizer, b.model->arch(), spec))
       .first->second;
 }
 

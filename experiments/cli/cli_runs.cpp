@@ -7,6 +7,7 @@
 #include "experiments/runs/named_task.h"
 #include "nn/files/atomic.h"
 #include "nn/models/folder.h"
+#include "nn/models/heads.h"
 #include "peft/files.h"
 
 namespace graft::cli {
@@ -20,6 +21,7 @@ struct TrainOptions {
   RunSpec run;
   EncodeSpec encode;
   double state_seconds = 3;
+  bool head_given = false;  // else a checkpoint's own head is gone on from where it fits the task
 };
 
 // A record shows a score as a reader knows it: a loss is not negated.
@@ -51,6 +53,16 @@ nlohmann::json record_of(const TrainOptions& o, const std::string& metric, const
           {"peak_bytes", r.peak_bytes}};
 }
 
+struct EvalOptions {
+  std::string adapter, model, task, split = "test";
+  int max_tokens = EncodeSpec{}.max_tokens;
+};
+
+struct MergeOptions {
+  std::string adapter, out, dtype = "f32";
+  bool without_head = false;
+};
+
 struct Trained {
   nlohmann::json record;
   RunResult result;
@@ -58,18 +70,34 @@ struct Trained {
 
 using Save = std::function<void(Model&, Adaptation&, const EncodedTask&, std::uint64_t base_hash)>;
 
-Trained run(const TrainOptions& o, const Methods& methods, bool quiet, const Save& save) {
+// Whether what a run trains is a whole model.
+bool is_whole(const RunSpec& run) {
+  return run.method == "full" || run.method.starts_with("full:");
+}
+
+// What a run begins with, for its user to read.
+void announce(const TrainOptions& o, const TaskData& data, const EncodedTask& task,
+              const Model& model) {
+  if (is_task_folder(o.task)) fmt::print("task {}: {}\n", data.name, data.note);
+  if (task.shortened > 0)
+    fmt::print("{} texts were longer than {} tokens and were cut\n", task.shortened,
+               o.encode.max_tokens);
+  fmt::print("head: {}\n", head_in_words(task, o.run, model));
+  const std::string why = why_not_handed_back(o.run, task.goal);
+  if (is_whole(o.run) && !why.empty()) fmt::print("no model folder will be written: {}\n", why);
+}
+
+Trained run(TrainOptions& o, const Methods& methods, bool quiet, const Save& save) {
   const fs::path folder = base_folder(o.model);
   const auto model = load_model(folder);
   const Tokenizer tokenizer = Tokenizer::load(folder);
-  EncodeSpec encode = o.encode;
-  encode.cloze = o.run.head == "cloze";
   const TaskData data = task_named(o.task);
-  if (!quiet && is_task_folder(o.task)) fmt::print("task {}: {}\n", data.name, data.note);
-  const EncodedTask task = encode_task(data, tokenizer, model->arch(), encode);
-  if (!quiet && task.shortened > 0)
-    fmt::print("{} texts were longer than {} tokens and were cut\n", task.shortened,
-               o.encode.max_tokens);
+  if (!o.head_given && model->has_head() && data.kind != TaskData::Kind::language &&
+      tells(model->head(), data.labels))
+    o.run.head = "family";
+  const EncodedTask task =
+      encode_task(data, tokenizer, model->arch(), encode_for(o.run.head, o.encode));
+  if (!quiet) announce(o, data, task, *model);
   const std::uint64_t base_hash = model->hash();
   RunPlaces places;
   if (!o.out.empty())
@@ -86,12 +114,13 @@ Trained run(const TrainOptions& o, const Methods& methods, bool quiet, const Sav
   return t;
 }
 
-void train_command(const TrainOptions& o, const Methods& methods) {
+void train_command(TrainOptions o, const Methods& methods) {
   std::error_code error;
   fs::create_directories(o.out, error);
   check(!error, "train: cannot make folder '{}': {}", o.out, error.message());
   const fs::path done = fs::path(o.out) / "run.json";
   check(!fs::exists(done), "train: '{}' is a finished run; give another --out", done.string());
+  bool whole = false;
   const Save save = [&](Model& model, Adaptation& adaptation, const EncodedTask& task,
                         std::uint64_t base_hash) {
     Parameters all = adaptation.parameters();
@@ -108,6 +137,10 @@ void train_command(const TrainOptions& o, const Methods& methods) {
                   {"base_hash", fmt::format("{:016x}", base_hash)},
                   {"head", o.run.head},
                   {"pool", o.run.pool}});
+    whole = is_whole(o.run) && why_not_handed_back(o.run, task.goal).empty();
+    if (!whole) return;
+    const Tokenizer tokenizer = Tokenizer::load(base_folder(o.model));
+    save_model(model, fs::path(o.out) / "model", FileDtype::f32, &tokenizer);
   };
   const Trained t = run(o, methods, false, save);
   const std::string metric = t.record.at("metric");
@@ -119,6 +152,7 @@ void train_command(const TrainOptions& o, const Methods& methods) {
       t.result.trainable, t.result.head, t.result.base, metric, turned(metric, t.result.dev_best),
       t.result.best_epoch + 1, turned(metric, t.result.test), t.result.seconds,
       t.result.weights_hash, (fs::path(o.out) / "adapter").string());
+  if (whole) fmt::print("model folder in {}\n", (fs::path(o.out) / "model").string());
 }
 
 void replay_command(const std::string& file, const Methods& methods) {
@@ -132,6 +166,7 @@ void replay_command(const std::string& file, const Methods& methods) {
         "replay: '{}' was made by kernels for {}, these are for {}: the bits would differ", file,
         record.at("core").dump(), core_name());
   TrainOptions o;
+  o.head_given = true;
   o.model = record.at("model"), o.task = record.at("task"), o.run = RunSpec::from(record.at("run"));
   o.encode.max_tokens = record.at("max_tokens"), o.encode.train_rows = record.at("train_rows");
   o.encode.dev_rows = record.at("dev_rows"), o.encode.test_rows = record.at("test_rows");
@@ -146,6 +181,7 @@ void replay_command(const std::string& file, const Methods& methods) {
 struct Loaded {
   std::unique_ptr<Model> model;
   EncodedTask task;
+  RunSpec run;  // its head and pool
   std::unique_ptr<Adaptation> adaptation;
 };
 
@@ -160,7 +196,7 @@ Loaded load(const std::string& folder, const std::string& other_task, const Meth
     check(file.more.contains(key), "adapter: '{}' lacks '{}' in its configuration", folder, key);
   check(file.more.at("base_hash") == fmt::format("{:016x}", l.model->hash()),
         "adapter: '{}' was trained on a base with other weights than '{}'", folder, base.string());
-  RunSpec run;
+  RunSpec& run = l.run;
   run.head = file.more.at("head"), run.pool = file.more.at("pool");
   const TaskData data =
       task_named(other_task.empty() ? file.more.at("task_folder").get<std::string>() : other_task);
@@ -171,7 +207,7 @@ Loaded load(const std::string& folder, const std::string& other_task, const Meth
         "eval: task {} is {} language task; the adapter was trained for {}", data.name,
         language ? "no" : "a", file.more.at("task").dump());
   l.task = encode_task(data, Tokenizer::load(base), l.model->arch(),
-                       {.max_tokens = file.more.at("max_tokens"), .cloze = run.head == "cloze"});
+                       encode_for(run.head, {.max_tokens = file.more.at("max_tokens")}));
   l.model->set_head(make_head(l.task, run, *l.model));
   l.adaptation = std::make_unique<Adaptation>(methods, file.spec, *l.model);
   Parameters all = l.adaptation->parameters();
@@ -181,35 +217,63 @@ Loaded load(const std::string& folder, const std::string& other_task, const Meth
   return l;
 }
 
-void eval_command(const std::string& folder, const std::string& task, const std::string& split,
-                  const Methods& methods) {
-  Loaded l = load(folder, task, methods);
-  check(split == "dev" || split == "test", "eval: split '{}'; there are dev and test", split);
-  const Score s = evaluate(*l.model, l.task, split == "dev" ? l.task.dev : l.task.test);
-  fmt::print("{} {} {:.4f} on {} examples\n", split, l.task.metric, turned(l.task.metric, s.metric),
-             s.rows.size());
+// A model folder by itself: its head for whole texts, or a decoder's loss on a language task.
+Loaded load_model_alone(const EvalOptions& o) {
+  const fs::path folder = base_folder(o.model);
+  check(!o.task.empty(), "eval: --model {} needs --task", o.model);
+  Loaded l;
+  l.model = load_model(folder);
+  const TaskData data = task_named(o.task);
+  if (data.kind != TaskData::Kind::language) {
+    l.run.head = "family";
+    check(l.model->has_head(),
+          "eval: '{}' has no head for whole texts; give the folder of an adapter, or train one",
+          folder.string());
+    const Head& head = l.model->head();
+    check(tells(head, data.labels), "eval: task {} has {}; the head of '{}' is for {}", data.name,
+          labels_in_words(data.labels), folder.string(), labels_in_words(head.labels));
+  }
+  l.task = encode_task(data, Tokenizer::load(folder), l.model->arch(),
+                       encode_for(l.run.head, {.max_tokens = o.max_tokens}));
+  l.model->set_head(make_head(l.task, l.run, *l.model));
+  return l;
 }
 
-void merge_command(const std::string& folder, const std::string& out, const Methods& methods) {
-  Loaded l = load(folder, "", methods);
+void eval_command(const EvalOptions& o, const Methods& methods) {
+  check(o.adapter.empty() != o.model.empty(), "eval: give an adapter's folder, or --model FOLDER");
+  check(o.split == "dev" || o.split == "test", "eval: split '{}'; there are dev and test", o.split);
+  Loaded l = o.model.empty() ? load(o.adapter, o.task, methods) : load_model_alone(o);
+  const Score s = evaluate(*l.model, l.task, o.split == "dev" ? l.task.dev : l.task.test);
+  fmt::print("{} {} {:.4f} on {} examples\n", o.split, l.task.metric,
+             turned(l.task.metric, s.metric), s.rows.size());
+}
+
+void merge_command(const MergeOptions& o, const Methods& methods) {
+  Loaded l = load(o.adapter, "", methods);
+  const std::string why = why_not_handed_back(l.run, l.task.goal);
+  check(o.without_head || why.empty(),
+        "merge: {}, or --without-head saves the model alone (the head stays in the adapter)", why);
   const Score before = evaluate(*l.model, l.task, l.task.dev);
   l.adaptation->merge();
   const Score after = evaluate(*l.model, l.task, l.task.dev);
   const Tokenizer tokenizer =
-      Tokenizer::load(base_folder(read_adapter_config(folder).more.at("model")));
-  save_model(*l.model, out, FileDtype::f32, &tokenizer);
-  fmt::print(
-      "merged model in {}; dev {} {:.4f} unmerged, {:.4f} merged\n"
-      "the task's head is no part of the model folder; it stays in the adapter's\n",
-      out, l.task.metric, turned(l.task.metric, before.metric),
-      turned(l.task.metric, after.metric));
+      Tokenizer::load(base_folder(read_adapter_config(o.adapter).more.at("model")));
+  if (o.without_head) l.model->set_head(nullptr);
+  const FileDtype dtype = o.dtype == "f16"    ? FileDtype::f16
+                          : o.dtype == "bf16" ? FileDtype::bf16
+                                              : FileDtype::f32;
+  save_model(*l.model, o.out, dtype, &tokenizer);
+  fmt::print("merged model in {}; dev {} {:.4f} unmerged, {:.4f} merged\n", o.out, l.task.metric,
+             turned(l.task.metric, before.metric), turned(l.task.metric, after.metric));
 }
 
 }  // namespace
 
 void add_run_commands(CLI::App& app, const Methods& methods) {
   static TrainOptions o;
-  static std::string adapter, task, split = "test", out, record;
+  static EvalOptions e;
+  static MergeOptions m;
+  static std::string record;
   CLI::App* train = app.add_subcommand("train", "Adapt a model to a task; save the adapter");
   train->add_option("--model,--base", o.model, "a base's name or a model folder")
       ->capture_default_str();
@@ -217,8 +281,13 @@ void add_run_commands(CLI::App& app, const Methods& methods) {
   train->add_option("--method", o.run.method)->capture_default_str();
   train->add_option("--out", o.out, "folder for the adapter and run.json; resumes if unfinished")
       ->required();
-  train->add_option("--head", o.run.head, "linear, dense or cloze")->capture_default_str();
-  train->add_option("--pool", o.run.pool, "mean, cls or last")->capture_default_str();
+  auto* head =
+      train
+          ->add_option("--head", o.run.head,
+                       "linear, dense, cloze, or family: the one that transformers has for the "
+                       "model's family. Not given: the checkpoint's own, if it tells the labels")
+          ->capture_default_str();
+  auto* pool = train->add_option("--pool", o.run.pool, "mean, cls or last")->capture_default_str();
   train->add_option("--optimizer", o.run.optimizer)->capture_default_str();
   train->add_option("--schedule", o.run.schedule)->capture_default_str();
   train->add_option("--lr", o.run.lr)->capture_default_str();
@@ -236,22 +305,31 @@ void add_run_commands(CLI::App& app, const Methods& methods) {
   train->add_option("--state-seconds", o.state_seconds, "between checkpoints of the whole state")
       ->capture_default_str();
   train->add_flag("--checkpoint-blocks", o.run.checkpoint_blocks, "trade time for memory");
-  train->callback([&] {
+  train->callback([&, head, pool] {
+    o.head_given = head->count() + pool->count() > 0;
     (void)RunSpec::from(o.run.json());
     train_command(o, methods);
   });
 
-  CLI::App* eval = app.add_subcommand("eval", "Score a saved adapter");
-  eval->add_option("adapter", adapter, "the adapter's folder")->required();
-  eval->add_option("--task", task, "other rows with the same labels");
-  eval->add_option("--split", split, "dev or test")->capture_default_str();
-  eval->callback([&] { eval_command(adapter, task, split, methods); });
+  CLI::App* eval = app.add_subcommand("eval", "Score a saved adapter, or a model with a head");
+  eval->add_option("adapter", e.adapter, "the adapter's folder");
+  auto* model = eval->add_option("--model", e.model, "a model folder or a base, by itself");
+  eval->add_option("--task", e.task, "of the model; of an adapter: other rows, the same labels");
+  eval->add_option("--split", e.split, "dev or test")->capture_default_str();
+  eval->add_option("--max-tokens", e.max_tokens, "of the model's texts; an adapter has its own")
+      ->needs(model)
+      ->capture_default_str();
+  eval->callback([&] { eval_command(e, methods); });
 
   CLI::App* merge =
       app.add_subcommand("merge", "Fold an adapter into its base; save a model folder");
-  merge->add_option("adapter", adapter, "the adapter's folder")->required();
-  merge->add_option("--out", out)->required();
-  merge->callback([&] { merge_command(adapter, out, methods); });
+  merge->add_option("adapter", m.adapter, "the adapter's folder")->required();
+  merge->add_option("--out", m.out)->required();
+  merge->add_option("--dtype", m.dtype, "of the file")
+      ->check(CLI::IsMember({"f32", "f16", "bf16"}))
+      ->capture_default_str();
+  merge->add_flag("--without-head", m.without_head, "leave the task's head out");
+  merge->callback([&] { merge_command(m, methods); });
 
   CLI::App* replay = app.add_subcommand("replay", "Run a recorded run again and compare its bits");
   replay->add_option("record", record, "a run.json")->required();

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <numeric>
 
+#include "nn/models/folder.h"
+
 namespace graft {
 namespace {
 
@@ -26,6 +28,7 @@ struct Encoder {
 
   EncodedExample operator()(const Example& e, int& shortened) const {
     std::vector<int> a = tokenizer.encode(e.a), b = tokenizer.encode(e.b);
+    if (spec.marked) return marked(e, std::move(a), std::move(b), shortened);
     const bool two = !e.b.empty() || goal == Goal::language;
     const std::size_t extra = (arch.causal ? 0 : 1) + 1 + two + spec.cloze;
     check(spec.max_tokens > static_cast<int>(extra), "encode: {} tokens leave no room for text",
@@ -48,6 +51,22 @@ struct Encoder {
     }
     return x;
   }
+
+  EncodedExample marked(const Example& e, std::vector<int> a, std::vector<int> b,
+                        int& shortened) const {
+    const bool two = !e.b.empty();
+    const std::size_t around = (two ? tokenizer.mark({}, {}) : tokenizer.mark({})).ids.size();
+    check(spec.max_tokens > static_cast<int>(around), "encode: {} tokens leave no room for text",
+          spec.max_tokens);
+    shortened += fit(a, b, spec.max_tokens - around);
+    MarkedIds marks = two ? tokenizer.mark(a, b) : tokenizer.mark(a);
+    check(!marks.ids.empty(), "encode: a text of the task has no tokens: '{}'", e.a);
+    EncodedExample x;
+    x.label = e.label, x.target = e.score, x.id = e.id;
+    x.token = std::move(marks.ids);
+    if (arch.token_types > 1) x.type = std::move(marks.types);
+    return x;
+  }
 };
 
 template <class T>
@@ -62,6 +81,11 @@ std::string word_of(const std::string& label) {
 }
 
 }  // namespace
+
+EncodeSpec encode_for(const std::string& head, EncodeSpec spec) {
+  spec.cloze = head == "cloze", spec.marked = head == "family";
+  return spec;
+}
 
 void check_fits(TaskData::Kind kind, const std::string& task, const Arch& arch) {
   check(kind != TaskData::Kind::language || arch.causal,
@@ -93,12 +117,13 @@ EncodedTask encode_task(const TaskData& data, const Tokenizer& tokenizer, const 
   const int cls = arch.cls >= 0 ? arch.cls : tokenizer.cls();
   int sep = arch.sep >= 0 ? arch.sep : tokenizer.sep();
   if (sep < 0) sep = tokenizer.eos();
-  check(sep >= 0 && (arch.causal || cls >= 0) &&
-            (!spec.cloze || arch.causal || tokenizer.mask() >= 0),
+  check(spec.marked || (sep >= 0 && (arch.causal || cls >= 0) &&
+                        (!spec.cloze || arch.causal || tokenizer.mask() >= 0)),
         "task {}: the tokenizer lacks a token to begin ({}), end ({}) or mask ({}) a text",
         data.name, cls, sep, tokenizer.mask());
   out.joined = data.joined && out.goal == Goal::language;
-  const Encoder encode{tokenizer, arch, fitted, out.goal, out.joined, cls, sep};
+  const Tokenizer marks = spec.marked ? tokenizer_beside(arch, tokenizer) : tokenizer;
+  const Encoder encode{marks, arch, fitted, out.goal, out.joined, cls, sep};
   const auto all = [&](const std::vector<Example>& from, std::vector<EncodedExample>& to,
                        int most) {
     for (std::size_t i = 0; i < limited(from, most); ++i)
@@ -127,6 +152,7 @@ Batch make_batch(const EncodedTask& task, const std::vector<EncodedExample>& exa
   for (std::size_t i = first; i < first + count; ++i) {
     const EncodedExample& e = examples[order[i]];
     b.token.insert(b.token.end(), e.token.begin(), e.token.end());
+    b.token_type.insert(b.token_type.end(), e.type.begin(), e.type.end());
     b.length.push_back(static_cast<int>(e.token.size()));
     b.example.push_back(e.id);
     b.label.push_back(e.label);

@@ -15,7 +15,8 @@ enum class Goal { classification, regression, language };
 
 struct EncodedExample {
   std::vector<std::int32_t> token;
-  int prompt = 0;  // language: tokens before the part that is predicted
+  std::vector<std::int32_t> type;  // of each token (Batch::token_type), where the model asks
+  int prompt = 0;                  // language: tokens before the part that is predicted
   std::int32_t label = -1;
   float target = 0;
   std::uint32_t id = 0;
@@ -37,7 +38,13 @@ struct EncodeSpec {
   int max_tokens = 128;
   int train_rows = 0, dev_rows = 0, test_rows = 0;  // the first so many rows; 0: all
   bool cloze = false;                               // `text ... [MASK]`, read at the mask
+  // One text or a pair as transformers encodes it with the model's tokenizer: what its
+  // post-processor sets around them, and nothing else.
+  bool marked = false;
 };
+
+// How texts are encoded for a head: `spec` with cloze or marked set.
+EncodeSpec encode_for(const std::string& head, EncodeSpec spec);
 
 // Throws where the model cannot take on tasks of that kind: a language task needs a causal one.
 void check_fits(TaskData::Kind, const std::string& task, const Arch&);

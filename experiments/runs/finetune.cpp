@@ -7,6 +7,7 @@
 
 #include "experiments/data/metrics.h"
 #include "experiments/runs/run_state.h"
+#include "nn/models/heads.h"
 #include "tensor/hash.h"
 
 namespace graft {
@@ -64,10 +65,41 @@ std::uint64_t hash_of(const EncodedTask& task) {
     for (const EncodedExample& e : *split) {
       h.word(e.token.size());
       for (std::int32_t t : e.token) h.word(static_cast<std::uint64_t>(t));
+      for (std::int32_t t : e.type) h.word(static_cast<std::uint64_t>(t));
       h.word(static_cast<std::uint64_t>(e.label));
       h.word(std::bit_cast<std::uint32_t>(e.target));
     }
   return h.value();
+}
+
+// Of the head's start: a checkpoint's own is no new one.
+std::uint64_t hash_of(Head& head) {
+  Hash h;
+  head.each([&](Weight& w) { h.word(w.value().value().hash()); });
+  return h.value();
+}
+
+// A model's own head steps aside for a task's, and comes back.
+class HeadAside {
+ public:
+  HeadAside(Model& model, std::unique_ptr<Head> head)
+      : model_(model), before_(model.set_head(std::move(head))) {}
+  ~HeadAside() { model_.set_head(std::move(before_)); }
+  HeadAside(const HeadAside&) = delete;
+  HeadAside& operator=(const HeadAside&) = delete;
+
+ private:
+  Model& model_;
+  std::unique_ptr<Head> before_;
+};
+
+StartedHead family_head(const EncodedTask& task, const RunSpec& spec, const Model& model) {
+  check(spec.pool == "mean",
+        "head=family: the family's own head has its own way of pooling; leave pool={} out",
+        spec.pool);
+  return start_family_head(
+      {model.build().dtype, model.build().storage, spec.seed}, model,
+      task.goal == Goal::regression ? std::vector<std::string>{} : task.labels);
 }
 
 // Each sequence's own mean loss: one pass through the blocks for all, one through the vocabulary
@@ -101,12 +133,32 @@ std::unique_ptr<Head> make_head(const EncodedTask& task, const RunSpec& spec, co
     check(classes >= 2, "head=cloze: task {} has no classes", task.name);
     return std::make_unique<ClozeHead>(task.label_words);
   }
-  check(spec.head == "linear" || spec.head == "dense", "head={}: there are linear, dense and cloze",
-        spec.head);
+  if (spec.head == "family") return family_head(task, spec, model).head;
+  check(spec.head == "linear" || spec.head == "dense",
+        "head={}: there are linear, dense, cloze and family", spec.head);
   check(spec.pool == "mean" || spec.pool == "cls" || spec.pool == "last",
         "pool={}: there are mean, cls and last", spec.pool);
   const Pool pool = spec.pool == "mean" ? Pool::mean : spec.pool == "cls" ? Pool::cls : Pool::last;
-  return std::make_unique<LinearHead>(build, model.arch(), classes, pool, spec.head == "dense");
+  auto head =
+      std::make_unique<LinearHead>(build, model.arch(), classes, pool, spec.head == "dense");
+  if (classes > 0) head->labels = task.labels;
+  return head;
+}
+
+std::string why_not_handed_back(const RunSpec& spec, Goal goal) {
+  if (goal == Goal::language || spec.head == "cloze" || spec.head == "family") return {};
+  return fmt::format(
+      "transformers has no class with this head (head={}, pool={}); --head family trains the one "
+      "that it has",
+      spec.head, spec.pool);
+}
+
+std::string head_in_words(const EncodedTask& task, const RunSpec& spec, const Model& model) {
+  if (task.goal == Goal::language) return "none of its own";
+  if (spec.head == "cloze") return "the model's vocabulary head, read at each label's word";
+  if (spec.head == "family") return family_head(task, spec, model).from;
+  return fmt::format("a new one: {}, pool={}{}", spec.head, spec.pool,
+                     model.has_head() ? "; the checkpoint's own is not used" : "");
 }
 
 void append_predictions(const EncodedTask& task, const Tensor& scores, std::vector<float>& into) {
@@ -176,7 +228,8 @@ RunResult finetune(Model& base, const EncodedTask& task, const RunSpec& spec,
   pool::reset_peak();
   RunResult out;
   out.base = base.parameters();
-  base.set_head(make_head(task, spec, base));
+  const HeadAside aside(base, make_head(task, spec, base));
+  const std::uint64_t head_hash = base.has_head() ? hash_of(base.head()) : 0;
   {
     Build build = base.build();
     build.seed = spec.seed;
@@ -200,10 +253,10 @@ RunResult finetune(Model& base, const EncodedTask& task, const RunSpec& spec,
     const int steps = per_epoch * spec.epochs;
     const Schedule schedule{schedule_named(spec.schedule), spec.lr, steps,
                             static_cast<int>(spec.warmup * steps)};
-    RunState state(
-        places, spec,
-        fmt::format("base {:016x}, task {} ({:016x})", base_hash, task.name, hash_of(task)),
-        parameters, optimizer);
+    RunState state(places, spec,
+                   fmt::format("base {:016x}, head {:016x}, task {} ({:016x})", base_hash,
+                               head_hash, task.name, hash_of(task)),
+                   parameters, optimizer);
     int step = state.load();
     Gradients grads;
     while (step < steps) {
@@ -238,7 +291,6 @@ RunResult finetune(Model& base, const EncodedTask& task, const RunSpec& spec,
     if (at_best) at_best(base, adaptation, task);
     state.remove();
   }
-  base.set_head(nullptr);
   check(base.hash() == base_hash, "train: method {} changed the frozen base", spec.method);
   out.peak_bytes = pool::peak_bytes();
   out.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begun).count();

@@ -13,8 +13,10 @@ namespace graft {
 // Everything that decides a run's bits, apart from the base and the task's rows.
 struct RunSpec {
   std::string method = "lora:r=8,on=q+v";
-  std::string head = "linear";  // linear, dense (RoBERTa's, with tanh) or cloze
-  std::string pool = "mean";    // mean, cls or last
+  // linear, dense (a square matrix and tanh first), cloze, or family: the one that transformers has
+  // for the model's family, which a model can be handed back with.
+  std::string head = "linear";
+  std::string pool = "mean";  // mean, cls or last; a family's head has its own
   std::string optimizer = "adamw", schedule = "linear";
   double lr = 1e-3, decay = 0.01, clip = 1.0, warmup = 0.1;  // warm-up: part of all steps
   double eps = 1e-8;                                         // Adam's
@@ -69,8 +71,13 @@ Score score_predictions(const EncodedTask&, const std::vector<EncodedExample>&,
 // Class (or value) of each sequence from a head's scores.
 void append_predictions(const EncodedTask&, const Tensor& scores, std::vector<float>& into);
 
-// The head a spec asks for, for this task; drawn at (spec.seed). None for a language task: its
-// scores come from the model's own vocabulary head, which methods leave frozen.
+// The head a spec asks for, for this task; drawn at (spec.seed). head=family goes on from the
+// model's own head where that tells the same labels. None for a language task: its scores come from
+// the model's own vocabulary head, which methods leave frozen.
 std::unique_ptr<Head> make_head(const EncodedTask&, const RunSpec&, const Model&);
+// Why a model with that head cannot be handed back to transformers whole; empty where it can.
+std::string why_not_handed_back(const RunSpec&, Goal);
+// Where that head comes from, in words.
+std::string head_in_words(const EncodedTask&, const RunSpec&, const Model&);
 
 }  // namespace graft

@@ -8,6 +8,8 @@
 
 #include "nn/files/atomic.h"
 #include "nn/models/family.h"
+#include "nn/models/heads.h"
+#include "nn/models/presets.h"
 
 namespace graft {
 namespace {
@@ -89,13 +91,12 @@ Arch read_values(const std::string& file, const Json& values) {
   ConfigKeys keys(file, values);
   family.keys(keys, arch);
   keys.done();
-  // A body alone: what its family's vocabulary head has besides the embedding is not there.
+  // Without its family's vocabulary head: what that has besides the embedding is not there.
   const auto classes = values.find("architectures");
-  if (arch.lm_transform && classes != values.end() && classes->is_array() && !classes->empty() &&
-      classes->front() == family.body) {
-    arch.lm = arch.lm_transform = arch.lm_bias = false;
-    arch.pooler = true;
-  }
+  if (classes == values.end() || !classes->is_array() || classes->empty()) return arch;
+  const bool body = arch.lm_transform && classes->front() == family.body;
+  if (body || has_family_head(file, family, values)) arch = without_lm_head(arch);
+  arch.pooler = body;
   return arch;
 }
 
@@ -302,18 +303,25 @@ void ConfigKeys::done() {
   check(problems_.empty(), "{}: {}", file_, fmt::join(problems_, "; "));
 }
 
+Json config_values(const std::filesystem::path& config_json) { return parse(config_json); }
+
 Arch read_config(const std::filesystem::path& config_json) {
   return read_values(config_json.string(), parse(config_json));
 }
 
-std::string config_text(const Arch& arch, std::string_view dtype) {
-  const Family& family = family_named(arch.family);
+std::string config_text(const Arch& given, std::string_view dtype, const HeadConfig* head) {
+  const Family& family = family_named(given.family);
+  Arch arch = given;
+  if (head) arch = without_lm_head(given), arch.pooler = false;
   ConfigKeys keys;
   keys.write("model_type", family.name);
-  keys.write("architectures", Json::array({arch.lm ? family.architecture : family.body}));
+  keys.write("architectures", Json::array({head      ? family.head.architecture
+                                           : arch.lm ? family.architecture
+                                                     : family.body}));
   keys.write("torch_dtype", dtype);
   Arch copy = arch;
   family.keys(keys, copy);
+  if (head) write_head(keys.values, *head);
   Arch said = read_values("config.json", keys.values);
   said.pooler = said.pooler && arch.pooler;  // the weights say whether it is there
   check(said == arch,

@@ -13,6 +13,11 @@
 
 namespace graft {
 
+struct HeadConfig;  // heads.h
+
+// The values of a config.json; throws where it is no object, or has a key twice.
+nlohmann::ordered_json config_values(const std::filesystem::path& config_json);
+
 // Reads a folder's config.json. Throws one Error that lists every key that is missing, of the wrong
 // kind, or asks for something that these models do not do; a key that this version does not know is
 // among them, since it may change the result.
@@ -20,7 +25,10 @@ Arch read_config(const std::filesystem::path& config_json);
 
 // The text of a config.json that transformers opens and read_config turns back into `arch`. Throws
 // where the family cannot say what `arch` is. dtype: of the weights beside it, as torch calls it.
-std::string config_text(const Arch& arch, std::string_view dtype = "float32");
+// With a head it says that the folder has the family's head for whole texts and none over the
+// vocabulary.
+std::string config_text(const Arch& arch, std::string_view dtype = "float32",
+                        const HeadConfig* head = nullptr);
 
 // The values of one config.json, being read or written. A null counts as absent.
 class ConfigKeys {

@@ -48,6 +48,15 @@ std::vector<ModuleName> with_head(std::vector<ModuleName> names, const std::stri
   return names;
 }
 
+// RoBERTa's head for whole texts, which ESM has, too; dropout before either matrix.
+void add_roberta_head(Family& f, const std::string& architecture, double Arch::*dropout) {
+  f.head = {architecture + "ForSequenceClassification",
+            {.pool = Pool::cls, .dense = true, .dropout_in = 1, .dropout = 1},
+            dropout};
+  f.modules.push_back({Part::head_dense, kOutside, "classifier.dense"});
+  f.modules.push_back({Part::head, kOutside, "classifier.out_proj"});
+}
+
 std::vector<ExtraName> bert_extras(const std::string& base, const std::string& head) {
   return {{base + "embeddings.position_ids"},
           {base + "embeddings.token_type_ids"},
@@ -73,6 +82,12 @@ Family bert() {
   f.extras = bert_extras(f.prefix, head);
   f.extras.push_back({"cls.seq_relationship.weight"});
   f.extras.push_back({"cls.seq_relationship.bias"});
+  // The matrix for pooling that follows the body is this head's first.
+  f.head = {"BertForSequenceClassification",
+            {.pool = Pool::cls, .dense = true, .dropout = 1},
+            &Arch::head_dropout};
+  f.modules.push_back({Part::head_dense, kOutside, f.prefix + "pooler.dense"});
+  f.modules.push_back({Part::head, kOutside, "classifier"});
   return f;
 }
 
@@ -89,6 +104,7 @@ Family roberta(std::string name, const std::string& architecture, std::string pr
   f.modules =
       with_head(bert_body(f.prefix, pre_norm), "lm_head.dense", "lm_head.layer_norm", "lm_head");
   f.extras = bert_extras(f.prefix, "lm_head.");
+  add_roberta_head(f, architecture, &Arch::head_dropout);
   return f;
 }
 
@@ -134,6 +150,7 @@ Family esm() {
        }},
       {base + "contact_head.regression.bias", {}, [](const Arch&) { return Array::zeros({1}); }},
       {"lm_head.decoder.weight", base + "embeddings.word_embeddings.weight"}};
+  add_roberta_head(f, "Esm", &Arch::dropout);
   return f;
 }
 
@@ -144,6 +161,13 @@ Arch decoder_switches() {
   a.stack = Stack::decoder;
   a.causal = true;
   return a;
+}
+
+// A matrix on the last token that is not padding.
+void add_decoder_head(Family& f, const std::string& architecture) {
+  f.head = {architecture + "ForSequenceClassification",
+            {.pool = Pool::last, .bias = false, .skip_pad = true}};
+  f.modules.push_back({Part::head, kOutside, "score"});
 }
 
 Family gpt2() {
@@ -166,6 +190,7 @@ Family gpt2() {
                {Part::lm_head, kOutside, "lm_head"}};
   f.extras = {
       {layer + "attn.bias"}, {layer + "attn.masked_bias"}, {"lm_head.weight", base + "wte.weight"}};
+  add_decoder_head(f, "GPT2");
   return f;
 }
 
@@ -189,6 +214,7 @@ Family opt() {
                {Part::norm_out, kOutside, base + "final_layer_norm"},
                {Part::lm_head, kOutside, "lm_head"}};
   f.extras = {{"lm_head.weight", base + "embed_tokens.weight"}};
+  add_decoder_head(f, "OPT");
   return f;
 }
 
@@ -215,6 +241,7 @@ Family llama() {
                {Part::lm_head, kOutside, "lm_head"}};
   f.extras = {{layer + "self_attn.rotary_emb.inv_freq"},
               {"lm_head.weight", base + "embed_tokens.weight"}};
+  add_decoder_head(f, "Llama");
   return f;
 }
 

@@ -6,7 +6,7 @@
 #include <string_view>
 #include <vector>
 
-#include "nn/modules.h"
+#include "nn/head.h"
 
 namespace graft {
 
@@ -43,6 +43,13 @@ struct ExtraName {
   Array (*values)(const Arch&) = nullptr;
 };
 
+// The family's own head for whole texts, as transformers computes it.
+struct FamilyHead {
+  std::string architecture = {};    // the class that opens folders that have it; empty: none
+  HeadForm form = {};               // without its rates of dropout
+  double Arch::*dropout = nullptr;  // their one rate, where it has any
+};
+
 struct Family {
   std::string name;                  // config.json's model_type
   std::string architecture;          // the class that opens our folders
@@ -53,6 +60,7 @@ struct Family {
   std::vector<ModuleName> modules;
   std::vector<ExtraName> extras;
   std::vector<ModuleName> encoder = {};  // of an encoder-decoder, whose decoder's are in modules
+  FamilyHead head = {};
 };
 
 const std::vector<Family>& families();

@@ -8,14 +8,15 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-// Keys of any family. The first list: bookkeeping, starts of training, task heads, generation.
+// Keys of any family. The first list: bookkeeping, starts of training, labels (heads.h reads them),
+// generation.
 void common_keys(ConfigKeys& k) {
   k.unused(
       "architectures model_type transformers_version _name_or_path name_or_path dtype "
       "torch_dtype use_cache return_dict output_attentions output_hidden_states "
       "torchscript use_bfloat16 tf_legacy_loss output_past _attn_implementation_autoset "
       "chunk_size_feed_forward gradient_checkpointing initializer_range init_std "
-      "initializer_factor classifier_dropout num_labels id2label label2id problem_type "
+      "initializer_factor num_labels id2label label2id problem_type "
       "finetuning_task task_specific_params tokenizer_class prefix "
       "max_length min_length do_sample early_stopping num_beams "
       "num_beam_groups diversity_penalty temperature top_k top_p typical_p "
@@ -37,8 +38,7 @@ void single_keys(ConfigKeys& k) {
   k.only("is_encoder_decoder", false);
 }
 
-// The keys that the BERT and RoBERTa encoders share. Dropout on attention weights exists in
-// training only, and these models have none: it is read over, and written as 0.
+// The keys that the BERT and RoBERTa encoders share.
 void encoder_keys(ConfigKeys& k, Arch& a) {
   single_keys(k);
   k.need("vocab_size", a.vocab);
@@ -50,10 +50,11 @@ void encoder_keys(ConfigKeys& k, Arch& a) {
   k.need("hidden_act", a.activation);
   k.need("layer_norm_eps", a.norm_eps);
   k.need("hidden_dropout_prob", a.dropout);
+  k.optional("attention_probs_dropout_prob", a.attention_dropout, 0.1);
+  k.optional("classifier_dropout", a.head_dropout, a.dropout);
   k.unused(
-      "attention_probs_dropout_prob directionality pooler_fc_size pooler_type "
-      "pooler_num_attention_heads pooler_num_fc_layers pooler_size_per_head");
-  k.write("attention_probs_dropout_prob", 0.0);
+      "directionality pooler_fc_size pooler_type pooler_num_attention_heads pooler_num_fc_layers "
+      "pooler_size_per_head");
   k.only("position_embedding_type", "absolute");
   k.only("is_decoder", false);
   k.only("tie_word_embeddings", true);
@@ -63,7 +64,7 @@ void encoder_keys(ConfigKeys& k, Arch& a) {
 
 void decoder_keys(ConfigKeys& k, Arch& a, int pad, int bos, int eos) {
   single_keys(k);
-  k.unused("is_decoder");
+  k.unused("is_decoder classifier_dropout");  // the latter: of a head for tokens
   k.id("pad_token_id", a.pad, pad);
   k.id("bos_token_id", a.cls, bos);
   k.id("eos_token_id", a.sep, eos);
@@ -114,8 +115,8 @@ void esm_keys(ConfigKeys& k, Arch& a) {
   k.need("hidden_dropout_prob", a.dropout);
   k.optional("emb_layer_norm_before", a.embed_norm, false);
   k.choice("position_embedding_type", rotary, "rotary", "absolute", false);
-  k.unused("attention_probs_dropout_prob vocab_list cls_token_id sep_token_id rope_theta");
-  k.write("attention_probs_dropout_prob", 0.0);
+  k.optional("attention_probs_dropout_prob", a.attention_dropout, 0.1);
+  k.unused("classifier_dropout vocab_list cls_token_id sep_token_id rope_theta");
   k.write("token_dropout", false);
   k.only("token_dropout", false);
   k.only("is_folding_model", false);
@@ -148,12 +149,12 @@ void gpt2_keys(ConfigKeys& k, Arch& a) {
   k.need("layer_norm_epsilon", a.norm_eps);
   k.need("resid_pdrop", a.dropout);
   k.same("embd_pdrop", a.dropout);
-  k.write("attn_pdrop", 0.0);
+  k.optional("attn_pdrop", a.attention_dropout, 0.1);
   k.optional("tie_word_embeddings", a.tied, true);
   k.only("scale_attn_weights", true);
   k.only("scale_attn_by_inverse_layer_idx", false);
   k.unused(
-      "attn_pdrop n_ctx n_special predict_special_tokens reorder_and_upcast_attn "
+      "n_ctx n_special predict_special_tokens reorder_and_upcast_attn "
       "summary_type summary_use_proj summary_activation summary_proj_to_labels "
       "summary_first_dropout");
   a.kv_heads = a.heads;
@@ -169,7 +170,7 @@ void opt_keys(ConfigKeys& k, Arch& a) {
   k.need("ffn_dim", a.hidden);
   k.need("activation_function", a.activation);
   k.need("dropout", a.dropout);
-  k.write("attention_dropout", 0.0);
+  k.optional("attention_dropout", a.attention_dropout, 0.0);
   k.optional("tie_word_embeddings", a.tied, true);
   k.only("word_embed_proj_dim", a.width);
   k.only("do_layer_norm_before", true);
@@ -177,7 +178,7 @@ void opt_keys(ConfigKeys& k, Arch& a) {
   k.only("enable_bias", true);
   k.only("layer_norm_elementwise_affine", true);
   k.only("layerdrop", 0);
-  k.unused("attention_dropout activation_dropout");
+  k.unused("activation_dropout");  // transformers reads it over, too
   a.kv_heads = a.heads;
   a.position_offset = 2;
   a.norm_eps = 1e-5;  // has no key
@@ -199,7 +200,8 @@ void llama_keys(ConfigKeys& k, Arch& a) {
   k.only("head_dim", a.heads > 0 ? a.head_width() : 0);
   k.only("attention_bias", false);
   k.only("mlp_bias", false);
-  k.unused("attention_dropout pretraining_tp max_sequence_length");
+  k.optional("attention_dropout", a.attention_dropout, 0.0);
+  k.unused("pretraining_tp max_sequence_length");
   a.dropout = 0;  // has no key
 }
 
@@ -252,7 +254,7 @@ void t5_keys(ConfigKeys& k, Arch& a) {
   k.id("decoder_start_token_id", a.start, a.pad);
   k.only("is_encoder_decoder", true);
   k.write("is_encoder_decoder", true);
-  k.unused("n_positions bos_token_id is_decoder");
+  k.unused("n_positions bos_token_id is_decoder classifier_dropout");
   // transformers 5 no longer says by tie_word_embeddings whether the vocabulary head is a matrix of
   // its own, but by the weights; and has a key for what used to follow from it.
   k.optional("tie_word_embeddings", a.tied, true);

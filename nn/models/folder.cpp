@@ -10,6 +10,7 @@
 
 #include "nn/models/config.h"
 #include "nn/models/family.h"
+#include "nn/models/heads.h"
 #include "nn/models/stored.h"
 
 namespace graft {
@@ -221,15 +222,15 @@ class Staging {
   fs::path folder_, hidden_;
 };
 
-void write_weights(Model& model, const fs::path& path, FileDtype dtype) {
+void write_weights(Model& model, const fs::path& path, FileDtype dtype, bool head) {
   SafetensorsWriter writer;
   const Family& family = family_named(model.arch().family);
   // A body's files do not repeat what it is.
   const auto named = [&](const std::string& name) {
-    return !model.arch().lm && name.starts_with(family.prefix) ? name.substr(family.prefix.size())
-                                                               : name;
+    const bool body = !model.arch().lm && !head && name.starts_with(family.prefix);
+    return body ? name.substr(family.prefix.size()) : name;
   };
-  for (const Stored& tensor : stored_tensors(model)) {
+  for (const Stored& tensor : stored_tensors(model, head)) {
     const std::vector<float> values = joined(tensor);
     if (dtype == FileDtype::f16)
       for (const float x : values)
@@ -247,13 +248,15 @@ void write_weights(Model& model, const fs::path& path, FileDtype dtype) {
   writer.write(path);
 }
 
-// What AutoTokenizer needs beside tokenizer.json. Segments are left out of its outputs, since
-// these models give every token segment 0.
-std::string tokenizer_config(const Arch& arch, const Tokenizer& tokenizer) {
+// What AutoTokenizer needs beside tokenizer.json. Segments are among its outputs only where the
+// model's texts had them.
+std::string tokenizer_config(const Arch& arch, const Tokenizer& tokenizer, bool segments) {
   ordered_json json{{"tokenizer_class", "PreTrainedTokenizerFast"},
                     {"model_max_length", arch.positions},
                     {"clean_up_tokenization_spaces", false},
                     {"model_input_names", {"input_ids", "attention_mask"}}};
+  if (segments)
+    json["model_input_names"].insert(json["model_input_names"].begin() + 1, "token_type_ids");
   const auto name = [&](const char* key, int of_model, int of_tokenizer) {
     const int id = of_model >= 0 ? of_model : of_tokenizer;
     if (id < 0) return;
@@ -308,13 +311,16 @@ std::unique_ptr<Model> load_model(const fs::path& folder, Dtype dtype) {
   const Arch arch = load_arch(folder);
   const Family& family = family_named(arch.family);
   Model shapes(arch, Build{.storage = false});  // no memory is asked for before the files agree
-  const std::vector<Stored> expected = stored_tensors(shapes);
+  add_saved_head(shapes, folder / kConfig);
+  const bool head = shapes.has_head();
+  const std::vector<Stored> expected = stored_tensors(shapes, head);
   const FolderTensors found(folder, family, expected);
   const auto wrong = differences(expected, family, found.tensors, arch.layers);
   check(wrong.empty(), "{}: its tensors are not those of its config.json: {}", folder.string(),
         fmt::join(wrong, "; "));
   auto model = std::make_unique<Model>(arch, Build{dtype, true, 0, false});
-  for (const Stored& tensor : stored_tensors(*model)) {
+  add_saved_head(*model, folder / kConfig);
+  for (const Stored& tensor : stored_tensors(*model, head)) {
     const Found& at = found.tensors.at(tensor.name);
     std::vector<float> values(static_cast<std::size_t>(count(tensor.shape)));
     at.file->read_f32(at.name, values);
@@ -324,18 +330,24 @@ std::unique_ptr<Model> load_model(const fs::path& folder, Dtype dtype) {
   return model;
 }
 
+Tokenizer tokenizer_beside(const Arch& arch, const Tokenizer& tokenizer) {
+  return arch.causal && !arch.crosses() ? tokenizer.open_ended() : tokenizer;
+}
+
 void save_model(Model& model, const fs::path& folder, FileDtype dtype, const Tokenizer* tokenizer) {
   const Arch& arch = model.arch();
-  const std::string config = config_text(arch, torch_name(dtype));
+  const auto head = head_to_save(model);
+  const std::string config = config_text(arch, torch_name(dtype), head ? &*head : nullptr);
   check(!tokenizer || tokenizer->size() <= arch.vocab,
         "{}: the tokenizer has {} tokens, the model's vocabulary only {}", folder.string(),
         tokenizer ? tokenizer->size() : 0, arch.vocab);
   Staging staging(folder);
   if (tokenizer) {
-    tokenizer->save(staging / kTokenizer);
-    write_file_atomically(staging / kTokenizerConfig, tokenizer_config(arch, *tokenizer));
+    tokenizer_beside(arch, *tokenizer).save(staging / kTokenizer);
+    write_file_atomically(staging / kTokenizerConfig,
+                          tokenizer_config(arch, *tokenizer, head && arch.token_types > 1));
   }
-  write_weights(model, staging / kWeights, dtype);
+  write_weights(model, staging / kWeights, dtype, head.has_value());
   write_file_atomically(staging / kConfig, config);
   staging.put_in_place(kConfig);
 }

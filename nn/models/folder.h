@@ -16,14 +16,17 @@ namespace graft {
 Arch load_arch(const std::filesystem::path& folder);
 
 // The model in a folder, its weights widened or narrowed to `dtype` (f32 or f64) from whatever
-// floating type they are stored in. Reads model.safetensors, or the several files that
-// model.safetensors.index.json lists. Throws one Error that names every tensor that is missing,
-// unexpected or of the wrong shape or type.
+// floating type they are stored in; with its head for whole texts, where config.json tells of one.
+// Reads model.safetensors, or the several files that model.safetensors.index.json lists. Throws one
+// Error that names every tensor that is missing, unexpected or of the wrong shape or type.
 std::unique_ptr<Model> load_model(const std::filesystem::path& folder, Dtype dtype = Dtype::f32);
 
 // Writes a folder that load_model and transformers' from_pretrained open: the numbers that stand in
-// the model's places now, without edits in its slots and without a task's head. dtype: f32, f16
-// or bf16. Throws where the family has no place for a parameter, or a number does not fit an f16.
+// the model's places now, without edits in its slots. dtype: f32, f16 or bf16. Throws where the
+// family has no place for a parameter, or a number does not fit an f16.
+//
+// A model with its family's own head (heads.h) is saved as ...ForSequenceClassification, without
+// what belongs to a vocabulary head; any other head with parameters is refused.
 //
 // With a tokenizer also tokenizer.json and tokenizer_config.json, for AutoTokenizer; without one,
 // tokenizer files that stand there already stay. Other files are left alone.
@@ -33,5 +36,9 @@ std::unique_ptr<Model> load_model(const std::filesystem::path& folder, Dtype dty
 // and nothing opens it.
 void save_model(Model& model, const std::filesystem::path& folder, FileDtype dtype = FileDtype::f32,
                 const Tokenizer* tokenizer = nullptr);
+
+// The tokenizer as it stands beside such a model. A decoder goes on after its text: special tokens
+// of a tokenizer that sets one at a text's end are left out.
+Tokenizer tokenizer_beside(const Arch&, const Tokenizer&);
 
 }  // namespace graft

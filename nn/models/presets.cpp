@@ -23,6 +23,7 @@ Arch sized(const char* family, int width, int layers, int heads, int hidden) {
 // Devlin et al. 2019 (1810.04805), section 3.
 Arch bert(int width, int layers, int heads) {
   Arch a = sized("bert", width, layers, heads, 4 * width);
+  a.attention_dropout = a.head_dropout = 0.1;
   a.vocab = 30522;
   a.positions = 512;
   a.token_types = 2;
@@ -34,6 +35,7 @@ Arch bert(int width, int layers, int heads) {
 // Liu et al. 2019 (1907.11692).
 Arch roberta(int width, int layers, int heads) {
   Arch a = sized("roberta", width, layers, heads, 4 * width);
+  a.attention_dropout = a.head_dropout = 0.1;
   a.vocab = 50265;
   a.positions = 512;
   a.position_offset = 2;
@@ -45,6 +47,7 @@ Arch roberta(int width, int layers, int heads) {
 // Radford et al. 2019, table 2; Brown et al. 2020 (2005.14165), table 2.1.
 Arch gpt2(int width, int layers, int heads, int positions = 1024) {
   Arch a = sized("gpt2", width, layers, heads, 4 * width);
+  a.attention_dropout = 0.1;
   a.vocab = 50257;
   a.positions = positions;
   a.activation = Map::gelu_tanh;
@@ -141,7 +144,7 @@ Arch arch_named(std::string_view name) {
 }
 
 Arch without_lm_head(Arch arch) {
-  arch.lm_transform = arch.lm_bias = false;
+  arch.lm = arch.lm_transform = arch.lm_bias = false;
   return arch;
 }
 

@@ -22,12 +22,17 @@ void each_element(const Stored& tensor, std::size_t piece, F f) {
       f(r * columns + c, tensor.transposed ? c * all_rows + first + r : (first + r) * columns + c);
 }
 
+bool gives_way_to_head(Part part) {
+  return part == Part::pooler || part == Part::lm_dense || part == Part::lm_norm ||
+         part == Part::lm_head;
+}
+
 }  // namespace
 
-std::vector<Stored> stored_tensors(Model& model) {
+std::vector<Stored> stored_tensors(Model& model, bool head) {
   std::vector<Stored> all;
   std::map<std::string, std::size_t> known;
-  model.each([&](Weight& w) {
+  const auto add = [&](Weight& w) {
     const Parameter& p = w.parameter();
     const Place at = place_of(model.arch(), p.site, p.name);
     const bool matrix = p.value.shape().size() == 2, transposed = at.transposed && matrix;
@@ -45,7 +50,11 @@ std::vector<Stored> stored_tensors(Model& model) {
     } else {
       shape[transposed ? 1 : 0] += p.value.dim(0);
     }
+  };
+  model.each([&](Weight& w) {
+    if (!head || !gives_way_to_head(w.parameter().site.part)) add(w);
   });
+  if (head) model.head().each(add);
   return all;
 }
 

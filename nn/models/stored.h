@@ -17,8 +17,10 @@ struct Stored {
   std::vector<Weight*> pieces;
 };
 
-// In the order of Model::each. Throws where the family has no place for a parameter.
-std::vector<Stored> stored_tensors(Model& model);
+// In the order of Model::each. With a head, as a folder has it that was saved with the model's:
+// what belongs to the vocabulary head and a body's matrix for pooling are not there. Throws where
+// the family has no place for a parameter.
+std::vector<Stored> stored_tensors(Model& model, bool head = false);
 
 // The numbers as the file has them, from what stands in the weights now.
 std::vector<float> joined(const Stored& tensor);

@@ -30,6 +30,8 @@ class PostProcessor {
   MarkedIds pair(const std::vector<int>& a, const std::vector<int>& b) const {
     return fill(pair_, a, b);
   }
+  // Whether a special token comes after one text.
+  bool closes() const { return !single_.empty() && single_.back().text < 0; }
 
  private:
   static MarkedIds fill(const std::vector<Part>&, const std::vector<int>&, const std::vector<int>&);

@@ -121,12 +121,23 @@ void Tokenizer::encode_words(std::string_view text, bool first, std::vector<int>
   }
 }
 
-MarkedIds Tokenizer::encode_marked(std::string_view text) const {
-  return parts_->post.single(encode(text));
-}
+MarkedIds Tokenizer::encode_marked(std::string_view text) const { return mark(encode(text)); }
 
 MarkedIds Tokenizer::encode_marked(std::string_view first, std::string_view second) const {
-  return parts_->post.pair(encode(first), encode(second));
+  return mark(encode(first), encode(second));
+}
+
+MarkedIds Tokenizer::mark(const std::vector<int>& ids) const { return parts_->post.single(ids); }
+
+MarkedIds Tokenizer::mark(const std::vector<int>& first, const std::vector<int>& second) const {
+  return parts_->post.pair(first, second);
+}
+
+Tokenizer Tokenizer::open_ended() const {
+  if (!parts_->post.closes()) return *this;
+  auto json = nlohmann::ordered_json::parse(parts_->json);
+  json["post_processor"] = nullptr;
+  return Tokenizer(parts_->name, json.dump(2));
 }
 
 std::string Tokenizer::decode(std::span<const int> ids, bool skip_special) const {

@@ -39,6 +39,12 @@ class Tokenizer {
   // around them, and each token's type (which of the pair it belongs to, for BERT).
   MarkedIds encode_marked(std::string_view text) const;
   MarkedIds encode_marked(std::string_view first, std::string_view second) const;
+  // The same from ids that have none around them.
+  MarkedIds mark(const std::vector<int>& ids) const;
+  MarkedIds mark(const std::vector<int>& first, const std::vector<int>& second) const;
+  // A tokenizer that sets a special token at a text's end, but without any around texts; itself
+  // where it sets none there.
+  Tokenizer open_ended() const;
   // The text of the tokens, with or without the special ones. Bytes that are no UTF-8, as where
   // the ids begin or end within a character, are shown as U+FFFD. Throws Error for an id outside
   // 0..size()-1.

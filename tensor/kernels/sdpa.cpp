@@ -79,6 +79,7 @@ struct Attention {
   Matrix<T> y, lse;
   int64_t heads, kv_heads, width;  // width of one head
   T scale;
+  WeightDropout<T> dropout;
 
   // Queries [begin, end) of a sequence, all heads that share one head of keys.
   void run(const Sequence& s, int64_t kv_head, int64_t begin, int64_t end) const {
@@ -86,24 +87,27 @@ struct Attention {
     const int64_t row = round_to_panel<T>(keys), out_row = round_to_panel<T>(width);
     const int64_t keys_size = packed_size<T>(width, keys);
     const int64_t values_size = packed_size<T>(keys, width);
+    const int64_t drawn = dropout.on() ? dropout.room(keys) : 0;
     Pieces<T> pieces(scratch<struct AttentionScratch, T>(
-        keys_size + values_size + kTileRows * (row + out_row) + 4 * kPanel<T>));
+        keys_size + values_size + kTileRows * (row + out_row) + drawn + 5 * kPanel<T>));
     T* packed_keys = pieces.next(keys_size);
     T* packed_values = pieces.next(values_size);
     const Matrix<T> score{pieces.next(kTileRows * row), row, 1};
     const Matrix<T> out{pieces.next(kTileRows * out_row), out_row, 1};
+    T* factors = pieces.next(drawn);
     pack_panels(packed_keys, k.from(s.key, kv_head * width).transpose(), width, keys, scale);
     pack_panels(packed_values, v.from(s.key, kv_head * width), keys, width, T{1});
     for (int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head)
       for (int64_t i = begin; i < end;) {
         const int rows = tile_rows(end - i);
-        tile(s, head, i, rows, keys, packed_keys, packed_values, score, out);
+        tile(s, head, i, rows, keys, packed_keys, packed_values, score, out, factors);
         i += rows;
       }
   }
 
   void tile(const Sequence& s, int64_t head, int64_t i, int rows, int64_t keys,
-            const T* packed_keys, const T* packed_values, Matrix<T> score, Matrix<T> out) const {
+            const T* packed_keys, const T* packed_values, Matrix<T> score, Matrix<T> out,
+            T* factors) const {
     const int64_t seen = s.visible(i + rows - 1);
     multiply_panels(score, q.from(s.query + i, head * width), packed_keys, rows,
                     columns_for<T>(seen, keys), width, width, true);
@@ -114,6 +118,7 @@ struct Attention {
           exponentials(score.at(r, 0), s.visible(i + r), round_to_lanes<T>(seen));
       factor[r] = sum > 0 ? T{1} / sum : sum;
       *lse.at(s.query + i + r, head) = max + std::log(sum);
+      if (dropout.on()) drop(score.at(r, 0), s.query + i + r, head, s.visible(i + r), factors);
     }
     const Matrix<const T> weight{score.data, score.row, 1};
     multiply_panels(out, weight, packed_values, rows, padded_columns<T>(width), seen, keys, true);
@@ -123,6 +128,12 @@ struct Attention {
 #pragma omp simd
       for (int64_t j = 0; j < width; ++j) to[j] = from[j] * factor[r];
     }
+  }
+
+  void drop(T* weight, int64_t row, int64_t head, int64_t visible, T* memory) const {
+    const T* factor = dropout.factors(memory, row, head, 0, visible);
+#pragma omp simd
+    for (int64_t j = 0; j < visible; ++j) weight[j] *= factor[j];
   }
 };
 
@@ -156,7 +167,8 @@ void sdpa(Array& y, Array& lse, const Array& q, const Array& k, const Array& v, 
                                  heads,
                                  kv_heads,
                                  q.dim(1) / heads,
-                                 static_cast<T>(shape.scale)};
+                                 static_cast<T>(shape.scale),
+                                 {shape}};
     parallel_for_dynamic(count, work < kSerialWork ? count : 1, [&](int64_t i) {
       // The last tasks of a causal sequence see the most keys: begin with them.
       const Task& task = tasks[count - 1 - i];

@@ -1,6 +1,7 @@
 // The gradient of attention. The probabilities are computed again from the logarithms of their sums
-// (Dao et al. 2022, algorithm 4, without dropout): p = exp(scale q k - lse), dv = p^T dy,
-// ds = p (dy v^T - delta) with delta = sum(dy y), dq = scale ds k, dk = scale ds^T q.
+// (Dao et al. 2022, algorithm 4): p = exp(scale q k - lse), dv = (p m)^T dy,
+// ds = p (m dy v^T - delta) with delta = sum(dy y), dq = scale ds k, dk = scale ds^T q; m are the
+// factors of dropout, drawn again.
 //
 // One task owns one head of keys of one sequence and runs over blocks of keys, the query heads that
 // share them, and blocks of queries in a fixed order, so that no sum depends on the threads.
@@ -30,9 +31,16 @@ void row_grad(T* p, T* dp, int64_t visible, int64_t width, T lse, T delta) {
 }
 
 template <class T>
+void multiply(T* x, const T* by, int64_t count) {
+#pragma omp simd
+  for (int64_t j = 0; j < count; ++j) x[j] *= by[j];
+}
+
+template <class T>
 struct Packed {
   T *keys_across, *values_across, *keys, *query, *dy, *delta;
   Matrix<T> p, ds;
+  T* factors;  // of dropout
 };
 
 template <class T>
@@ -41,6 +49,7 @@ struct AttentionGrad {
   Matrix<T> dq, dk, dv;
   int64_t heads, kv_heads, width;
   T scale;
+  WeightDropout<T> dropout;
 
   int64_t group() const { return heads / kv_heads; }
 
@@ -48,8 +57,9 @@ struct AttentionGrad {
     const int64_t block = std::min(keys, kKeyBlock), row = round_to_panel<T>(block);
     const int64_t across = packed_size<T>(width, block), along = packed_size<T>(block, width);
     const int64_t query = packed_size<T>(kQueryBlock, width);
-    const int64_t total =
-        2 * across + along + 2 * query + 2 * kQueryBlock * row + group() * queries + 8 * kPanel<T>;
+    const int64_t drawn = dropout.on() ? dropout.room(block) : 0;
+    const int64_t total = 2 * across + along + 2 * query + 2 * kQueryBlock * row +
+                          group() * queries + drawn + 9 * kPanel<T>;
     Pieces<T> pieces(scratch<struct AttentionGradScratch, T>(total));
     Packed<T> m;
     m.keys_across = pieces.next(across);
@@ -60,6 +70,7 @@ struct AttentionGrad {
     m.p = {pieces.next(kQueryBlock * row), row, 1};
     m.ds = {pieces.next(kQueryBlock * row), row, 1};
     m.delta = pieces.next(group() * queries);
+    m.factors = pieces.next(drawn);
     return m;
   }
 
@@ -109,8 +120,13 @@ struct AttentionGrad {
     for (int64_t r = 0; r < rows; ++r) {
       const int64_t visible = std::min(keys, s.visible(i + r) - j);
       if (bias.data) add_bias(m.p.at(r, 0), bias, s, head, i + r, j, j + visible);
+      const T* factor = nullptr;
+      if (dropout.on() && visible > 0)
+        factor = dropout.factors(m.factors, row + r, head, j, j + visible);
+      if (factor) multiply(m.ds.at(r, 0), factor, visible);
       row_grad(m.p.at(r, 0), m.ds.at(r, 0), visible, round_to_lanes<T>(seen),
                *lse.at(row + r, head), m.delta[g * s.queries + i + r]);
+      if (factor) multiply(m.p.at(r, 0), factor, visible);
       const int64_t first = std::max(j, s.unbiased);
       if (!dbias.data || first >= j + visible) continue;
       T* to = dbias.at(head, s.place(i + r, first));
@@ -152,7 +168,8 @@ void sdpa_grad(Array& dq, Array& dk, Array& dv, Array& dbias, const Array& q, co
                                 heads,
                                 kv_heads,
                                 q.dim(1) / heads,
-                                static_cast<T>(shape.scale)};
+                                static_cast<T>(shape.scale),
+                                {shape}};
     // Each sequence has sums of its own, which are added up in their order.
     const int64_t places = dbias.defined() ? dbias.dim(1) : 0, row = heads * places;
     Array shares = Array::zeros({static_cast<int64_t>(all.size()), row}, q.dtype());

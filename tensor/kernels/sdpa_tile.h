@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "tensor/kernels.h"
+#include "tensor/kernels/dropout_factors.h"
 #include "tensor/kernels/gemm_pack.h"
 #include "tensor/kernels/scratch.h"
 
@@ -53,6 +54,36 @@ void add_bias(T* score, Matrix<const T> bias, const Sequence& s, std::int64_t he
 #pragma omp simd
   for (std::int64_t j = 0; j < to - first; ++j) out[j] += row[j];
 }
+
+// Dropout of attention's weights. The masks are drawn a row at a time, again in the gradient.
+template <class T>
+struct WeightDropout {
+  const AttentionShape& shape;
+
+  bool on() const { return shape.dropout > 0; }
+  static std::int64_t room(std::int64_t keys) { return keys + 2 * kFactors; }
+
+  // What the weights of query row `row` and keys [from, to) of one head are multiplied by. The
+  // factors lie within `memory`, which has room for so many.
+  const T* factors(T* memory, std::int64_t row, std::int64_t head, std::int64_t from,
+                   std::int64_t to) const {
+    constexpr std::uint32_t kLow = (1u << 22) - 1;
+    const auto at = [&](const Array& x) {
+      return static_cast<std::uint32_t>(x.data<std::int32_t>()[row]);
+    };
+    const DropoutRow draws{shape.stream, at(shape.example), at(shape.position),
+                           static_cast<float>(shape.dropout)};
+    const T scale = shape.dropout < 1 ? static_cast<T>(1 / (1 - shape.dropout)) : T{0};
+    // Keys without a place come before number 0; shifting rounds down.
+    const std::int64_t first = from - shape.unbiased, block = first >> 2;
+    const std::uint32_t high = static_cast<std::uint32_t>(head) << 22;
+    for (std::int64_t done = 0; 4 * (block + done / 4) < to - shape.unbiased; done += kFactors)
+      draw_factors(memory + done, scale, draws, [=](int l) {
+        return high | (static_cast<std::uint32_t>(block + done / 4 + l) & kLow);
+      });
+    return memory + (first - 4 * block);
+  }
+};
 
 template <class T>
 std::int64_t round_to_panel(std::int64_t n) {

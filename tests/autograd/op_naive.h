@@ -85,6 +85,16 @@ inline Values attention(const Values& q, const Values& k, const Values& v, int d
         for (int j = s.unbiased; j < seen && places > 0; ++j)
           score[j] += bias[h * places + s.bias_zero + (j - s.unbiased) - own];
         score = softmaxed(score, std::max(1, seen));
+        for (int j = 0; j < seen && s.dropout > 0; ++j) {
+          const auto row = std::int64_t(q0) + i;
+          const std::uint32_t number = std::uint32_t(j - s.unbiased);
+          const Counter bits =
+              philox(graft::address(s.stream.id, std::uint32_t(s.example.at(row)),
+                                    std::uint32_t(s.position.at(row)),
+                                    std::uint32_t(h) << 22 | (number >> 2 & 0x3fffff)),
+                     s.stream.key);
+          score[j] *= uniform(bits[number % 4]) >= float(s.dropout) ? 1 / (1 - s.dropout) : 0;
+        }
         for (int j = 0; j < seen; ++j)
           for (int c = 0; c < dh; ++c)
             y[((q0 + i) * kHeads + h) * dh + c] +=

@@ -245,8 +245,11 @@ inline void add_rows(std::vector<Op>& t, Size s) {
       const int longest = *std::max_element(lengths.begin(), lengths.end()) + more;
       const int places = 2 * longest + 1;
       shape.bias_zero = longest, shape.unbiased = more / 2;
+      shape.dropout = 0.3, shape.stream = {{17, 4}, 99};
+      shape.example = address(n).example, shape.position = address(n).position;
       t.push_back(
-          {fmt::format("sdpa with a bias, {}causal, {} more keys", causal ? "" : "not ", more),
+          {fmt::format("sdpa with a bias and dropout, {}causal, {} more keys", causal ? "" : "not ",
+                       more),
            {{n, kHeads * dh},
             {n + 2 * more, kKeyHeads * dh},
             {n + 2 * more, kKeyHeads * dh},

@@ -1,10 +1,8 @@
 // The `graft` program as its user runs it: output, errors, exit codes.
 #include <doctest/doctest.h>
-#include <sys/wait.h>
-
-#include <cstdio>
 
 #include "nn/files/atomic.h"
+#include "tests/experiments/graft_says.h"
 #include "tests/experiments/small_language.h"
 
 using namespace graft;
@@ -12,25 +10,8 @@ using namespace graft::testing;
 
 namespace {
 
-struct Said {
-  int status;
-  std::string text;  // standard output and error
-};
-
-// Runs the program that stands beside this one, with the folder's models as its bases.
 Said graft_says(const Shelf& shelf, const std::string& arguments) {
-  const fs::path program = fs::read_symlink("/proc/self/exe").parent_path() / "graft";
-  const std::string command = "GRAFT_BASES='" + shelf.folder.path.string() + "' '" +
-                              program.string() + "' " + arguments + " 2>&1";
-  std::FILE* pipe = ::popen(command.c_str(), "r");
-  REQUIRE(pipe);
-  Said said{-1, ""};
-  char buffer[4096];
-  while (const std::size_t n = std::fread(buffer, 1, sizeof buffer, pipe))
-    said.text.append(buffer, n);
-  const int status = ::pclose(pipe);
-  if (WIFEXITED(status)) said.status = WEXITSTATUS(status);
-  return said;
+  return graft::testing::graft_says(shelf.folder.path, arguments);
 }
 
 }  // namespace

@@ -31,6 +31,7 @@ Arch random_arch(int trial) {
   a.vocab = draw(trial, "vocab", 30, 200);
   a.positions = 64;
   a.dropout = trial % 2 ? 0.2 : 0;
+  a.attention_dropout = trial % 3 ? 0.3 : 0;
   a.pre_norm = trial % 4 != 3;
   return a;
 }

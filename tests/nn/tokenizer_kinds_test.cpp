@@ -94,3 +94,19 @@ TEST_CASE("tokenizers of every kind give Hugging Face's ids, special tokens and 
     CHECK(std::to_string(random_checksum(tokenizer, texts[1])) == row["random"].get<std::string>());
   }
 }
+
+TEST_CASE(
+    "a tokenizer that closes a text can be had open; one that only begins it stays as it is") {
+  const auto marked = [](const Tokenizer& t) { return t.encode_marked("the lists").ids; };
+  for (const char* name : {"llama3.json", "chars.json"}) {
+    const Tokenizer tokenizer = Tokenizer::load(fixture(name));
+    CHECK(marked(tokenizer.open_ended()) == marked(tokenizer));
+  }
+  for (const char* name : {"wordpiece.json", "unigram.json", "bert", "roberta", "t5"}) {
+    CAPTURE(name);
+    const Tokenizer tokenizer = Tokenizer::load(fixture(name)), open = tokenizer.open_ended();
+    CHECK(marked(tokenizer).size() > tokenizer.encode("the lists").size());
+    CHECK(marked(open) == tokenizer.encode("the lists"));
+    CHECK(open.size() == tokenizer.size());
+  }
+}

@@ -1,0 +1,35 @@
+// Runs the `graft` program as its user does.
+#pragma once
+
+#include <doctest/doctest.h>
+#include <sys/wait.h>
+
+#include <cstdio>
+#include <filesystem>
+#include <string>
+
+namespace graft::testing {
+
+struct Said {
+  int status;
+  std::string text;  // standard output and error
+};
+
+// The program that stands beside this one, with the folder's models as its bases.
+inline Said graft_says(const std::filesystem::path& bases, const std::string& arguments) {
+  const std::filesystem::path program =
+      std::filesystem::read_symlink("/proc/self/exe").parent_path() / "graft";
+  const std::string command =
+      "GRAFT_BASES='" + bases.string() + "' '" + program.string() + "' " + arguments + " 2>&1";
+  std::FILE* pipe = ::popen(command.c_str(), "r");
+  REQUIRE(pipe);
+  Said said{-1, ""};
+  char buffer[4096];
+  while (const std::size_t n = std::fread(buffer, 1, sizeof buffer, pipe))
+    said.text.append(buffer, n);
+  const int status = ::pclose(pipe);
+  if (WIFEXITED(status)) said.status = WEXITSTATUS(status);
+  return said;
+}
+
+}  // namespace graft::testing
