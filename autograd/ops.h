@@ -53,8 +53,8 @@ Tensor softmax(const Tensor& x);
 
 // --- attention ----------------------------------------------------------------------------------
 // q[N, heads dh], k and v[M, kv_heads dh] -> [N, heads dh]; see kernels.inc. No T x T matrix
-// exists. bias[heads, places], if any, is added to the scores by relative place; dropout of the
-// weights is drawn by address, again in backward (both: AttentionShape).
+// exists. A bias[heads, places], one for all or for each sequence, is added to scores by place;
+// dropout of the weights is drawn by address, again in backward (both: AttentionShape).
 Tensor sdpa(const Tensor& q, const Tensor& k, const Tensor& v, int heads, int kv_heads,
             const AttentionShape&, const Tensor& bias = {});
 // Rotary positions on x[N, heads dh]; position[N] i32, frequency[dh / 2].

@@ -115,9 +115,11 @@ namespace {
 // Every pair of a query and a key that has a place must have an entry.
 void check_bias(const Tensor& bias, int heads, const AttentionShape& shape) {
   if (!bias.defined()) return;
-  check(bias.value().ndim() == 2 && bias.dim(0) == heads, "sdpa: bias {}; need [{} heads, places]",
-        bias.shape(), heads);
   const auto& keys = shape.k_length.empty() ? shape.q_length : shape.k_length;
+  const std::int64_t own = heads * static_cast<std::int64_t>(keys.size());
+  check(bias.value().ndim() == 2 && (bias.dim(0) == heads || bias.dim(0) == own),
+        "sdpa: bias {}; need [{} heads, places], or so many rows for each of {} sequences",
+        bias.shape(), heads, keys.size());
   for (std::size_t i = 0; i < keys.size(); ++i) {
     const int placed = keys[i] - shape.unbiased, queries = shape.q_length[i];
     if (queries == 0) continue;

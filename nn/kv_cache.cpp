@@ -92,7 +92,14 @@ const KvCache::Layer& KvCache::append(Layer& layer, const Array& k, const Array&
 
 void KvCache::select(const std::vector<int>& from) {
   for (Layer& layer : layers_) rebuild(layer, from, capacity_of(layer));
-  for (Layer& layer : memory_) rebuild(layer, from, capacity_of(layer));
+  for (Layer& layer : memory_) {  // it never grows, so that sequences may share its rows
+    const Layer before = layer;
+    layer.start.clear(), layer.length.clear();
+    for (int i : from) {
+      layer.start.push_back(before.start.at(static_cast<std::size_t>(i)));
+      layer.length.push_back(before.length.at(static_cast<std::size_t>(i)));
+    }
+  }
   std::vector<std::int32_t> position;
   for (int i : from) position.push_back(position_.at(static_cast<std::size_t>(i)));
   position_ = std::move(position);

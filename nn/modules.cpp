@@ -91,7 +91,7 @@ Arch Arch::encoder() const {
   a.stack = Stack::encoder;
   a.layers = encoder_layers;
   a.encoder_layers = 0;
-  a.causal = a.lm = a.scaled_lm = false;
+  a.causal = a.lm = false;
   a.tied = true;
   return a;
 }
@@ -271,8 +271,10 @@ Embedding::Embedding(const Build& build, const Arch& a, const Embedding* shared)
       offset_(a.position_offset),
       dropout_(a.embed_dropout ? a.dropout : 0) {
   const Init init{Init::Kind::normal, 0.02};
+  // Released T5 starts it at 1: divided by sqrt(width), smaller rows would tell tokens apart late.
   if (!shared)
-    put(token, build, init, {a.vocab, a.width}, {a.stack, -1, Part::embed}, "weight", true);
+    put(token, build, {Init::Kind::normal, a.scaled_lm ? 1 : 0.02}, {a.vocab, a.width},
+        {a.stack, -1, Part::embed}, "weight", true);
   if (a.learned_positions)
     put(position, build, init, {a.positions + a.position_offset, a.width},
         {a.stack, -1, Part::position}, "weight", true);

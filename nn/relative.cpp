@@ -34,6 +34,35 @@ RelativeBias::RelativeBias(const Build& build, const Arch& a)
                 true, 1}));
 }
 
+namespace {
+
+// [copies heads, places]: the table's rows at every place, for each sequence anew. Their gradients
+// then run into the table's sequence by sequence, in the order of a whole batch, however it is cut.
+Tensor spread(const Tensor& table, const std::vector<std::int32_t>& bucket, std::int64_t copies) {
+  const std::int64_t heads = table.dim(1), places = static_cast<std::int64_t>(bucket.size());
+  const Array now = table.value().as_contiguous();
+  Array y = Array::empty({copies * heads, places}, table.dtype());
+  const auto each = [=](const auto& f) {
+    for (std::int64_t row = 0; row < copies * heads; ++row)
+      for (std::int64_t p = 0; p < places; ++p)
+        f(row * places + p, bucket[static_cast<std::size_t>(p)] * heads + row % heads);
+  };
+  dispatch(y, [&]<class T>(T) {
+    each([&, from = now.data<T>()](std::int64_t at, std::int64_t of) {
+      y.data<T>()[at] = from[of];
+    });
+  });
+  return record("relative places", y, {table}, {}, [each](const Array& dy, const Saved&, Grads& g) {
+    const Array d = dy.as_contiguous();
+    Array& into = g.into(0);
+    dispatch(d, [&]<class T>(T) {
+      each([&](std::int64_t at, std::int64_t of) { into.data<T>()[of] += d.data<T>()[at]; });
+    });
+  });
+}
+
+}  // namespace
+
 PlaceBias RelativeBias::operator()(const Sequence& s, const Ctx& ctx) const {
   int keys = 1, queries = 1;
   for (std::size_t i = 0; i < s.length.size(); ++i) {
@@ -45,7 +74,9 @@ PlaceBias RelativeBias::operator()(const Sequence& s, const Ctx& ctx) const {
   for (int place = 1 - keys; place < (causal_ ? 1 : queries); ++place)
     bucket.push_back(
         relative_bucket(place, causal_, static_cast<int>(table.value().dim(0)), distance_));
-  return {transpose(gather(table.value(), Array::of(bucket))), keys - 1};
+  const bool learns = table.value().needs_grad();
+  return {spread(table.value(), bucket, learns ? static_cast<std::int64_t>(s.length.size()) : 1),
+          keys - 1};
 }
 
 }  // namespace graft

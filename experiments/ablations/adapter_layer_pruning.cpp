@@ -351,7 +351,10 @@ Experiment adapter_layer_pruning() {
       .arms = arms_of,
       .claims = claims_of,
       .measurement = measurement_of,
-      .figures = figures_of};
+      .figures = figures_of,
+      .not_on_text =
+          "adapters are taken out layer by layer of one stack, and it has two; give an "
+          "encoder or a decoder"};
 }
 
 }  // namespace graft

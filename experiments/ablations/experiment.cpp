@@ -23,6 +23,7 @@ json Setup::json() const {
           {"few", few},
           {"layers", layers},
           {"width", width},
+          {"text", text},
           {"decoder", decoder},
           {"decoder_weights", decoder_weights},
           {"decoder_width", decoder_width}};
@@ -40,6 +41,7 @@ Setup Setup::from(const nlohmann::json& j) {
     j.at("few").get_to(s.few);
     j.at("layers").get_to(s.layers);
     j.at("width").get_to(s.width);
+    s.text = j.value("text", false);
     s.decoder = j.value("decoder", "");
     s.decoder_weights = j.value("decoder_weights", "");
     s.decoder_width = j.value("decoder_width", 0);
@@ -95,12 +97,18 @@ std::vector<PlannedArm> baseline_arms(const Setup& s, const std::string& task,
   add("majority", untrained("majority"), "", 0);
   add("bag of words", untrained("bag of words"), "", 0);
   add("features", untrained(features), "", 0);
-  add("head only", arm_config(s, task, "head"), "head", 1e-2);
+  if (s.text)
+    add(base_floor(s), untrained("frozen"), "", 0);
+  else
+    add(base_floor(s), arm_config(s, task, "head"), "head", 1e-2);
   add("the method on a random base", random, "random base", middle);
   arms[3].shown = fmt::format("features of layer {}, linear model", s.layers);
+  if (s.text) arms[4].shown = "the base, nothing trained, by its answers' likelihood";
   arms[5].shown = method + " on a random base";
   return arms;
 }
+
+std::string base_floor(const Setup& s) { return s.text ? "nothing trained" : "head only"; }
 
 double margin_over_words(const std::string& task) {
   return task == "hyper3" ? 8 : task == "acceptability_wn" ? 10 : 0;

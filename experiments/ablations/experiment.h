@@ -22,7 +22,8 @@ struct Setup {
   std::vector<std::string> tasks;  // the first is the large or harder one
   Scale scale = quick_scale();
   bool few = true;                   // only the arms that a short run has time for
-  int layers = 0, width = 0;         // of the base
+  int layers = 0, width = 0;         // of the base; of an encoder-decoder its encoder's
+  bool text = false;                 // the base is an encoder-decoder, which answers in text
   std::string decoder = "";          // the causal base of language tasks; "": they are off
   std::string decoder_weights = "";  // its hash
   int decoder_width = 0;
@@ -81,16 +82,20 @@ struct Experiment {
   // method.
   std::vector<std::string> language_tasks = {};
   std::string language_subject = "";
-  bool in_main = true;  // `graft main` runs a part of it
+  bool in_main = true;           // `graft main` runs a part of it
+  std::string not_on_text = "";  // why the base cannot be an encoder-decoder
 };
 
 std::vector<Experiment> all_experiments();
 const Experiment& experiment_named(const std::vector<Experiment>&, const std::string& name);
 
-// The baselines of every table: majority, bag of words, features, head only, full fine-tuning, and
-// `method` on a base of the same shape that was never trained.
+// The baselines of every table: majority, bag of words, features, base_floor(), full fine-tuning,
+// and `method` on a base of the same shape that was never trained.
 std::vector<PlannedArm> baseline_arms(const Setup&, const std::string& task,
                                       const std::string& method, double middle);
+// What adapting must beat of the base alone: "head only" or, where the base answers in text and so
+// has no head, "nothing trained".
+std::string base_floor(const Setup&);
 // {base, task, rows, method, epochs, batch}.
 nlohmann::json arm_config(const Setup&, const std::string& task, const std::string& method);
 // By how many points adapting must beat bag of words for a task to carry claims.

@@ -142,11 +142,11 @@ void Lab::run_simple(const json& config, Run& run) {
 void Lab::run_floor(const json& config, Run& run) {
   const EncodedTask& task = this->task(config);
   Base& b = load(config.at("base"));
-  check(task.goal == Goal::language,
+  const bool unigram = config.at("method") == "unigram";
+  check(task.goal == Goal::language || (task.text() && !unigram),
         "arm: method {} is for language tasks; task {} has labels, and a base without a trained "
         "head cannot tell them",
         config.at("method").dump(), task.name);
-  const bool unigram = config.at("method") == "unigram";
   b.model->set_head(nullptr);
   const auto score = [&](const std::vector<EncodedExample>& examples) {
     return unigram ? unigram_score(task, examples, b.model->arch().vocab)
@@ -174,8 +174,8 @@ void Lab::run_features(const json& config, std::uint64_t seed, Run& run) {
 }
 
 void Lab::run_finetune(const Arm& arm, const Measurement& measure, Run& run) {
-  const RunSpec spec = spec_of(arm);
   Base& b = load(arm.config.at("base"));
+  const RunSpec spec = spec_of(arm).on(b.model->arch());
   const EncodedTask& task = this->task(arm.config);
   AtBest at_best;
   if (measure)

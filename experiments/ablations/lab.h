@@ -5,7 +5,8 @@
 //   base    "encoder", "encoder@random" (the same shape, never trained), or a model folder
 //   task    a task's name or folder;   rows {"train", "dev", "test"}: the first so many, 0 for all
 //   method  a spec, or "majority", "bag of words", "features:layer=k,pool=mean,model=linear"; for
-//           language tasks also "unigram" and "frozen", the base with nothing trained
+//           language tasks also "unigram"; for these, and for all tasks of an encoder-decoder,
+//           "frozen", the base with nothing trained
 //   lr, epochs, batch, head, pool, ...: as in RunSpec; lr may be absent, then it is tuned
 #pragma once
 

@@ -144,7 +144,7 @@ std::vector<Statement> claims_of(const Setup& s) {
   return all;
 }
 
-// The head's scores for every test example, as bits.
+// The scores behind the predictions for every test example, as bits.
 std::vector<std::vector<double>> outputs(Model& model, const EncodedTask& task) {
   NoRecord off;
   std::vector<std::vector<double>> rows;
@@ -153,13 +153,7 @@ std::vector<std::vector<double>> outputs(Model& model, const EncodedTask& task) 
   for (std::size_t at = 0; at < order.size(); at += 64) {
     const Batch batch =
         make_batch(task, task.test, order, at, std::min<std::size_t>(64, order.size() - at));
-    Ctx ctx;
-    const Sequence s = model.forward(batch, ctx);
-    const Tensor scores = model.head().scores(model, s, batch, ctx);
-    const std::vector<double> values = scores.value().to_vector();
-    const auto k = static_cast<std::ptrdiff_t>(scores.dim(1));
-    for (std::ptrdiff_t i = 0; i < batch.sequences(); ++i)
-      rows.emplace_back(values.begin() + i * k, values.begin() + (i + 1) * k);
+    for (auto& row : output_rows(model, task, batch)) rows.push_back(std::move(row));
   }
   return rows;
 }

@@ -6,6 +6,7 @@
 #include "experiments/ablations/report.h"
 #include "experiments/ablations/runner.h"
 #include "experiments/cli/cli.h"
+#include "nn/models/folder.h"
 
 namespace graft {
 namespace {
@@ -131,7 +132,14 @@ int experiment_main(int argc, const char* const* argv, const std::string& name,
 void run_main(const MainOptions& o, const Methods& methods) {
   const auto begun = std::chrono::steady_clock::now();
   std::vector<Experiment> all = all_experiments();
-  std::erase_if(all, [](const Experiment& e) { return !e.in_main; });
+  std::vector<std::string> notes;
+  const bool text = load_arch(cli::base_folder(o.base)).crosses();
+  std::erase_if(all, [&](const Experiment& e) {
+    if (e.in_main && text && !e.not_on_text.empty())
+      notes.push_back(fmt::format("{} is left out, since base '{}' is an encoder-decoder: {}.",
+                                  e.name, o.base, e.not_on_text));
+    return !e.in_main || (text && !e.not_on_text.empty());
+  });
   const Scale scale = o.quick ? quick_scale() : main_scale();
   std::vector<Setup> setups;
   for (const Experiment& e : all) {
@@ -143,7 +151,6 @@ void run_main(const MainOptions& o, const Methods& methods) {
     keep_setup(o.out / all[i].name, all[i].name, RunKind::quick, setups[i]);
   Lab lab(methods, cli::base_folder);
   int trained = 0, planned = 0;
-  std::vector<std::string> notes;
   for (std::size_t i = 0; i < all.size(); ++i) {
     const double gone =
         std::chrono::duration<double>(std::chrono::steady_clock::now() - begun).count() / 60;

@@ -209,14 +209,18 @@ void fit(std::vector<Todo>& todo, Setup& s, const View& now, const Costs& costs,
 Setup setup_for(const Experiment& e, const BaseFolder& base_folder, const std::string& base,
                 const std::vector<std::string>& tasks, const Scale& scale, bool few,
                 const std::string& decoder) {
+  const Arch arch = load_arch(base_folder(base));
+  check(!arch.crosses() || e.not_on_text.empty(), "{}: base '{}' ({}) is an encoder-decoder: {}",
+        e.name, base, arch.family, e.not_on_text);
   const auto model = load_model(base_folder(base));
   Setup s{.base = base,
           .weights = fmt::format("{:016x}", model->hash()),
           .tasks = tasks.empty() ? e.tasks : tasks,
           .scale = scale,
           .few = few,
-          .layers = model->arch().layers,
-          .width = model->arch().width};
+          .layers = arch.crosses() ? arch.encoder_layers : arch.layers,
+          .width = arch.width,
+          .text = arch.crosses()};
   check(decoder.empty() || !e.language_tasks.empty(),
         "{} has no language tasks; leave out --decoder", e.name);
   if (!e.language_tasks.empty()) s.decoder = decoder_for(base_folder, decoder);
@@ -245,15 +249,20 @@ void check_config(const Methods& methods, const BaseFolder& base_folder, const j
   check_fits(kind_of_named_task(task), task, arch);
   if (method.starts_with("features")) {
     Options options = parse_spec(method).at(0);
-    const int layer = options.integer("layer", arch.layers, 0);
-    check(layer <= arch.layers, "features: layer={}; the model has {} layers", layer, arch.layers);
+    const int layers = arch.crosses() ? arch.encoder_layers : arch.layers;
+    const int layer = options.integer("layer", layers, 0);
+    check(layer <= layers, "features: layer={}; the model has {} layers", layer, layers);
   }
   if (!trains(config)) return;
   json run = config;
   for (const char* key : {"base", "task", "rows", "measure"}) run.erase(key);
-  (void)RunSpec::from(run);
+  (void)RunSpec::from(run).on(arch);
   Model shape(arch, {.storage = false});
   const Adaptation attached(methods, method, shape);
+  check(
+      !arch.crosses() || attached.count() > 0,
+      "method {}: it trains nothing of base '{}', an encoder-decoder, which has no head of its own",
+      method, base);
 }
 
 void check_setup(const Methods& methods, const BaseFolder& base_folder, const Experiment& e,

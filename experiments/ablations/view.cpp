@@ -132,7 +132,7 @@ Regime regime_of(const View& view, const std::string& task) {
   const std::vector<Need> needs =
       language ? std::vector<Need>{{"unigram", 0}, {"nothing trained", 0}, {random, 0}}
                : std::vector<Need>{{"bag of words", margin_over_words(task)},
-                                   {"head only", 5},
+                                   {base_floor(view.setup()), 5},
                                    {random, task == "supersense" ? 10. : 0.}};
   const Experiment& experiment = view.experiment();
   const std::string& subject = language ? experiment.language_subject : experiment.subject;

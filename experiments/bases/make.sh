@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Trains a base that comes with graft, from the corpus to experiments/bases/NAME, in three stages:
-# 3 layers, then 6 that start as these twice over, then 12. Killed at any moment it goes on where
-# it was. Needs experiments/run.sh's packages and build, and the data of experiments/data/fetch.sh.
+# Trains a base for graft, from the corpus to experiments/bases/NAME, in stages: 3 layers, then 6
+# that start as these twice over, then 12; t5 is done with 3 and 6 in each of its two stacks. Killed
+# at any moment it goes on where it was. Needs experiments/run.sh's packages and build, and the data
+# of experiments/data/fetch.sh.
 #
-#   experiments/bases/make.sh encoder|decoder [--seed N] [--steps N] [--to FOLDER]
+#   experiments/bases/make.sh encoder|decoder|t5 [--seed N] [--steps N] [--to FOLDER]
 #
 #   --seed N     another start and another order of the text: a sister, for checking that a finding
 #                is not one base's accident (0)
@@ -22,9 +23,9 @@ fail() {
 
 name=${1:-}
 case $name in
-  encoder | decoder) shift ;;
+  encoder | decoder | t5) shift ;;
   -h | --help) usage; exit 0 ;;
-  *) fail "the base is '$name'; need encoder or decoder" ;;
+  *) fail "the base is '$name'; need encoder, decoder or t5" ;;
 esac
 seed=0 steps=24000 to=experiments/bases/$name
 while (($#)); do
@@ -44,22 +45,35 @@ runs=${GRAFT_RUNS:-${XDG_CACHE_HOME:-$HOME/.cache}/graft/runs}
 [[ -e $data/corpus.train.txt ]] || "$graft" corpus
 [[ -e $data/tokenizer.json ]] || "$graft" tokenizer
 
+masking=0.2
+[[ $name != t5 ]] || masking=0.15  # Raffel et al. 2020, section 3.3.3
+
 # stage LAYERS STEPS [option]...: one run, up to STEPS.
 stage() {
   local layers=$1 until=$2
   "$graft" pretrain --arch "graft-$name" --layers "$layers" --seed "$seed" --batch 8 --length 128 \
-    --lr 1.5e-3 --masking 0.2 --warmup 300 --eval-every 500 --stop-after "$until" \
+    --lr 1.5e-3 --masking "$masking" --warmup 300 --eval-every 500 --stop-after "$until" \
     --out "$runs/$name-$seed-$layers" "${@:3}"
 }
+# last LAYERS FROM: the stage that ends as the base.
+last() {
+  stage "$1" "$steps" --steps "$steps" --cooldown "$((steps / 10))" \
+    --start-from "$runs/$name-$seed-$2/model"
+}
 stage 3 6500 --steps 1000000
-stage 6 5500 --steps 1000000 --start-from "$runs/$name-$seed-3/model"
-stage 12 "$steps" --steps "$steps" --cooldown "$((steps / 10))" \
-  --start-from "$runs/$name-$seed-6/model"
+if [[ $name == t5 ]]; then
+  depths=(3 6)
+else
+  depths=(3 6 12)
+  stage 6 5500 --steps 1000000 --start-from "$runs/$name-$seed-3/model"
+fi
+depth=${depths[-1]}
+last "$depth" "$((depth / 2))"
 
 mkdir -p "$(dirname "$to")"
 rm -rf "$to.new"
-cp -r "$runs/$name-$seed-12/model" "$to.new"
-for layers in 3 6 12; do
+cp -r "$runs/$name-$seed-$depth/model" "$to.new"
+for layers in "${depths[@]}"; do
   sed "s/^{/{\"layers\":$layers,/" "$runs/$name-$seed-$layers/log.jsonl"
 done > "$to.new/pretraining.jsonl"
 rm -rf "$to.old"

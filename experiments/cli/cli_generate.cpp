@@ -1,4 +1,4 @@
-// graft generate: text from a decoder, with or without an adapter.
+// graft generate: text from a decoder or an encoder-decoder, with or without an adapter.
 #include <fstream>
 #include <string_view>
 
@@ -54,7 +54,9 @@ struct Writer {
   std::unique_ptr<Model> model;
   std::unique_ptr<Adaptation> adaptation;
   std::unique_ptr<Tokenizer> tokenizer;
-  bool asks = false;  // the adapter was trained to answer a prompt that ends with the end token
+  // The prompt ends with the end token: an adapter was trained to answer such, and an encoder reads
+  // all its texts so.
+  bool asks = false;
 };
 
 Writer load(const GenerateOptions& o, const Methods& methods) {
@@ -63,7 +65,7 @@ Writer load(const GenerateOptions& o, const Methods& methods) {
   AdapterFile file;
   if (!o.adapter.empty()) {
     file = read_adapter_config(o.adapter);
-    check(file.more.value("language", false),
+    check(file.more.value("language", false) || file.more.value("text", false),
           "generate: adapter '{}' was trained for labels, not for text; graft eval scores it",
           o.adapter);
     for (const char* key : {"model", "base_hash"})
@@ -73,6 +75,7 @@ Writer load(const GenerateOptions& o, const Methods& methods) {
   }
   const fs::path folder = base_folder(base);
   w.model = load_model(folder);
+  w.asks |= w.model->arch().crosses();
   w.tokenizer = std::make_unique<Tokenizer>(Tokenizer::load(folder));
   if (o.adapter.empty()) return w;
   check(file.more.at("base_hash") == fmt::format("{:016x}", w.model->hash()),
@@ -133,10 +136,13 @@ void generate_command(GenerateOptions o, const Methods& methods) {
 
 void add_generate(CLI::App& app, const Methods& methods) {
   static GenerateOptions o;
-  CLI::App* c = app.add_subcommand("generate", "Text from a decoder, with or without an adapter");
+  CLI::App* c = app.add_subcommand(
+      "generate", "Text from a decoder or an encoder-decoder, with or without an adapter");
   auto* model =
       c->add_option("--model", o.model, "a base's name or a model folder")->capture_default_str();
-  c->add_option("--adapter", o.adapter, "an adapter of a language task; it names its model")
+  c->add_option(
+       "--adapter", o.adapter,
+       "an adapter of a language task, or of any for an encoder-decoder; it names its model")
       ->excludes(model);
   c->add_option("--prompt", o.prompts, "may be given several times");
   c->add_option("--prompt-file", o.prompt_file, "one prompt on each line");

@@ -9,7 +9,9 @@ namespace graft::cli {
 
 void add_pretrain(CLI::App& app) {
   CLI::App* command = app.add_subcommand(
-      "pretrain", "Train a base model on the corpus: masked (encoder) or causal (decoder)");
+      "pretrain",
+      "Train a base model on the corpus: masked (encoder), causal (decoder) or span "
+      "(encoder-decoder)");
   static PretrainSpec spec;
   static std::string arch = "graft-encoder", schedule = "trapezoid";
   static std::optional<int> layers;
@@ -17,9 +19,12 @@ void add_pretrain(CLI::App& app) {
   spec.train = data / "corpus.train.txt";
   spec.heldout = data / "corpus.heldout.txt";
   spec.tokenizer = data / "tokenizer.json";
-  command->add_option("--arch", arch, "graft-encoder, graft-decoder, or another preset")
+  command->add_option("--arch", arch, "graft-encoder, graft-decoder, graft-t5, or another preset")
       ->capture_default_str();
-  command->add_option("--layers", layers, "another depth than the preset's");
+  command->add_option("--objective", spec.objective,
+                      "masked, causal or span; by standard what goes with the architecture");
+  command->add_option("--layers", layers,
+                      "another depth than the preset's; of an encoder-decoder, of each stack");
   command->add_option("--out", spec.out, "folder of the run; an unfinished run there is resumed")
       ->required();
   command->add_option("--train", spec.train)->capture_default_str();
@@ -35,6 +40,8 @@ void add_pretrain(CLI::App& app) {
   command->add_option("--decay", spec.decay)->capture_default_str();
   command->add_option("--masking", spec.masking, "part of the tokens that is predicted")
       ->capture_default_str();
+  command->add_option("--span", spec.span, "tokens in a dropped span, on average")
+      ->capture_default_str();
   command->add_option("--warmup", spec.warmup, "steps")->capture_default_str();
   command->add_option("--schedule", schedule, "trapezoid, linear, cosine or constant")
       ->capture_default_str();
@@ -48,6 +55,7 @@ void add_pretrain(CLI::App& app) {
     if (layers) {
       check(*layers >= 1, "pretrain: layers {}; need at least 1", *layers);
       spec.arch.layers = *layers;
+      if (spec.arch.crosses()) spec.arch.encoder_layers = *layers;
     }
     spec.schedule = schedule_named(schedule);
     const PretrainResult r = pretrain(spec);
@@ -63,8 +71,8 @@ void add_ngram(CLI::App& app) {
   command->add_option("--data", data)->capture_default_str();
   command->callback([] {
     const Tokenizer tokenizer = Tokenizer::load(data / "tokenizer.json");
-    const CorpusWindows train(data / "corpus.train.txt", tokenizer, 128, true);
-    const CorpusWindows heldout(data / "corpus.heldout.txt", tokenizer, 128, true);
+    const CorpusWindows train(data / "corpus.train.txt", tokenizer, 128, Objective::causal);
+    const CorpusWindows heldout(data / "corpus.heldout.txt", tokenizer, 128, Objective::causal);
     for (int order = 1; order <= 5; ++order)
       fmt::print("{}-gram  {:.4f} nats per token\n", order,
                  ngram_loss(train.stream(), heldout.stream(), order, tokenizer.size()));

@@ -89,6 +89,7 @@ void announce(const TrainOptions& o, const TaskData& data, const EncodedTask& ta
 
 Trained run(TrainOptions& o, const Methods& methods, bool quiet, const Save& save) {
   const fs::path folder = base_folder(o.model);
+  o.run = o.run.on(load_arch(folder));
   const auto model = load_model(folder);
   const Tokenizer tokenizer = Tokenizer::load(folder);
   const TaskData data = task_named(o.task);
@@ -131,11 +132,12 @@ void train_command(TrainOptions o, const Methods& methods) {
                   {"task", task.name},
                   {"labels", task.labels},
                   {"language", task.goal == Goal::language},
+                  {"text", task.text()},
                   {"joined", task.joined},
                   {"task_folder", o.task},
                   {"max_tokens", o.encode.max_tokens},
                   {"base_hash", fmt::format("{:016x}", base_hash)},
-                  {"head", o.run.head},
+                  {"head", o.run.on(model.arch()).head},
                   {"pool", o.run.pool}});
     whole = is_whole(o.run) && why_not_handed_back(o.run, task.goal).empty();
     if (!whole) return;
@@ -281,12 +283,11 @@ void add_run_commands(CLI::App& app, const Methods& methods) {
   train->add_option("--method", o.run.method)->capture_default_str();
   train->add_option("--out", o.out, "folder for the adapter and run.json; resumes if unfinished")
       ->required();
-  auto* head =
-      train
-          ->add_option("--head", o.run.head,
-                       "linear, dense, cloze, or family: the one that transformers has for the "
-                       "model's family. Not given: the checkpoint's own, if it tells the labels")
-          ->capture_default_str();
+  auto* head = train->add_option(
+      "--head", o.run.head,
+      "linear (the standard), dense, cloze, or family: the one that transformers has for the "
+      "model's family; of an encoder-decoder text alone. Not given: the checkpoint's own, if it "
+      "tells the labels");
   auto* pool = train->add_option("--pool", o.run.pool, "mean, cls or last")->capture_default_str();
   train->add_option("--optimizer", o.run.optimizer)->capture_default_str();
   train->add_option("--schedule", o.run.schedule)->capture_default_str();

@@ -31,6 +31,8 @@ struct Description {
   std::vector<std::string> labels, header;  // header: the columns of a file that does not name them
   std::map<std::string, int> rows;
   std::string note;
+  std::string prefix;                      // as TaskData's
+  std::vector<std::string> fields, words;  // as TaskData's
 };
 
 // --- GLUE (Wang et al. 2018, 1804.07461), files as published -------------------------------------
@@ -38,26 +40,76 @@ struct Description {
 struct Glue {
   const char *name, *header, *a, *b, *label, *metric, *dev;
   int train_rows, dev_rows;  // 0: published in more than one version
+  // As T5 was trained on it: prefix, names of a and b, words of the labels 0 and 1.
+  const char *prefix, *a_field, *b_field, *words[2] = {"", ""};
 };
 constexpr const char* kColaColumns = "source\tlabel\tmark\tsentence";
 constexpr Glue kGlue[] = {
-    {"CoLA", kColaColumns, "sentence", "", "label", "matthews", "dev.tsv", 8551, 1043},
-    {"SST-2", "sentence\tlabel", "sentence", "", "label", "accuracy", "dev.tsv", 67349, 872},
-    {"MRPC", "Quality\t#1 ID\t#2 ID\t#1 String\t#2 String", "#1 String", "#2 String", "Quality",
-     "accuracy", "dev.tsv", 0, 0},
+    {"CoLA",
+     kColaColumns,
+     "sentence",
+     "",
+     "label",
+     "matthews",
+     "dev.tsv",
+     8551,
+     1043,
+     "cola",
+     "sentence",
+     "",
+     {"unacceptable", "acceptable"}},
+    {"SST-2",
+     "sentence\tlabel",
+     "sentence",
+     "",
+     "label",
+     "accuracy",
+     "dev.tsv",
+     67349,
+     872,
+     "sst2",
+     "sentence",
+     "",
+     {"negative", "positive"}},
+    {"MRPC",
+     "Quality\t#1 ID\t#2 ID\t#1 String\t#2 String",
+     "#1 String",
+     "#2 String",
+     "Quality",
+     "accuracy",
+     "dev.tsv",
+     0,
+     0,
+     "mrpc",
+     "sentence1",
+     "sentence2",
+     {"not_equivalent", "equivalent"}},
     {"STS-B",
      "index\tgenre\tfilename\tyear\told_index\tsource1\tsource2\tsentence1\tsentence2\tscore",
-     "sentence1", "sentence2", "score", "pearson", "dev.tsv", 5749, 1500},
-    {"QQP", "id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate", "question1", "question2",
-     "is_duplicate", "accuracy", "dev.tsv", 0, 0},
+     "sentence1", "sentence2", "score", "pearson", "dev.tsv", 5749, 1500, "stsb", "sentence1",
+     "sentence2"},
+    {"QQP",
+     "id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate",
+     "question1",
+     "question2",
+     "is_duplicate",
+     "accuracy",
+     "dev.tsv",
+     0,
+     0,
+     "qqp",
+     "question1",
+     "question2",
+     {"not_duplicate", "duplicate"}},
     {"MNLI",
      "index\tpromptID\tpairID\tgenre\tsentence1_binary_parse\tsentence2_binary_parse\t"
      "sentence1_parse\tsentence2_parse\tsentence1\tsentence2\tlabel1\tgold_label",
-     "sentence1", "sentence2", "gold_label", "accuracy", "dev_matched.tsv", 392702, 9815},
+     "sentence1", "sentence2", "gold_label", "accuracy", "dev_matched.tsv", 392702, 9815, "mnli",
+     "premise", "hypothesis"},
     {"QNLI", "index\tquestion\tsentence\tlabel", "question", "sentence", "label", "accuracy",
-     "dev.tsv", 0, 0},
+     "dev.tsv", 0, 0, "qnli", "question", "sentence"},
     {"RTE", "index\tsentence1\tsentence2\tlabel", "sentence1", "sentence2", "label", "accuracy",
-     "dev.tsv", 0, 0}};  // and WNLI, whose files look the same
+     "dev.tsv", 0, 0, "", "sentence1", "sentence2"}};  // and WNLI, whose files look the same
 
 std::string first_line(const fs::path& file) {
   std::ifstream in(file);
@@ -94,6 +146,9 @@ Description described(const Glue& g, const fs::path& folder) {
   if (g.header == kColaColumns)
     for (const auto column : data::split(kColaColumns, '\t')) d.header.emplace_back(column);
   if (g.train_rows > 0) d.rows = {{"train", g.train_rows}, {"test", g.dev_rows}};
+  d.prefix = g.prefix, d.fields = {g.a_field};
+  if (*g.b_field) d.fields.emplace_back(g.b_field);
+  if (*g.words[0]) d.labels = {"0", "1"}, d.words = {g.words[0], g.words[1]};
   d.note = fmt::format(
       "GLUE's {}: test is the published {} (its own test has no labels), dev a tenth of train",
       g.name, g.dev);
@@ -171,8 +226,17 @@ Description described(const fs::path& folder) {
     const char* label = d.kind == Kind::regression ? "score" : "label";
     d.label = keys.text(label, label);
     d.metric = keys.text("metric", d.kind == Kind::regression ? "pearson" : "accuracy");
-    if (d.kind == Kind::classification)
+    d.prefix = keys.text("prefix", "");
+    d.fields = {d.a};
+    if (!d.b.empty()) d.fields.push_back(d.b);
+    if (d.kind == Kind::classification) {
       d.labels = keys.value<std::vector<std::string>>("labels", "a list of texts");
+      d.words = keys.value<std::vector<std::string>>("words", "a list of texts");
+      check(d.words.size() == (d.words.empty() ? 0 : d.labels.size()),
+            "{}: {} words for {} labels; words say what labels, in the same order, are called in "
+            "an encoder-decoder's answers",
+            keys.name(), d.words.size(), d.labels.size());
+    }
   } else if (d.format != "e2e" && d.format != "alpaca" && d.format != "text") {
     d.a = keys.text("prompt", "prompt"), d.b = keys.text("continuation", "continuation");
   }
@@ -265,6 +329,7 @@ TaskData load(const Description& d, const fs::path& folder) {
   task.name = d.name, task.kind = d.kind, task.metric = d.metric, task.note = d.note;
   task.pair = !d.b.empty() || d.kind == Kind::language;
   task.joined = d.format == "alpaca";
+  task.prefix = d.prefix, task.fields = d.fields, task.words = d.words;
   std::map<std::string, std::vector<Example>> splits;
   for (const char* split : {"train", "dev", "test"}) {
     if (!d.files.contains(split)) continue;

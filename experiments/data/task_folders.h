@@ -13,6 +13,8 @@
 //   regression;
 //             language: "prompt" and "continuation"
 //   "labels"  in the order that classes are numbered in; without it, alphabetical
+//   "words"   what those labels are called in a text: an encoder-decoder's answers, a cloze head
+//   "prefix"  what an encoder-decoder is told that the task is called; else the folder's name
 //   "metric"  accuracy, macro_f1, matthews; pearson, spearman
 //   "rows"    {"train": 8551, "dev": 1043}: how many the files must have
 // Only what a format needs may be given; an unknown key is an Error.

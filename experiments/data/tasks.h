@@ -33,6 +33,10 @@ struct TaskData {
   std::vector<Example> train, dev, test;  // each in hash order: any first n rows are a fair sample
   std::string metric;  // "accuracy", "macro_f1", "pearson" or "loss"; see metrics.h
   std::string note;    // what a row is, in one sentence
+  // How the task is put to an encoder-decoder (runs/text_form.h), where it is not as usual: its
+  // name, what a and b are called, and a word for each label.
+  std::string prefix;
+  std::vector<std::string> fields, words;
 };
 
 // The names that build_task() knows, in the order of the tables:

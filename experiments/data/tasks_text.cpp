@@ -134,6 +134,7 @@ TaskData make_supersense(const WordNet& wn, bool balanced) {
   task.name = balanced ? "supersense_bal" : "supersense";
   task.metric = "accuracy";
   task.note = "a definition of a noun or verb -> the lexicographer file it comes from";
+  task.fields = {"definition"};
   std::set<std::string> labels;
   const auto wanted = [](const Synset& s) {
     return (s.pos == 'n' || s.pos == 'v') && !kTooSmall.contains(s.lexname());
@@ -156,6 +157,7 @@ TaskData make_pos(const WordNet& wn) {
   task.labels = {"noun", "verb", "adj", "adv"};
   task.metric = "accuracy";
   task.note = "a definition -> the part of speech of what it defines";
+  task.fields = {"definition"};
   std::vector<Row> rows;
   for (const Synset& s : wn.synsets()) {
     const int label = static_cast<int>(std::string_view("nvar").find(s.pos));
@@ -170,6 +172,7 @@ TaskData make_topic(const WordNet& wn) {
   task.name = "topic";
   task.metric = "accuracy";
   task.note = "a definition, the domain's name masked -> the topic domain of its synset";
+  task.fields = {"definition"};
   std::map<std::string, int> counts;
   for (const Synset& s : wn.synsets())
     for (const auto& p : s.pointers)
@@ -194,6 +197,7 @@ TaskData make_acceptability(const WordNet& wn) {
   TaskData task;
   task.name = "acceptability_wn";
   task.labels = {"unacceptable", "acceptable"};
+  task.fields = {"sentence"};
   task.metric = "accuracy";
   task.note =
       "an example sentence, intact or with neighbours swapped or a function word dropped or "

@@ -1,5 +1,6 @@
 #include "experiments/pretrain/pretrain.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <fstream>
@@ -9,6 +10,7 @@
 #include "nn/files/atomic.h"
 #include "nn/files/safetensors.h"
 #include "nn/models/folder.h"
+#include "nn/text/sentinels.h"
 
 namespace graft {
 namespace {
@@ -34,20 +36,25 @@ Parameters train_everything(Model& model) {
 // What the run is: a checkpoint of another run is refused. Where it ends may change: more steps are
 // how a run is made longer.
 nlohmann::json identity_of(const PretrainSpec& spec, const std::string& started_from) {
-  return {{"train", spec.train.filename().string()},
-          {"train_bytes", fs::file_size(spec.train)},
-          {"tokenizer_bytes", fs::file_size(spec.tokenizer)},
-          {"start_from", started_from},  // a hash: the folder's name makes no difference
-          {"lr", spec.lr},
-          {"warmup", spec.warmup},
-          {"family", spec.arch.family},
-          {"layers", spec.arch.layers},
-          {"width", spec.arch.width},
-          {"seed", spec.seed},
-          {"length", spec.length},
-          {"batch", spec.batch},
-          {"decay", spec.decay},
-          {"masking", spec.masking}};
+  nlohmann::json identity{{"train", spec.train.filename().string()},
+                          {"train_bytes", fs::file_size(spec.train)},
+                          {"tokenizer_bytes", fs::file_size(spec.tokenizer)},
+                          {"start_from", started_from},  // a hash: the folder's name is nothing
+                          {"lr", spec.lr},
+                          {"warmup", spec.warmup},
+                          {"family", spec.arch.family},
+                          {"layers", spec.arch.layers},
+                          {"width", spec.arch.width},
+                          {"seed", spec.seed},
+                          {"length", spec.length},
+                          {"batch", spec.batch},
+                          {"decay", spec.decay},
+                          {"masking", spec.masking}};
+  if (spec.arch.crosses()) {
+    identity["encoder_layers"] = spec.arch.encoder_layers;
+    identity["span"] = spec.span;
+  }
+  return identity;
 }
 
 // Training losses since the last line of the log.
@@ -97,6 +104,25 @@ std::int64_t load_state(const PretrainSpec& spec, const nlohmann::json& identity
   return step;
 }
 
+Tokenizer tokenizer_for(const PretrainSpec& spec, Objective objective) {
+  Tokenizer tokenizer = Tokenizer::load(spec.tokenizer);
+  const auto& specials = tokenizer.specials();
+  const bool marked =
+      std::ranges::any_of(specials, [](const SpecialToken& t) { return t.content == sentinel(0); });
+  if (objective == Objective::span && !marked) {
+    check(tokenizer.size() < spec.arch.vocab,
+          "pretrain: the tokenizer has {} tokens, the model {}: no room for sentinels",
+          tokenizer.size(), spec.arch.vocab);
+    tokenizer = tokenizer.with_sentinels(spec.arch.vocab - tokenizer.size());
+  }
+  check(tokenizer.size() == spec.arch.vocab, "pretrain: the tokenizer has {} tokens, the model {}",
+        tokenizer.size(), spec.arch.vocab);
+  check(objective != Objective::span || tokenizer.pad() == spec.arch.start,
+        "pretrain: the decoder begins with token {}, the tokenizer's [PAD] is {}", spec.arch.start,
+        tokenizer.pad());
+  return tokenizer;
+}
+
 // Lines of the log up to `step`: what a killed run logged after its checkpoint is trained again.
 std::string log_until(const fs::path& log, std::int64_t step) {
   std::string kept, line;
@@ -131,20 +157,35 @@ void stack_from(Model& deep, Model& shallow) {
   const Arch& s = shallow.arch();
   Arch alike = s;
   alike.layers = d.layers;
+  if (d.crosses() && s.crosses()) alike.encoder_layers = d.encoder_layers;
   check(d == alike,
         "stack: the models may differ in their number of layers only; {} (width {}, heads {}, "
         "feed-forward {}, vocabulary {}, positions {}) is to start from {} ({}, {}, {}, {}, {})",
         d.family, d.width, d.heads, d.hidden, d.vocab, d.positions, s.family, s.width, s.heads,
         s.hidden, s.vocab, s.positions);
-  const int depth = shallow.arch().layers;
   std::map<std::string, Array> from;
   shallow.each([&](Weight& w) { from[w.parameter().label()] = w.value().value(); });
   deep.each([&](Weight& w) {
     Parameter p = w.parameter();
-    if (p.site.layer >= 0) p.site.layer %= depth;
+    const bool encoder = s.crosses() && p.site.stack == Stack::encoder;
+    if (p.site.layer >= 0) p.site.layer %= encoder ? s.encoder_layers : s.layers;
     check(from.contains(p.label()), "stack: the smaller model has no '{}'", p.label());
     w.parameter().value.value().copy_from(from.at(p.label()));
   });
+}
+
+Objective objective_of(const Arch& arch, const std::string& asked) {
+  const Objective own = arch.crosses() ? Objective::span
+                        : arch.causal  ? Objective::causal
+                                       : Objective::masked;
+  check(asked.empty() || asked == name(own),
+        "pretrain: objective '{}': a model of family {} is {}, which learns by '{}'; leave it out",
+        asked, arch.family,
+        own == Objective::span     ? "an encoder-decoder"
+        : own == Objective::causal ? "a decoder"
+                                   : "an encoder",
+        name(own));
+  return own;
 }
 
 void validate(const PretrainSpec& s) {
@@ -154,6 +195,8 @@ void validate(const PretrainSpec& s) {
       "0, 0",
       s.batch, s.steps, s.eval_every, s.warmup, s.cooldown);
   check(s.masking > 0 && s.masking <= 1, "pretrain: masking {}; need 0 < masking <= 1", s.masking);
+  check(s.span >= 1 && s.span <= s.length, "pretrain: spans of {} tokens on average; need 1 to {}",
+        s.span, s.length);
   check(s.lr > 0 && s.decay >= 0 && std::isfinite(s.lr) && std::isfinite(s.decay),
         "pretrain: lr {}, decay {}; need lr > 0, decay >= 0", s.lr, s.decay);
   check(!s.arch.learned_positions || s.length <= s.arch.positions,
@@ -162,12 +205,11 @@ void validate(const PretrainSpec& s) {
 
 PretrainResult pretrain(const PretrainSpec& spec) {
   validate(spec);
+  const Objective objective = objective_of(spec.arch, spec.objective);
   fs::create_directories(spec.out);
-  const Tokenizer tokenizer = Tokenizer::load(spec.tokenizer);
-  check(tokenizer.size() == spec.arch.vocab, "pretrain: the tokenizer has {} tokens, the model {}",
-        tokenizer.size(), spec.arch.vocab);
-  const CorpusWindows train(spec.train, tokenizer, spec.length, spec.arch.causal);
-  const CorpusWindows heldout(spec.heldout, tokenizer, spec.length, spec.arch.causal);
+  const Tokenizer tokenizer = tokenizer_for(spec, objective);
+  const CorpusWindows train(spec.train, tokenizer, spec.length, objective);
+  const CorpusWindows heldout(spec.heldout, tokenizer, spec.length, objective);
   fmt::print("corpus: {} training tokens, {} held out\n", train.tokens(), heldout.tokens());
 
   Model model(spec.arch, {Dtype::f32, true, spec.seed});
@@ -186,7 +228,7 @@ PretrainResult pretrain(const PretrainSpec& spec) {
 
   const Schedule schedule{spec.schedule, spec.lr, static_cast<int>(spec.steps),
                           spec.warmup,   0.0,     spec.cooldown};
-  const MaskingRule rule{spec.masking};
+  const MaskingRule rule{spec.masking, spec.span};
   int epoch = 0;  // a whole number of steps per epoch: what does not fill a batch is left out
   std::int64_t epoch_start = 0;
   const std::int64_t last =

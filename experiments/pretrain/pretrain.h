@@ -1,4 +1,5 @@
-// Pretraining a base model on a corpus: masked (encoders) or causal (decoders) language modelling.
+// Pretraining a base model on a corpus: masked (encoders), causal (decoders) or span (encoder-
+// decoders) language modelling.
 // The run is a pure function of its settings; killed at any moment it goes on from its last
 // checkpoint and ends with the same bits.
 #pragma once
@@ -14,12 +15,13 @@ namespace graft {
 
 struct PretrainSpec {
   Arch arch;
+  std::string objective = "";  // "": what goes with the architecture; another is an error
   std::filesystem::path train, heldout, tokenizer, out;
   std::filesystem::path start_from;  // blocks, embeddings and head of a smaller model, or empty
   std::uint32_t seed = 0;
   int length = 128, batch = 32;  // tokens per window, windows per step
   std::int64_t steps = 1000;
-  double lr = 1e-3, decay = 0.01, masking = 0.15;
+  double lr = 1e-3, decay = 0.01, masking = 0.15, span = 3;
   int warmup = 500, cooldown = 1000;
   Schedule::Kind schedule = Schedule::Kind::trapezoid;
   int eval_every = 500;         // steps between held-out losses
@@ -33,15 +35,20 @@ struct PretrainResult {
   std::uint64_t weights_hash = 0;
 };
 
-// Trains until spec.steps. Writes into spec.out: state.safetensors (to resume), log.jsonl (one line
-// per evaluation), model/ (Hugging Face folder) and step-N/ at the steps 2^k from 256 on.
+// What a model of this shape learns by. Throws where another objective is asked for by name.
+Objective objective_of(const Arch&, const std::string& asked = "");
+
+// Trains until spec.steps. An encoder-decoder's tokenizer that has no sentinels gets as many as the
+// model's vocabulary has room for. Writes into spec.out: state.safetensors (to resume), log.jsonl
+// (one line per evaluation), model/ (Hugging Face folder) and step-N/ at the steps 2^k from 256 on.
 PretrainResult pretrain(const PretrainSpec&);
 
 // Mean loss over the first `windows` held-out windows, always masked alike.
 double heldout_loss(const Model&, const CorpusWindows&, std::int64_t windows, const MaskingRule&);
 
 // Copies a smaller model's parameters into a deeper one of the same width: block i starts as block
-// i mod (its depth) (Gong et al. 2019, "Efficient training of BERT by progressively stacking").
+// i mod (its depth) (Gong et al. 2019, "Efficient training of BERT by progressively stacking"), in
+// each stack of an encoder-decoder.
 void stack_from(Model& deep, Model& shallow);
 
 }  // namespace graft

@@ -3,20 +3,11 @@
 #include <algorithm>
 #include <numeric>
 
+#include "experiments/runs/text_form.h"
 #include "nn/models/folder.h"
 
 namespace graft {
 namespace {
-
-// Cuts the longer of two parts until both fit.
-bool fit(std::vector<int>& a, std::vector<int>& b, std::size_t most) {
-  bool cut = false;
-  while (a.size() + b.size() > most) {
-    (a.size() >= b.size() ? a : b).pop_back();
-    cut = true;
-  }
-  return cut;
-}
 
 struct Encoder {
   const Tokenizer& tokenizer;
@@ -75,9 +66,105 @@ std::size_t limited(const std::vector<T>& rows, int most) {
 }
 
 // "noun.food" is spoken for by " food".
-std::string word_of(const std::string& label) {
-  const std::size_t dot = label.rfind('.');
-  return " " + (dot == std::string::npos ? label : label.substr(dot + 1));
+std::string word_of(const TaskData& task, std::size_t label) {
+  if (!task.words.empty()) return " " + task.words[label];
+  const std::string& text = task.labels[label];
+  const std::size_t dot = text.rfind('.');
+  return " " + (dot == std::string::npos ? text : text.substr(dot + 1));
+}
+
+void check_distinct(const EncodedTask& task, const char* what) {
+  for (std::size_t i = 0; i < task.labels.size(); ++i)
+    for (std::size_t j = 0; j < i; ++j)
+      check(task.label_words[i] != task.label_words[j],
+            "task {}: labels '{}' and '{}' are spoken for by one word: {}", task.name,
+            task.labels[j], task.labels[i], what);
+}
+
+// Text to text: the answers first, then what each example's is.
+struct Writer {
+  const TaskData& data;
+  const Tokenizer& tokenizer;
+  int end;
+  std::size_t most;
+  ScoreTexts scores = {};
+
+  std::vector<std::int32_t> answer(const std::string& text, int& shortened) const {
+    std::vector<int> ids = tokenizer.encode(text);
+    if (ids.size() + 1 > most)
+      ids.resize(most), ++shortened;
+    else
+      ids.push_back(end);
+    return {ids.begin(), ids.end()};
+  }
+
+  void answers(EncodedTask& out) {
+    if (out.goal == Goal::regression) scores = score_texts(data), out.values = scores.values;
+    for (const std::string& text :
+         out.goal == Goal::regression ? scores.texts : label_texts(data)) {
+      int cut = 0;
+      out.label_words.push_back(answer(" " + text, cut));
+      check(cut == 0, "task {}: the answer '{}' is longer than {} tokens", data.name, text, most);
+    }
+    check_distinct(out, "an encoder-decoder cannot tell them apart; give the task other words");
+  }
+
+  EncodedExample operator()(const EncodedTask& task, const Example& e, int& shortened) const {
+    EncodedExample x;
+    bool cut = false;
+    const std::vector<int> source = encode_source(data, e, tokenizer, end, most, cut);
+    x.source.assign(source.begin(), source.end());
+    x.label = e.label, x.target = e.score, x.id = e.id;
+    int cut_answer = 0;
+    x.token = task.goal == Goal::language ? answer(e.b, cut_answer)
+              : task.goal == Goal::regression
+                  ? task.label_words.at(static_cast<std::size_t>(scores.nearest(e.score)))
+                  : task.label_words.at(static_cast<std::size_t>(e.label));
+    shortened += cut || cut_answer > 0;
+    return x;
+  }
+};
+
+void append(Batch& b, const std::vector<std::int32_t>& token, std::uint32_t id) {
+  b.token.insert(b.token.end(), token.begin(), token.end());
+  b.length.push_back(static_cast<int>(token.size()));
+  b.example.push_back(id);
+}
+
+// What the decoder reads is its answer, one token late.
+Batch text_batch(const EncodedTask& task, const std::vector<EncodedExample>& examples,
+                 std::span<const std::int32_t> order) {
+  Batch b;
+  const auto source = std::make_shared<Batch>();
+  for (const std::int32_t i : order) {
+    const EncodedExample& e = examples[static_cast<std::size_t>(i)];
+    append(*source, e.source, e.id);
+    std::vector<std::int32_t> late{task.start};
+    late.insert(late.end(), e.token.begin(), e.token.end() - 1);
+    append(b, late, e.id);
+    b.token_label.insert(b.token_label.end(), e.token.begin(), e.token.end());
+    b.label.push_back(e.label);
+    b.target.push_back(e.target);
+  }
+  b.source = source;
+  return b;
+}
+
+// Whether the model can take the task on as `spec` says.
+void check_spec(const TaskData& data, const Tokenizer& tokenizer, const Arch& arch,
+                const EncodeSpec& spec) {
+  check_fits(data.kind, data.name, arch);
+  check(data.kind != TaskData::Kind::language || !spec.cloze,
+        "task {}: a language task has no labels for head=cloze to read; leave head at linear",
+        data.name);
+  check(!spec.cloze || !arch.crosses(),
+        "task {}: head=cloze reads a mask; an encoder-decoder answers in text", data.name);
+  check(tokenizer.size() <= arch.vocab, "task {}: the tokenizer has {} tokens, the model only {}",
+        data.name, tokenizer.size(), arch.vocab);
+  check(spec.train_rows >= 0 && spec.dev_rows >= 0 && spec.test_rows >= 0,
+        "task {}: rows {}, {}, {}; need at least 0, which means all", data.name, spec.train_rows,
+        spec.dev_rows, spec.test_rows);
+  check(spec.max_tokens >= 2, "encode: {} tokens leave no room for text", spec.max_tokens);
 }
 
 }  // namespace
@@ -103,17 +190,9 @@ EncodedTask encode_task(const TaskData& data, const Tokenizer& tokenizer, const 
   out.goal = data.kind == TaskData::Kind::classification ? Goal::classification
              : data.kind == TaskData::Kind::regression   ? Goal::regression
                                                          : Goal::language;
-  check_fits(data.kind, data.name, arch);
-  check(out.goal != Goal::language || !spec.cloze,
-        "task {}: a language task has no labels for head=cloze to read; leave head at linear",
-        data.name);
-  check(tokenizer.size() <= arch.vocab, "task {}: the tokenizer has {} tokens, the model only {}",
-        data.name, tokenizer.size(), arch.vocab);
-  check(spec.train_rows >= 0 && spec.dev_rows >= 0 && spec.test_rows >= 0,
-        "task {}: rows {}, {}, {}; need at least 0, which means all", data.name, spec.train_rows,
-        spec.dev_rows, spec.test_rows);
+  check_spec(data, tokenizer, arch, spec);
   EncodeSpec fitted = spec;
-  fitted.max_tokens = std::min(spec.max_tokens, arch.positions);
+  if (arch.positions > 0) fitted.max_tokens = std::min(spec.max_tokens, arch.positions);
   const int cls = arch.cls >= 0 ? arch.cls : tokenizer.cls();
   int sep = arch.sep >= 0 ? arch.sep : tokenizer.sep();
   if (sep < 0) sep = tokenizer.eos();
@@ -124,37 +203,38 @@ EncodedTask encode_task(const TaskData& data, const Tokenizer& tokenizer, const 
   out.joined = data.joined && out.goal == Goal::language;
   const Tokenizer marks = spec.marked ? tokenizer_beside(arch, tokenizer) : tokenizer;
   const Encoder encode{marks, arch, fitted, out.goal, out.joined, cls, sep};
+  Writer write{data, tokenizer, sep, static_cast<std::size_t>(fitted.max_tokens)};
+  if (arch.crosses()) {
+    out.start = arch.start;
+    write.answers(out);
+  }
   const auto all = [&](const std::vector<Example>& from, std::vector<EncodedExample>& to,
                        int most) {
     for (std::size_t i = 0; i < limited(from, most); ++i)
-      to.push_back(encode(from[i], out.shortened));
+      to.push_back(out.text() ? write(out, from[i], out.shortened)
+                              : encode(from[i], out.shortened));
     check(!to.empty(), "task {}: a split has no rows", data.name);
   };
   all(data.train, out.train, spec.train_rows);
   all(data.dev, out.dev, spec.dev_rows);
   all(data.test, out.test, spec.test_rows);
-  for (const std::string& label : data.labels) {
-    const auto ids = tokenizer.encode(word_of(label));
+  if (out.text()) return out;
+  for (std::size_t i = 0; i < data.labels.size(); ++i) {
+    const auto ids = tokenizer.encode(word_of(data, i));
     out.label_words.emplace_back(ids.begin(), ids.end());
   }
-  for (std::size_t i = 0; spec.cloze && i < out.labels.size(); ++i)
-    for (std::size_t j = 0; j < i; ++j)
-      check(out.label_words[i] != out.label_words[j],
-            "task {}: labels '{}' and '{}' are spoken for by one word: head=cloze cannot tell them "
-            "apart; use head=linear",
-            data.name, out.labels[j], out.labels[i]);
+  if (spec.cloze) check_distinct(out, "head=cloze cannot tell them apart; use head=linear");
   return out;
 }
 
 Batch make_batch(const EncodedTask& task, const std::vector<EncodedExample>& examples,
                  const std::vector<std::int32_t>& order, std::size_t first, std::size_t count) {
+  if (task.text()) return text_batch(task, examples, std::span(order).subspan(first, count));
   Batch b;
   for (std::size_t i = first; i < first + count; ++i) {
     const EncodedExample& e = examples[order[i]];
-    b.token.insert(b.token.end(), e.token.begin(), e.token.end());
+    append(b, e.token, e.id);
     b.token_type.insert(b.token_type.end(), e.type.begin(), e.type.end());
-    b.length.push_back(static_cast<int>(e.token.size()));
-    b.example.push_back(e.id);
     b.label.push_back(e.label);
     b.target.push_back(e.target);
     if (task.goal != Goal::language) continue;

@@ -15,8 +15,9 @@ enum class Goal { classification, regression, language };
 
 struct EncodedExample {
   std::vector<std::int32_t> token;
-  std::vector<std::int32_t> type;  // of each token (Batch::token_type), where the model asks
-  int prompt = 0;                  // language: tokens before the part that is predicted
+  std::vector<std::int32_t> type;    // of each token (Batch::token_type), where the model asks
+  std::vector<std::int32_t> source;  // text to text: what the encoder reads; token is the answer
+  int prompt = 0;                    // language: tokens before the part that is predicted
   std::int32_t label = -1;
   float target = 0;
   std::uint32_t id = 0;
@@ -30,8 +31,12 @@ struct EncodedTask {
   std::vector<EncodedExample> train, dev, test;
   bool joined = false;  // language: as TaskData's
   int shortened = 0;    // examples cut to fit the model's positions
-  std::vector<std::vector<std::int32_t>>
-      label_words;  // tokens of each label's word, for cloze heads
+  // Tokens of each label's word, for cloze heads; text to text: the whole answers to choose from,
+  // and of a regression what each is worth.
+  std::vector<std::vector<std::int32_t>> label_words;
+  std::vector<float> values;
+  int start = -1;  // text to text: what the decoder begins with
+  bool text() const { return start >= 0; }
 };
 
 struct EncodeSpec {
@@ -52,6 +57,7 @@ void check_fits(TaskData::Kind, const std::string& task, const Arch&);
 // [CLS] a [SEP] (b [SEP]); decoders get a [SEP] b [SEP] without [CLS]. With goal language, b and
 // the [SEP] that ends it are what is predicted; a joined task has no [SEP] after a. Longer texts
 // lose the end of their longer part; a continuation that lost its end is not followed by [SEP].
+// Encoder-decoders get the text-to-text form (text_form.h), max_tokens for each side.
 EncodedTask encode_task(const TaskData&, const Tokenizer&, const Arch&, const EncodeSpec&);
 
 // Examples [first, first + count) of `order` as one ragged batch.

@@ -17,8 +17,9 @@ Array pooled_rows(Model& base, const EncodedTask& task, const std::vector<Encode
   std::iota(order.begin(), order.end(), 0);
   std::vector<Tensor> parts;
   for (std::size_t at = 0; at < order.size(); at += 64) {
-    const Batch batch =
+    const Batch whole =
         make_batch(task, examples, order, at, std::min<std::size_t>(64, order.size() - at));
+    const Batch& batch = task.text() ? *whole.source : whole;
     Ctx ctx;
     Sequence s = base.run_blocks(base.embed(batch, ctx), ctx, 0, layer);
     if (layer == base.arch().layers) s = base.finish(std::move(s), ctx);
@@ -112,8 +113,9 @@ void train(const EncodedTask& task, Top& top, const Array& x, double lr, std::ui
 
 }  // namespace
 
-FeatureResult feature_transfer(Model& base, const EncodedTask& task, Options& options,
+FeatureResult feature_transfer(Model& whole, const EncodedTask& task, Options& options,
                                std::uint64_t seed) {
+  Model& base = whole.encoder ? *whole.encoder : whole;
   check(task.goal != Goal::language, "features: task {} has no labels to learn", task.name);
   const int layer = options.integer("layer", base.arch().layers, 0);
   check(layer <= base.arch().layers, "features: layer={}; the model has {} layers", layer,

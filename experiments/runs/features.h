@@ -12,9 +12,9 @@ struct FeatureResult {
 };
 
 // `features:layer=k,pool=mean,model=linear`: rows after k blocks (0: the embedding; the standard is
-// the last block), pooled by mean, cls or last; model=linear or mlp (one hidden layer of `hidden`
-// units). Vectors are standardised with the training rows' mean and deviation. The model on top is
-// trained with AdamW; its rate is chosen on dev among five.
+// the last block; of an encoder-decoder the encoder's), pooled by mean, cls or last; model=linear
+// or mlp (one hidden layer of `hidden` units). Vectors are standardised with the training rows'
+// mean and deviation. The model on top is trained with AdamW; its rate is chosen on dev among five.
 FeatureResult feature_transfer(Model& base, const EncodedTask&, Options&, std::uint64_t seed);
 
 }  // namespace graft

@@ -7,20 +7,24 @@
 
 #include "experiments/data/metrics.h"
 #include "experiments/runs/run_state.h"
+#include "nn/choice.h"
 #include "nn/models/heads.h"
 #include "tensor/hash.h"
 
 namespace graft {
 namespace {
 
+// Whether what is learned is the next token, by the model's own vocabulary head.
+bool by_token(const EncodedTask& task) { return task.goal == Goal::language || task.text(); }
+
 Tensor batch_loss(const Model& model, const EncodedTask& task, const Batch& batch, Ctx& ctx) {
   const Sequence s = model.forward(batch, ctx);
-  if (task.goal == Goal::language) return model.lm_loss(s, batch, ctx);
+  if (by_token(task)) return model.lm_loss(s, batch, ctx);
   return model.head().loss(model.head().scores(model, s, batch, ctx), batch);
 }
 
 double label_count(const EncodedTask& task, const Batch& batch) {
-  if (task.goal != Goal::language) return batch.sequences();
+  if (!by_token(task)) return batch.sequences();
   double n = 0;
   for (std::int32_t l : batch.token_label) n += l >= 0;
   return n;
@@ -66,6 +70,8 @@ std::uint64_t hash_of(const EncodedTask& task) {
       h.word(e.token.size());
       for (std::int32_t t : e.token) h.word(static_cast<std::uint64_t>(t));
       for (std::int32_t t : e.type) h.word(static_cast<std::uint64_t>(t));
+      if (task.text()) h.word(e.source.size());
+      for (std::int32_t t : e.source) h.word(static_cast<std::uint64_t>(t));
       h.word(static_cast<std::uint64_t>(e.label));
       h.word(std::bit_cast<std::uint32_t>(e.target));
     }
@@ -117,9 +123,54 @@ void append_losses(const Model& model, const Sequence& s, const Batch& batch, co
   }
 }
 
+std::vector<std::vector<double>> rows_of(const Tensor& scores) {
+  const std::vector<double> values = scores.value().to_vector();
+  const auto k = static_cast<std::ptrdiff_t>(scores.dim(1));
+  std::vector<std::vector<double>> rows;
+  for (auto at = values.begin(); at != values.end(); at += k) rows.emplace_back(at, at + k);
+  return rows;
+}
+
+void append_predictions(const EncodedTask& task, const std::vector<std::vector<double>>& rows,
+                        std::vector<float>& into) {
+  for (const auto& row : rows) {
+    if (task.goal == Goal::regression && !task.text()) {
+      into.push_back(static_cast<float>(row[0]));
+      continue;
+    }
+    const auto best = std::max_element(row.begin(), row.end()) - row.begin();
+    into.push_back(task.goal == Goal::regression ? task.values.at(static_cast<std::size_t>(best))
+                                                 : static_cast<float>(best));
+  }
+}
+
 }  // namespace
 
-std::unique_ptr<Head> make_head(const EncodedTask& task, const RunSpec& spec, const Model& model) {
+RunSpec RunSpec::on(const Arch& arch) const {
+  RunSpec s = *this;
+  if (!arch.crosses()) {
+    check(head != "text",
+          "head=text: a model of family {} has no encoder to read and decoder to "
+          "answer; there are linear, dense, cloze and family",
+          arch.family);
+    if (head.empty()) s.head = "linear";
+    return s;
+  }
+  check(head.empty() || head == "text",
+        "head={}: an encoder-decoder ({}) answers in text, so head=text is all there is; leave it "
+        "out",
+        head, arch.family);
+  check(pool == "mean",
+        "pool={}: an encoder-decoder ({}) answers in text, and pools no rows; leave "
+        "it out",
+        pool, arch.family);
+  s.head = "text";
+  return s;
+}
+
+std::unique_ptr<Head> make_head(const EncodedTask& task, const RunSpec& given, const Model& model) {
+  const RunSpec spec = given.on(model.arch());
+  if (task.text()) return nullptr;
   if (task.goal == Goal::language) {
     check(spec.head == "linear" && spec.pool == "mean",
           "task {}: a language task has no head of its own, so head={} and pool={} mean nothing; "
@@ -146,7 +197,9 @@ std::unique_ptr<Head> make_head(const EncodedTask& task, const RunSpec& spec, co
 }
 
 std::string why_not_handed_back(const RunSpec& spec, Goal goal) {
-  if (goal == Goal::language || spec.head == "cloze" || spec.head == "family") return {};
+  if (goal == Goal::language || spec.head == "cloze" || spec.head == "family" ||
+      spec.head == "text")
+    return {};
   return fmt::format(
       "transformers has no class with this head (head={}, pool={}); --head family trains the one "
       "that it has",
@@ -154,7 +207,7 @@ std::string why_not_handed_back(const RunSpec& spec, Goal goal) {
 }
 
 std::string head_in_words(const EncodedTask& task, const RunSpec& spec, const Model& model) {
-  if (task.goal == Goal::language) return "none of its own";
+  if (task.goal == Goal::language || task.text()) return "none of its own";
   if (spec.head == "cloze") return "the model's vocabulary head, read at each label's word";
   if (spec.head == "family") return family_head(task, spec, model).from;
   return fmt::format("a new one: {}, pool={}{}", spec.head, spec.pool,
@@ -162,14 +215,15 @@ std::string head_in_words(const EncodedTask& task, const RunSpec& spec, const Mo
 }
 
 void append_predictions(const EncodedTask& task, const Tensor& scores, std::vector<float>& into) {
-  const std::int64_t n = scores.dim(0), k = scores.dim(1);
-  const std::vector<double> values = scores.value().to_vector();
-  for (std::int64_t i = 0; i < n; ++i) {
-    const auto row = values.begin() + i * k;
-    into.push_back(task.goal == Goal::regression
-                       ? static_cast<float>(row[0])
-                       : static_cast<float>(std::max_element(row, row + k) - row));
-  }
+  append_predictions(task, rows_of(scores), into);
+}
+
+std::vector<std::vector<double>> output_rows(const Model& model, const EncodedTask& task,
+                                             const Batch& batch) {
+  if (task.text()) return log_likelihoods(model, *batch.source, task.label_words);
+  Ctx ctx;
+  const Sequence s = model.forward(batch, ctx);
+  return rows_of(model.head().scores(model, s, batch, ctx));
 }
 
 Score score_predictions(const EncodedTask& task, const std::vector<EncodedExample>& examples,
@@ -211,18 +265,22 @@ Score evaluate(Model& model, const EncodedTask& task, const std::vector<EncodedE
   for (std::size_t at = 0; at < examples.size(); at += 64) {
     const Batch batch =
         make_batch(task, examples, order, at, std::min<std::size_t>(64, examples.size() - at));
+    if (task.goal != Goal::language) {
+      append_predictions(task, output_rows(model, task, batch), predictions);
+      continue;
+    }
     Ctx ctx;
     const Sequence s = model.forward(batch, ctx);
-    if (task.goal == Goal::language)
-      append_losses(model, s, batch, ctx, predictions);
-    else
-      append_predictions(task, model.head().scores(model, s, batch, ctx), predictions);
+    append_losses(model, s, batch, ctx, predictions);
   }
   return score_predictions(task, examples, predictions);
 }
 
-RunResult finetune(Model& base, const EncodedTask& task, const RunSpec& spec,
+RunResult finetune(Model& base, const EncodedTask& task, const RunSpec& given,
                    const Methods& methods, const AtBest& at_best, const RunPlaces& places) {
+  const RunSpec spec = given.on(base.arch());
+  check(task.text() == base.arch().crosses(), "train: task {} is encoded for another kind of model",
+        task.name);
   const auto begun = std::chrono::steady_clock::now();
   const std::uint64_t base_hash = base.hash();
   pool::reset_peak();
@@ -241,9 +299,10 @@ RunResult finetune(Model& base, const EncodedTask& task, const RunSpec& spec,
     out.trainable = adaptation.count();
     for (const auto& p : head) out.head += p->value.numel();
     check(!parameters.empty(),
-          "train: method {} leaves nothing to train on task {}: a language task has no head of its "
-          "own; give a method that changes the model, such as lora:r=8,on=q+v",
-          spec.method, task.name);
+          "train: method {} leaves nothing to train on task {}: {} has no head of its own; give a "
+          "method that changes the model, such as lora:r=8,on=q+v",
+          spec.method, task.name,
+          task.goal == Goal::language ? "a language task" : "an encoder-decoder");
 
     Optimizer optimizer(parameters, {.kind = optim_named(spec.optimizer),
                                      .eps = spec.eps,

@@ -13,9 +13,10 @@ namespace graft {
 // Everything that decides a run's bits, apart from the base and the task's rows.
 struct RunSpec {
   std::string method = "lora:r=8,on=q+v";
-  // linear, dense (a square matrix and tanh first), cloze, or family: the one that transformers has
-  // for the model's family, which a model can be handed back with.
-  std::string head = "linear";
+  // linear (the standard), dense (a square matrix and tanh first), cloze, or family: the one that
+  // transformers has for the model's family, which a model can be handed back with; of an
+  // encoder-decoder text, which is its standard. "": the standard.
+  std::string head = "";
   std::string pool = "mean";  // mean, cls or last; a family's head has its own
   std::string optimizer = "adamw", schedule = "linear";
   double lr = 1e-3, decay = 0.01, clip = 1.0, warmup = 0.1;  // warm-up: part of all steps
@@ -24,6 +25,9 @@ struct RunSpec {
   std::uint32_t seed = 0;
   bool checkpoint_blocks = false;
 
+  // With the head that a model of this shape has by standard, where none is named. Throws for one
+  // that does not go with it.
+  RunSpec on(const Arch&) const;
   nlohmann::json json() const;
   // Throws naming the key for one that is unknown or of the wrong type.
   static RunSpec from(const nlohmann::json&);
@@ -65,6 +69,9 @@ struct Score {
   std::vector<float> rows, predictions;
 };
 Score evaluate(Model&, const EncodedTask&, const std::vector<EncodedExample>&);
+// What predictions are made of: for each sequence of the batch its head's scores or, text to text,
+// the log-likelihood of each answer. Not for language tasks.
+std::vector<std::vector<double>> output_rows(const Model&, const EncodedTask&, const Batch&);
 // The same from blocks already run: what experiments that share partial forwards use.
 Score score_predictions(const EncodedTask&, const std::vector<EncodedExample>&,
                         const std::vector<float>& predictions);
@@ -72,8 +79,8 @@ Score score_predictions(const EncodedTask&, const std::vector<EncodedExample>&,
 void append_predictions(const EncodedTask&, const Tensor& scores, std::vector<float>& into);
 
 // The head a spec asks for, for this task; drawn at (spec.seed). head=family goes on from the
-// model's own head where that tells the same labels. None for a language task: its scores come from
-// the model's own vocabulary head, which methods leave frozen.
+// model's own head where that tells the same labels. None for a language task or text to text: the
+// scores come from the model's own vocabulary head, which methods leave frozen.
 std::unique_ptr<Head> make_head(const EncodedTask&, const RunSpec&, const Model&);
 // Why a model with that head cannot be handed back to transformers whole; empty where it can.
 std::string why_not_handed_back(const RunSpec&, Goal);

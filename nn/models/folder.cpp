@@ -252,11 +252,11 @@ void write_weights(Model& model, const fs::path& path, FileDtype dtype, bool hea
 // model's texts had them.
 std::string tokenizer_config(const Arch& arch, const Tokenizer& tokenizer, bool segments) {
   ordered_json json{{"tokenizer_class", "PreTrainedTokenizerFast"},
-                    {"model_max_length", arch.positions},
                     {"clean_up_tokenization_spaces", false},
                     {"model_input_names", {"input_ids", "attention_mask"}}};
   if (segments)
     json["model_input_names"].insert(json["model_input_names"].begin() + 1, "token_type_ids");
+  if (arch.positions > 0) json["model_max_length"] = arch.positions;
   const auto name = [&](const char* key, int of_model, int of_tokenizer) {
     const int id = of_model >= 0 ? of_model : of_tokenizer;
     if (id < 0) return;

@@ -79,6 +79,31 @@ Arch llama(int width, int layers, int heads, int hidden) {
   return a;
 }
 
+// Raffel et al. 2020 (1910.10683), section 3.1.1 and table 14 (their largest two have heads wider
+// than the model).
+Arch t5(int width, int layers, int heads, int head_size, int hidden) {
+  Arch a = sized("t5", width, layers, heads, hidden);
+  a.encoder_layers = layers;
+  a.head_size = head_size;
+  a.vocab = 32128;
+  a.relative_buckets = 32;
+  a.activation = Map::relu;
+  a.norm_eps = 1e-6;
+  a.scaled_lm = true;
+  a.pad = a.start = 0, a.sep = 1;
+  return a;
+}
+
+// T5 1.1 as released, and Flan (Chung et al. 2022, 2210.11416), which goes on from it: a gate, and
+// a vocabulary head of its own.
+Arch t5_1_1(int width, int layers, int heads, int hidden) {
+  Arch a = t5(width, layers, heads, 64, hidden);
+  a.gated = true;
+  a.activation = Map::gelu_tanh;
+  a.tied = a.scaled_lm = false;
+  return a;
+}
+
 // This project's own: small enough to train from nothing on a processor.
 Arch own(const char* family, int positions) {
   Arch a = sized(family, 192, 12, 6, 768);
@@ -105,9 +130,23 @@ Arch graft_decoder() {
   return a;
 }
 
+// T5's kind with 1.1's gate, and feed-forward parts as large as the other two's. Its vocabulary
+// head is the embedding, as in T5 1.0: transformers 5 warns of every T5 that has one of its own,
+// and over the first 300 steps such a head is hardly better (held-out loss 5.54 against 5.64).
+Arch graft_t5() {
+  Arch a = t5(192, 6, 6, 32, 512);
+  a.gated = true;
+  a.activation = Map::gelu_tanh;
+  a.vocab = 8192 + 100;  // and sentinels
+  a.dropout = 0;
+  a.sep = 3;
+  return a;
+}
+
 const std::vector<Preset>& presets() {
   static const std::vector<Preset> all{{"graft-encoder", graft_encoder()},
                                        {"graft-decoder", graft_decoder()},
+                                       {"graft-t5", graft_t5()},
                                        {"bert-base", bert(768, 12, 12)},
                                        {"bert-large", bert(1024, 24, 16)},
                                        {"roberta-base", roberta(768, 12, 12)},
@@ -125,7 +164,22 @@ const std::vector<Preset>& presets() {
                                        {"opt-30b", opt(7168, 48, 56)},
                                        {"opt-66b", opt(9216, 64, 72)},
                                        {"llama-7b", llama(4096, 32, 32, 11008)},
-                                       {"llama-13b", llama(5120, 40, 40, 13824)}};
+                                       {"llama-13b", llama(5120, 40, 40, 13824)},
+                                       {"t5-small", t5(512, 6, 8, 64, 2048)},
+                                       {"t5-base", t5(768, 12, 12, 64, 3072)},
+                                       {"t5-large", t5(1024, 24, 16, 64, 4096)},
+                                       {"t5-3b", t5(1024, 24, 32, 128, 16384)},
+                                       {"t5-11b", t5(1024, 24, 128, 128, 65536)},
+                                       {"t5-v1_1-small", t5_1_1(512, 8, 6, 1024)},
+                                       {"t5-v1_1-base", t5_1_1(768, 12, 12, 2048)},
+                                       {"t5-v1_1-large", t5_1_1(1024, 24, 16, 2816)},
+                                       {"t5-v1_1-xl", t5_1_1(2048, 24, 32, 5120)},
+                                       {"t5-v1_1-xxl", t5_1_1(4096, 24, 64, 10240)},
+                                       {"flan-t5-small", t5_1_1(512, 8, 6, 1024)},
+                                       {"flan-t5-base", t5_1_1(768, 12, 12, 2048)},
+                                       {"flan-t5-large", t5_1_1(1024, 24, 16, 2816)},
+                                       {"flan-t5-xl", t5_1_1(2048, 24, 32, 5120)},
+                                       {"flan-t5-xxl", t5_1_1(4096, 24, 64, 10240)}};
   return all;
 }
 

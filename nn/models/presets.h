@@ -1,4 +1,4 @@
-// Models by name: the shapes of published models, and of this project's own two.
+// Models by name: the shapes of published models, and of this project's own.
 #pragma once
 
 #include <string>

@@ -8,6 +8,7 @@
 #include "nn/files/atomic.h"
 #include "nn/text/byte_level.h"
 #include "nn/text/hub_files.h"
+#include "nn/text/sentinels.h"
 #include "nn/text/tokenizer_json.h"
 #include "nn/text/unicode.h"
 #include "nn/text/word_cache.h"
@@ -170,6 +171,10 @@ const std::string& Tokenizer::token(int id) const {
 }
 
 const std::vector<SpecialToken>& Tokenizer::specials() const { return parts_->specials; }
+
+Tokenizer Tokenizer::with_sentinels(int count) const {
+  return Tokenizer(parts_->name, add_sentinels(parts_->name, parts_->json, size(), sep(), count));
+}
 
 BpeModel Tokenizer::model() const { return bpe_model(parts_->name, parts_->json); }
 

@@ -58,6 +58,9 @@ class Tokenizer {
   // 0..size()-1.
   const std::string& token(int id) const;
   const std::vector<SpecialToken>& specials() const;
+  // The same for an encoder-decoder: with T5's marks of dropped spans, <extra_id_0> and so on,
+  // behind the vocabulary, and with nothing around texts but an end token (sentinels.h).
+  Tokenizer with_sentinels(int count) const;
   // A byte-level BPE of GPT-2's kind as data; throws Error for any other.
   BpeModel model() const;
 

@@ -146,7 +146,7 @@ struct Task {
 
 void sdpa(Array& y, Array& lse, const Array& q, const Array& k, const Array& v, const Array& bias,
           int heads, int kv_heads, const AttentionShape& shape) {
-  const std::vector<Sequence> all = sequences(shape);
+  const std::vector<Sequence> all = sequences(shape, bias, heads);
   std::vector<Task> tasks;
   int64_t work = 0;
   for (const Sequence& s : all)

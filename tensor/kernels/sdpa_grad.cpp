@@ -150,7 +150,7 @@ struct AttentionGrad {
 void sdpa_grad(Array& dq, Array& dk, Array& dv, Array& dbias, const Array& q, const Array& k,
                const Array& v, const Array& bias, const Array& y, const Array& lse, const Array& dy,
                int heads, int kv_heads, const AttentionShape& shape) {
-  const std::vector<Sequence> all = sequences(shape);
+  const std::vector<Sequence> all = sequences(shape, bias, heads);
   int64_t work = 0;
   for (const Sequence& s : all) work += s.queries * s.keys * q.dim(1);
   const int64_t count = static_cast<int64_t>(all.size()) * kv_heads;
@@ -170,16 +170,18 @@ void sdpa_grad(Array& dq, Array& dk, Array& dv, Array& dbias, const Array& q, co
                                 q.dim(1) / heads,
                                 static_cast<T>(shape.scale),
                                 {shape}};
-    // Each sequence has sums of its own, which are added up in their order.
+    // Each sequence has sums of its own, which are added up in their order where biases are shared.
     const int64_t places = dbias.defined() ? dbias.dim(1) : 0, row = heads * places;
-    Array shares = Array::zeros({static_cast<int64_t>(all.size()), row}, q.dtype());
+    const bool own = own_biases(dbias, heads);
+    Array shares = own ? dbias : Array::empty({static_cast<int64_t>(all.size()), row}, q.dtype());
+    shares.fill(0);
     const auto share = [&](int64_t s) {
       return places ? Matrix<T>{shares.data<T>() + s * row, places, 1} : Matrix<T>{};
     };
     parallel_for_dynamic(count, work < kSerialWork ? count : 1, [&](int64_t i) {
       grad.run(all[i / kv_heads], i % kv_heads, share(i / kv_heads));
     });
-    if (places == 0) return;
+    if (places == 0 || own) return;
     dbias.fill(0);
     T* to = dbias.data<T>();
     for (std::size_t s = 0; s < all.size(); ++s)

@@ -15,7 +15,7 @@ struct Sequence {
   std::int64_t query, key;     // its first row of q and of k
   std::int64_t queries, keys;  // their numbers
   bool causal;
-  std::int64_t unbiased = 0, bias_zero = 0;
+  std::int64_t unbiased = 0, bias_zero = 0, bias_row = 0;  // bias_row: of the first head's biases
   // Entry of a head's row of biases for query i and key j, which is not among the unbiased.
   std::int64_t place(std::int64_t i, std::int64_t j) const {
     return bias_zero + j - (keys - queries + i);
@@ -26,12 +26,17 @@ struct Sequence {
   }
 };
 
-inline std::vector<Sequence> sequences(const AttentionShape& shape) {
+// Whether every sequence has biases of its own.
+inline bool own_biases(const Array& bias, int heads) {
+  return bias.defined() && bias.dim(0) > heads;
+}
+
+inline std::vector<Sequence> sequences(const AttentionShape& shape, const Array& bias, int heads) {
   const std::vector<int>& keys = shape.k_length.empty() ? shape.q_length : shape.k_length;
   check(keys.size() == shape.q_length.size(), "sdpa: {} query lengths but {} key lengths",
         shape.q_length.size(), keys.size());
   std::vector<Sequence> all;
-  Sequence s{0, 0, 0, 0, shape.causal, shape.unbiased, shape.bias_zero};
+  Sequence s{0, 0, 0, 0, shape.causal, shape.unbiased, shape.bias_zero, 0};
   for (std::size_t i = 0; i < keys.size(); ++i) {
     s.queries = shape.q_length[i];
     s.keys = keys[i];
@@ -39,6 +44,7 @@ inline std::vector<Sequence> sequences(const AttentionShape& shape) {
     all.push_back(s);
     s.query += s.queries;
     s.key += s.keys;
+    if (own_biases(bias, heads)) s.bias_row += heads;
   }
   return all;
 }
@@ -49,7 +55,7 @@ void add_bias(T* score, Matrix<const T> bias, const Sequence& s, std::int64_t he
               std::int64_t from, std::int64_t to) {
   const std::int64_t first = std::max(from, s.unbiased);
   if (first >= to) return;
-  const T* row = bias.at(head, s.place(i, first));
+  const T* row = bias.at(s.bias_row + head, s.place(i, first));
   T* out = score + (first - from);
 #pragma omp simd
   for (std::int64_t j = 0; j < to - first; ++j) out[j] += row[j];

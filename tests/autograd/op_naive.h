@@ -82,8 +82,10 @@ inline Values attention(const Values& q, const Values& k, const Values& v, int d
           for (int c = 0; c < dh; ++c)
             score[j] += s.scale * query[c] * k[((k0 + j) * kKeyHeads + h / 2) * dh + c];
         const int own = keys[seq] - s.unbiased - s.q_length[seq] + i;  // the query's place
+        const bool shared = static_cast<int>(bias.size()) == kHeads * places;
+        const int first = shared ? 0 : static_cast<int>(seq) * kHeads;
         for (int j = s.unbiased; j < seen && places > 0; ++j)
-          score[j] += bias[h * places + s.bias_zero + (j - s.unbiased) - own];
+          score[j] += bias[(first + h) * places + s.bias_zero + (j - s.unbiased) - own];
         score = softmaxed(score, std::max(1, seen));
         for (int j = 0; j < seen && s.dropout > 0; ++j) {
           const auto row = std::int64_t(q0) + i;

@@ -247,15 +247,17 @@ inline void add_rows(std::vector<Op>& t, Size s) {
       shape.bias_zero = longest, shape.unbiased = more / 2;
       shape.dropout = 0.3, shape.stream = {{17, 4}, 99};
       shape.example = address(n).example, shape.position = address(n).position;
-      t.push_back(
-          {fmt::format("sdpa with a bias and dropout, {}causal, {} more keys", causal ? "" : "not ",
-                       more),
-           {{n, kHeads * dh},
-            {n + 2 * more, kKeyHeads * dh},
-            {n + 2 * more, kKeyHeads * dh},
-            {kHeads, places}},
-           [=](const Tensors& x) { return sdpa(x[0], x[1], x[2], kHeads, kKeyHeads, shape, x[3]); },
-           [=](In x) { return attention(x[0], x[1], x[2], dh, shape, x[3], places); }});
+      for (const int copies : {1, static_cast<int>(lengths.size())})
+        t.push_back({fmt::format("sdpa with {} biases and dropout, {}causal, {} more keys", copies,
+                                 causal ? "" : "not ", more),
+                     {{n, kHeads * dh},
+                      {n + 2 * more, kKeyHeads * dh},
+                      {n + 2 * more, kKeyHeads * dh},
+                      {copies * kHeads, places}},
+                     [=](const Tensors& x) {
+                       return sdpa(x[0], x[1], x[2], kHeads, kKeyHeads, shape, x[3]);
+                     },
+                     [=](In x) { return attention(x[0], x[1], x[2], dh, shape, x[3], places); }});
     }
   const int half = s.half(), wide = kHeads * 2 * half;
   std::vector<double> frequency;

@@ -2,35 +2,29 @@
 #include <doctest/doctest.h>
 
 #include "nn/files/atomic.h"
-#include "tests/experiments/graft_says.h"
+#include "tests/experiments/commands.h"
 #include "tests/experiments/small_language.h"
 
 using namespace graft;
 using namespace graft::testing;
 
-namespace {
-
-Said graft_says(const Shelf& shelf, const std::string& arguments) {
-  return graft::testing::graft_says(shelf.folder.path, arguments);
-}
-
-}  // namespace
-
 TEST_CASE("graft trains an adapter of a language task and generates with it") {
   const Shelf shelf;
   const std::string out = (shelf.folder / "run").string();
-  Said s = graft_says(shelf, "train --model decoder --task '" + shelf.task() +
-                                 "' --method lora:r=2 --epochs 1 --lr 1e-2 --out '" + out + "'");
+  Said s = graft_says(shelf.folder.path, "train --model decoder --task '" + shelf.task() +
+                                             "' --method lora:r=2 --epochs 1 --lr 1e-2 --out '" +
+                                             out + "'");
   CAPTURE(s.text);
   CHECK(s.status == 0);
   contains(s.text, "adapter in " + out);
-  s = graft_says(shelf, "generate --adapter '" + out +
-                            "/adapter' --prompt wolf --prompt hen "
-                            "--max-tokens 5 --beams 2");
+  s = graft_says(shelf.folder.path, "generate --adapter '" + out +
+                                        "/adapter' --prompt wolf --prompt hen "
+                                        "--max-tokens 5 --beams 2");
   CHECK(s.status == 0);
   contains(s.text, "wolf\n  -> ");
   contains(s.text, "hen\n  -> ");
-  const Said bare = graft_says(shelf, "generate --model decoder --prompt wolf --max-tokens 3");
+  const Said bare =
+      graft_says(shelf.folder.path, "generate --model decoder --prompt wolf --max-tokens 3");
   CHECK(bare.status == 0);
   CHECK(bare.text.ends_with("\n"));
 }
@@ -38,7 +32,7 @@ TEST_CASE("graft trains an adapter of a language task and generates with it") {
 TEST_CASE("graft ends with one line and a status that is not 0 where a command cannot be done") {
   const Shelf shelf;
   const auto refused = [&](const std::string& arguments, const std::string& why) {
-    const Said s = graft_says(shelf, arguments);
+    const Said s = graft_says(shelf.folder.path, arguments);
     CAPTURE(arguments);
     CHECK(s.status != 0);
     contains(s.text, why);

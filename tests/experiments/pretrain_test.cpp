@@ -38,18 +38,24 @@ struct Quiet {
   int out;
 };
 
+constexpr const char* kKinds[] = {"encoder", "decoder", "t5"};
+
 // A few steps on sixty lines; the text and the tokenizer lie in the folder.
-PretrainSpec small_run(Stack stack, const Folder& folder) {
+PretrainSpec small_run(const std::string& kind, const Folder& folder) {
   tokenizer().save(folder / "tokenizer.json");
   std::string text;
   for (std::uint32_t i = 0; i < 60; ++i) text += sentence(i) + "\n";
   write_file_atomically(folder / "text", text);
   PretrainSpec spec;
-  spec.arch = arch_named(stack == Stack::encoder ? "graft-encoder" : "graft-decoder");
-  spec.arch.vocab = tokenizer().size();
+  spec.arch = arch_named("graft-" + kind);
+  spec.arch.vocab = tokenizer().size() + (kind == "t5" ? 6 : 0);
   spec.arch.width = 12, spec.arch.layers = 2, spec.arch.heads = spec.arch.kv_heads = 2;
-  spec.arch.hidden = 20, spec.arch.positions = 32;
-  if (stack == Stack::encoder) spec.arch.dropout = 0.1;  // LLaMA's configuration has none
+  spec.arch.hidden = 20;
+  if (kind == "t5")
+    spec.arch.encoder_layers = 2, spec.arch.head_size = 6;
+  else
+    spec.arch.positions = 32;
+  if (kind != "decoder") spec.arch.dropout = 0.1;  // LLaMA's configuration has none
   spec.train = spec.heldout = folder / "text";
   spec.tokenizer = folder / "tokenizer.json";
   spec.out = folder / "whole";
@@ -61,9 +67,9 @@ PretrainSpec small_run(Stack stack, const Folder& folder) {
 }  // namespace
 
 TEST_CASE("pretraining stopped and resumed ends with the bits of one run, and the same log") {
-  for (const Stack stack : {Stack::encoder, Stack::decoder}) {
+  for (const char* kind : kKinds) {
     const Folder folder;
-    PretrainSpec spec = small_run(stack, folder);
+    PretrainSpec spec = small_run(kind, folder);
     const Quiet quiet;
     const PretrainResult whole = pretrain(spec);
     CHECK(whole.step == 14);
@@ -104,7 +110,7 @@ TEST_CASE("pretraining stopped and resumed ends with the bits of one run, and th
 TEST_CASE("pretraining killed at random moments ends with the bits and the log of one run") {
   const Threads one(1);
   const Folder folder;
-  PretrainSpec spec = small_run(Stack::encoder, folder);
+  PretrainSpec spec = small_run("encoder", folder);
   spec.save_minutes = 0;
   std::uint64_t whole = 0;
   {
@@ -158,14 +164,15 @@ TEST_CASE("a deeper model starts from a smaller one's blocks, over and over") {
 }
 
 TEST_CASE("a run starts from the model that a shallower run wrote") {
-  for (const Stack stack : {Stack::encoder, Stack::decoder}) {
+  for (const std::string kind : kKinds) {
     const Folder folder;
     const Quiet quiet;
-    PretrainSpec spec = small_run(stack, folder);
+    PretrainSpec spec = small_run(kind, folder);
     spec.arch.dropout = 0;
     spec.steps = spec.stop_after = 2;
     spec.out = folder / "shallow";
     pretrain(spec);
+    if (kind == "t5") spec.arch.encoder_layers = 6;
     spec.arch.layers = 4, spec.start_from = spec.out / "model", spec.out = folder / "deep";
     CHECK(pretrain(spec).step == 2);
   }
@@ -174,9 +181,9 @@ TEST_CASE("a run starts from the model that a shallower run wrote") {
 TEST_CASE(
     "windows of a corpus: every epoch its own order, masked as the rule says, and repeatable") {
   const Folder folder;
-  const PretrainSpec spec = small_run(Stack::encoder, folder);
-  const CorpusWindows encoder(spec.train, tokenizer(), 16, false),
-      decoder(spec.train, tokenizer(), 16, true);
+  const PretrainSpec spec = small_run("encoder", folder);
+  const CorpusWindows encoder(spec.train, tokenizer(), 16, Objective::masked),
+      decoder(spec.train, tokenizer(), 16, Objective::causal);
   const std::int64_t n = encoder.windows(1, 0);
   CHECK(n * 14 <= encoder.tokens());
   CHECK((n + 2) * 14 > encoder.tokens());
@@ -204,4 +211,147 @@ TEST_CASE(
   for (std::size_t i = 0; i < next.token.size(); ++i)
     CHECK(next.token_label[i] == (i % 16 == 15 ? -1 : next.token[i + 1]));
   contains(error_of([&] { encoder.batch(1, 0, n, 1, {}); }), fmt::format("of {}", n));
+}
+
+TEST_CASE("each stack of a deeper encoder-decoder starts from the smaller one's own blocks") {
+  Arch shallow = text_arch(), deep = shallow;
+  shallow.encoder_layers = 1, deep.encoder_layers = 3, deep.layers = 4;
+  SmallModel from(shallow);
+  Model to(deep, {.seed = 99});
+  stack_from(to, from);
+  const auto up = [](Model& m, std::size_t i) { return m.blocks[i]->mlp.up.w.value().value(); };
+  for (std::size_t i = 0; i < 4; ++i) {
+    CHECK(same_bits(up(to, i), up(from, i % 2)));
+    CHECK(same_bits(to.blocks[i]->cross->v.w.value().value(),
+                    from.blocks[i % 2]->cross->v.w.value().value()));
+  }
+  for (std::size_t i = 0; i < 3; ++i) CHECK(same_bits(up(*to.encoder, i), up(*from.encoder, 0)));
+  CHECK(same_bits(to.relative->table.value().value(), from.relative->table.value().value()));
+  Model alone(small_arch(Stack::decoder, 12, 4, 2), {});
+  contains(error_of([&] { stack_from(alone, from); }), "number of layers only");
+}
+
+TEST_CASE("dropped spans: so many tokens in so many spans, kept ones first, a span at the end") {
+  const Key key{7, 2};
+  std::set<std::vector<bool>> met;
+  double first = 0;
+  for (std::uint32_t window = 0; window < 400; ++window) {
+    const std::vector<bool> gone = dropped_spans(128, {0.15, 3}, key, window);
+    REQUIRE(gone.size() == 128);
+    int tokens = 0, spans = 0;
+    for (std::size_t i = 0; i < gone.size(); ++i) {
+      tokens += gone[i];
+      spans += gone[i] && (i == 0 || !gone[i - 1]);
+    }
+    CHECK(tokens == 19);  // 0.15 x 128 = 19.2
+    CHECK(spans == 6);    // 19 / 3 = 6.3
+    CHECK(!gone.front());
+    CHECK(gone.back());
+    first += static_cast<double>(std::find(gone.begin(), gone.end(), true) - gone.begin()) / 400;
+    met.insert(gone);
+    CHECK(gone == dropped_spans(128, {0.15, 3}, key, window));
+  }
+  CHECK(met.size() == 400);
+  CHECK(first == doctest::Approx(109. / 6).epsilon(0.15));  // kept ones, cut at random into six
+  CHECK(dropped_spans(128, {0.15, 3}, {7, 3}, 0) != dropped_spans(128, {0.15, 3}, key, 0));
+  CHECK(dropped_spans(8, {0.01, 3}, key, 0) ==
+        std::vector<bool>{false, false, false, false, false, false, false, true});
+  CHECK(dropped_spans(4, {1, 1}, key, 0) == std::vector<bool>{false, true, true, true});
+  contains(error_of([&] { dropped_spans(1, {}, key, 0); }), "in a window of 1");
+}
+
+TEST_CASE("an encoder-decoder's windows: sentinels in place of spans, the spans told after them") {
+  const Folder folder;
+  const PretrainSpec spec = small_run("t5", folder);
+  const Tokenizer marked = tokenizer().with_sentinels(6);
+  const CorpusWindows text(spec.train, marked, 20, Objective::span);
+  const std::int64_t n = text.windows(1, 0);
+  const Batch b = text.batch(1, 0, 0, n, {0.3, 2});
+  REQUIRE(b.source != nullptr);
+  CHECK(b.source->length.size() == static_cast<std::size_t>(n));
+  CHECK(b.source->example == b.example);
+  const auto is_sentinel = [&](std::int32_t id) { return id >= tokenizer().size(); };
+  std::size_t at = 0, read = 0;
+  std::set<std::vector<std::int32_t>> windows;  // put together again
+  for (std::size_t w = 0; w < b.length.size(); ++w) {
+    std::vector<std::vector<std::int32_t>> spans;
+    for (int i = 0; i < b.length[w]; ++i, ++at) {
+      CHECK(b.token[at] == (i == 0 ? 0 : b.token_label[at - 1]));
+      const std::int32_t told = b.token_label[at];
+      if (is_sentinel(told)) {
+        CHECK(told == marked.id("<extra_id_" + std::to_string(spans.size()) + ">"));
+        spans.emplace_back();
+      } else if (i + 1 < b.length[w]) {
+        spans.at(spans.size() - 1).push_back(told);
+      } else {
+        CHECK(told == 3);
+      }
+    }
+    CHECK(spans.size() == 3);  // 6 of 20 tokens
+    std::vector<std::int32_t> whole;
+    std::size_t span = 0;
+    for (int i = 0; i < b.source->length[w]; ++i, ++read) {
+      const std::int32_t seen = b.source->token[read];
+      if (is_sentinel(seen))
+        whole.insert(whole.end(), spans[span].begin(), spans[span].end()), ++span;
+      else
+        whole.push_back(seen);
+    }
+    CHECK(span == spans.size());
+    REQUIRE(whole.size() == 21);
+    CHECK(whole.back() == 3);
+    whole.pop_back();
+    CHECK(std::search(text.stream().begin(), text.stream().end(), whole.begin(), whole.end()) !=
+          text.stream().end());
+    CHECK(std::count(whole.begin(), whole.end(), 3) == 0);  // what ends an answer is in none
+    windows.insert(whole);
+  }
+  CHECK(windows.size() > 5);
+  const Batch part = text.batch(1, 0, 2, 1, {0.3, 2});  // any part of it is the same
+  const std::size_t before = static_cast<std::size_t>(b.length[0] + b.length[1]);
+  CHECK(std::equal(part.token.begin(), part.token.end(),
+                   b.token.begin() + static_cast<std::ptrdiff_t>(before)));
+  contains(error_of([&] { text.batch(1, 0, 0, 1, {0.5, 1}); }), "the tokenizer's 6 sentinels");
+  contains(error_of([&] { CorpusWindows(spec.train, tokenizer(), 20, Objective::span); }),
+           "no [SEP], [PAD] or <extra_id_0>");
+}
+
+TEST_CASE("an objective goes with its architecture; another by name is an error") {
+  const Arch both = text_arch(), encoder = arch_of(Stack::encoder),
+             decoder = arch_of(Stack::decoder);
+  CHECK(objective_of(both) == Objective::span);
+  CHECK(objective_of(encoder) == Objective::masked);
+  CHECK(objective_of(decoder, "causal") == Objective::causal);
+  contains(
+      error_of([&] { objective_of(both, "causal"); }),
+      "objective 'causal': a model of family t5 is an encoder-decoder, which learns by 'span'");
+  contains(error_of([&] { objective_of(encoder, "span"); }), "learns by 'masked'");
+  contains(error_of([&] { objective_of(decoder, "spam"); }), "learns by 'causal'");
+  const Folder folder;
+  PretrainSpec spec = small_run("t5", folder);
+  spec.objective = "masked";
+  contains(error_of([&] { pretrain(spec); }), "learns by 'span'");
+  spec.objective = "span", spec.span = 0.5;
+  contains(error_of([&] { pretrain(spec); }), "spans of 0.5 tokens");
+  spec.span = 3, spec.arch.vocab = tokenizer().size();
+  contains(error_of([&] { pretrain(spec); }), "no room for sentinels");
+}
+
+TEST_CASE("a span run's model folder has the tokenizer with its sentinels, and is loaded again") {
+  const Folder folder;
+  const Quiet quiet;
+  PretrainSpec spec = small_run("t5", folder);
+  spec.steps = 3, spec.cooldown = 0;
+  const PretrainResult r = pretrain(spec);
+  const Tokenizer saved = Tokenizer::load(spec.out / "model");
+  CHECK(saved.size() == tokenizer().size() + 6);
+  CHECK(saved.id("<extra_id_0>") == saved.size() - 1);
+  const auto model = load_model(spec.out / "model");
+  Arch arch = spec.arch;
+  CHECK(model->arch() == arch);
+  CHECK(r.heldout_loss > 0);
+  spec.tokenizer = spec.out / "model" / "tokenizer.json";  // one that has them stays as it is
+  spec.out = folder / "again";
+  pretrain(spec);
+  CHECK(Tokenizer::load(spec.out / "model").size() == saved.size());
 }

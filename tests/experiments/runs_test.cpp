@@ -25,7 +25,7 @@ EncodedTask task_of(Goal goal, const Arch& arch) {
       tokenizer(), arch, {});
   task.goal = goal;
   if (goal == Goal::language) task.metric = "loss";
-  if (goal == Goal::language)
+  if (goal == Goal::language && !task.text())
     for (auto* split : {&task.train, &task.dev, &task.test})
       for (EncodedExample& e : *split) e.prompt = 2;
   return task;
@@ -35,11 +35,13 @@ EncodedTask task_of(Goal goal, const Arch& arch) {
 struct Run {
   Stack stack = Stack::encoder;
   Goal goal = Goal::classification;
+  bool both = false;  // an encoder-decoder instead of the one stack
   RunSpec spec{
       .method = "lora:r=2,on=q+v,dropout=0.1", .lr = 0.01, .epochs = 3, .batch = 4, .seed = 3};
 
+  Arch arch() const { return both ? text_arch() : arch_of(stack); }
   RunResult operator()(const RunPlaces& places = {}) const {
-    SmallModel base(arch_of(stack));
+    SmallModel base(arch());
     const std::uint64_t before = base.hash();
     const EncodedTask task = task_of(goal, base.arch());
     const RunResult result = finetune(base, task, spec, all_methods(), {}, places);
@@ -50,7 +52,7 @@ struct Run {
 };
 
 std::vector<Run> kinds_of_runs() {
-  std::vector<Run> all(5);
+  std::vector<Run> all(8);
   all[1].spec.method = "houlsby:m=3";
   all[1].goal = Goal::regression;
   all[2].spec.method = "full";
@@ -64,6 +66,12 @@ std::vector<Run> kinds_of_runs() {
   all[4].spec.lr = 0.03;  // so that learning shows through the noise of dropout at width 12
   all[4].stack = Stack::decoder;
   all[4].spec.pool = "last";
+  all[5].spec.method = "lora:r=2,on=q+v+xq+xv,dropout=0.1";
+  all[6].spec.method = "houlsby:m=3,on=attn+cross+mlp";
+  all[6].goal = Goal::regression;
+  all[7].spec.method = "full:vocabulary=yes";
+  all[7].goal = Goal::language;
+  for (std::size_t i = 5; i < 8; ++i) all[i].both = true;
   return all;
 }
 
@@ -238,6 +246,27 @@ TEST_CASE("a run's settings go through JSON and back; what is not one is an erro
   contains(error_of([&] { run(); }), "mean, cls and last");
   run.spec.pool = "mean", run.spec.optimizer = "adam";
   contains(error_of([&] { run(); }), "adamw, sgd and adafactor");
+}
+
+TEST_CASE("an encoder-decoder's head is text by standard, and no other; text is no other's") {
+  const Arch both = text_arch(), encoder = arch_of(Stack::encoder);
+  CHECK(RunSpec{}.on(both).head == "text");
+  CHECK(RunSpec{.head = "text"}.on(both).head == "text");
+  CHECK(RunSpec{}.on(encoder).head == "linear");
+  CHECK(RunSpec{.head = "dense"}.on(encoder).head == "dense");
+  for (const char* head : {"linear", "dense", "cloze"})
+    contains(error_of([&] { RunSpec{.head = head}.on(both); }),
+             fmt::format("head={}: an encoder-decoder (t5) answers in text", head));
+  contains(error_of([&] { RunSpec{.pool = "cls"}.on(both); }), "pool=cls: an encoder-decoder");
+  contains(error_of([&] { RunSpec{.head = "text"}.on(encoder); }), "there are linear, dense");
+  Run run;
+  run.both = true, run.spec.head = "linear";
+  contains(error_of([&] { run(); }), "head=linear: an encoder-decoder");
+  run.spec.head = "", run.spec.method = "head";
+  contains(error_of([&] { run(); }), "an encoder-decoder has no head of its own");
+  SmallModel base(both);
+  const EncodedTask other = task_of(Goal::classification, arch_of(Stack::decoder));
+  contains(error_of([&] { finetune(base, other, {}, all_methods()); }), "another kind of model");
 }
 
 TEST_CASE("examples are [CLS] a [SEP] b [SEP] for encoders, a [SEP] b [SEP] for decoders") {

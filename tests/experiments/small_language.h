@@ -1,4 +1,4 @@
-// A small language task, and a shelf with a tiny encoder and a tiny decoder, for tests.
+// A small language task, and a shelf with a tiny encoder, decoder and encoder-decoder, for tests.
 #pragma once
 
 #include "experiments/ablations/runner.h"
@@ -23,7 +23,8 @@ inline TaskData stories() {
   return t;
 }
 
-// A folder with a tiny encoder, a tiny decoder and a language task; gone after the test.
+// A folder with a tiny encoder, decoder and encoder-decoder, and a language task; gone after the
+// test.
 struct Shelf {
   Folder folder;
   Shelf() {
@@ -34,6 +35,10 @@ struct Shelf {
       Model model(arch, Build{.seed = 5});
       save_model(model, folder / name, FileDtype::f32, &tokenizer());
     }
+    Arch text = text_arch();
+    text.width = 64, text.head_size = 32;
+    Model both(text, Build{.seed = 5});
+    save_model(both, folder / "t5", FileDtype::f32, &tokenizer());
     write_tsv_task(stories(), folder / "stories");
   }
   BaseFolder bases() const {

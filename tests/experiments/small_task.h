@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "experiments/data/tasks.h"
+#include "nn/models/presets.h"
 #include "nn/text/bpe_trainer.h"
 #include "tests/nn/small_models.h"
 
@@ -34,6 +35,16 @@ inline Arch arch_of(Stack stack) {
   Arch a = small_arch(stack, 12, 2, 2);
   a.hidden = 20, a.vocab = tokenizer().size(), a.positions = 32, a.dropout = 0.1;
   a.pad = 0, a.cls = 2, a.sep = 3, a.mask = 4;
+  return a;
+}
+
+// An encoder-decoder of T5's kind.
+inline Arch text_arch() {
+  Arch a = arch_named("graft-t5");
+  a.width = 12, a.heads = a.kv_heads = 2, a.head_size = 6, a.hidden = 20;
+  a.layers = a.encoder_layers = 2;
+  a.relative_buckets = 8, a.relative_distance = 16;
+  a.vocab = tokenizer().size(), a.dropout = 0.1;
   return a;
 }
 

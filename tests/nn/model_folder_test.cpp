@@ -237,7 +237,7 @@ TEST_CASE("folders for check_roundtrip.py" * doctest::skip()) {
     return;
   }
   std::vector<std::string> names(std::begin(kFamilies), std::end(kFamilies));
-  names.insert(names.end(), {"graft-encoder", "graft-decoder"});
+  names.insert(names.end(), {"graft-encoder", "graft-decoder", "graft-t5"});
   const std::string_view text = "the quick brown fox jumps over the lazy dog";
   BpeTraining options{.vocab_size = 270,
                       .specials = {"[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"}};
@@ -247,7 +247,11 @@ TEST_CASE("folders for check_roundtrip.py" * doctest::skip()) {
     const auto model = own ? std::make_unique<Model>(arch_named(name), Build{.seed = 7})
                            : load_model(fixture(name));
     const fs::path folder = fs::path(out) / name;
-    save_model(*model, folder, FileDtype::f32, own ? &tokenizer : nullptr);
+    const Tokenizer marked = tokenizer.with_sentinels(2);
+    save_model(*model, folder, FileDtype::f32,
+               !own             ? nullptr
+               : model->encoder ? &marked
+                                : &tokenizer);
     Batch batch;
     batch.token = {7, 30, 12, 9, 44, 8, 21}, batch.length = {5, 2}, batch.example = {0, 1};
     if (model->encoder) batch.source = std::make_shared<Batch>(batch);

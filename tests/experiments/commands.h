@@ -15,10 +15,9 @@ struct Said {
   std::string text;  // standard output and error
 };
 
-// The program that stands beside this one, with the folder's models as its bases.
+// Runs the program that stands beside this one, with the models of a folder as its bases.
 inline Said graft_says(const std::filesystem::path& bases, const std::string& arguments) {
-  const std::filesystem::path program =
-      std::filesystem::read_symlink("/proc/self/exe").parent_path() / "graft";
+  const auto program = std::filesystem::read_symlink("/proc/self/exe").parent_path() / "graft";
   const std::string command =
       "GRAFT_BASES='" + bases.string() + "' '" + program.string() + "' " + arguments + " 2>&1";
   std::FILE* pipe = ::popen(command.c_str(), "r");
