@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "nn/model.h"
+#include "nn/pooling.h"
 
 namespace graft {
 namespace {
@@ -24,9 +25,8 @@ Tensor mean_of_tokens(const Sequence& s) {
   return segment_mean(gather(s.rows, Array::of(rows)), length);
 }
 
-// The first or the last token of each sequence, not counting virtual rows. `pad`: the last that is
-// another token than that, or the first where there is no other, as transformers' decoders choose.
-Tensor one_token(const Sequence& s, const Batch& batch, Pool pool, int pad) {
+// The first or the last token of each sequence, not counting virtual rows; `pad`: see pooling.h.
+Tensor one_token(const Sequence& s, Pool pool, const Batch* batch, int pad) {
   std::vector<std::int32_t> rows;
   int start = 0;
   for (int l : s.length) {
@@ -34,7 +34,7 @@ Tensor one_token(const Sequence& s, const Batch& batch, Pool pool, int pad) {
     for (int i = start; i < start + l; ++i) {
       if (s.source[i] < 0) continue;
       if (first < 0) first = last = i;
-      if (pad < 0 || batch.token[s.source[i]] != pad) last = i;
+      if (pad < 0 || batch->token[s.source[i]] != pad) last = i;
     }
     check(first >= 0, "pool: a sequence of {} rows has no token", l);
     rows.push_back(pool == Pool::cls ? first : last);
@@ -52,6 +52,17 @@ Tensor class_loss(const Tensor& scores, const Batch& batch) {
 
 }  // namespace
 
+Pool pool_named(const std::string& name) {
+  if (name == "mean") return Pool::mean;
+  if (name == "cls") return Pool::cls;
+  if (name == "last") return Pool::last;
+  fail("pool={}: there are mean, cls and last", name);
+}
+
+Tensor pooled(const Sequence& s, Pool pool, const Batch* batch, int pad) {
+  return pool == Pool::mean ? mean_of_tokens(s) : one_token(s, pool, batch, pad);
+}
+
 std::int64_t Head::parameters() {
   std::int64_t n = 0;
   each([&](Weight& w) { n += w.value().numel(); });
@@ -68,7 +79,7 @@ LinearHead::LinearHead(const Build& build, const Arch& a, int classes, const Hea
 Tensor LinearHead::scores(const Model& model, const Sequence& s, const Batch& batch,
                           const Ctx& ctx) const {
   const int pad = form_.skip_pad ? model.arch().pad : -1;
-  Tensor x = form_.pool == Pool::mean ? mean_of_tokens(s) : one_token(s, batch, form_.pool, pad);
+  Tensor x = pooled(s, form_.pool, &batch, pad);
   std::vector<std::int32_t> example(batch.example.begin(), batch.example.end());
   const RowAddress rows{Array::of(example),
                         Array::zeros({static_cast<std::int64_t>(example.size())}, Dtype::i32)};

@@ -1,5 +1,7 @@
 #include "peft/files.h"
 
+#include <set>
+
 #include "nn/files/atomic.h"
 #include "nn/files/safetensors.h"
 
@@ -33,28 +35,39 @@ AdapterFile read_adapter_config(const fs::path& folder) {
   return {config["spec"], config["more"]};
 }
 
-void load_adapter_values(const fs::path& folder, const Parameters& parameters) {
+AdapterValues read_adapter_values(const fs::path& folder) {
   const SafetensorsReader reader(folder / kValues);
+  AdapterValues values;
+  for (const auto& [name, info] : reader.tensors()) {
+    Array value = Array::empty(info.shape);
+    reader.read_f32(name, value);
+    values[name] = std::move(value);
+  }
+  return values;
+}
+
+void set_adapter_values(const AdapterValues& values, const Parameters& parameters,
+                        const std::string& from) {
   std::string differences;
   std::set<std::string> used;
   for (const auto& p : parameters) {
     used.insert(p->label());
-    const auto at = reader.tensors().find(p->label());
-    if (at == reader.tensors().end())
+    const auto at = values.find(p->label());
+    if (at == values.end())
       differences += fmt::format("\n  missing: {} {}", p->label(), p->value.shape());
-    else if (at->second.shape != p->value.shape())
+    else if (at->second.shape() != p->value.shape())
       differences += fmt::format("\n  {}: the file has {}, the model needs {}", p->label(),
-                                 at->second.shape, p->value.shape());
+                                 at->second.shape(), p->value.shape());
   }
-  for (const auto& [name, info] : reader.tensors())
-    if (!used.contains(name)) differences += fmt::format("\n  unexpected: {} {}", name, info.shape);
-  check(differences.empty(), "adapter: '{}' does not fit the model and spec:{}", folder.string(),
-        differences);
-  for (const auto& p : parameters) {
-    Array value = Array::empty(p->value.shape());
-    reader.read_f32(p->label(), value);
-    p->value.value().copy_from(value);
-  }
+  for (const auto& [name, value] : values)
+    if (!used.contains(name))
+      differences += fmt::format("\n  unexpected: {} {}", name, value.shape());
+  check(differences.empty(), "adapter: '{}' does not fit the model and spec:{}", from, differences);
+  for (const auto& p : parameters) p->value.value().copy_from(values.at(p->label()));
+}
+
+void load_adapter_values(const fs::path& folder, const Parameters& parameters) {
+  set_adapter_values(read_adapter_values(folder), parameters, folder.string());
 }
 
 }  // namespace graft

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <filesystem>
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "peft/adapter.h"
@@ -19,8 +20,11 @@ struct AdapterFile {
 };
 // Reads the configuration alone. Throws naming the file and key for anything malformed.
 AdapterFile read_adapter_config(const std::filesystem::path& folder);
+using AdapterValues = std::map<std::string, Array>;  // by Parameter::label()
+AdapterValues read_adapter_values(const std::filesystem::path& folder);
 // Fills the parameters. Strict: missing, unexpected and mis-shaped tensors are one Error that lists
-// all of them, and then no parameter has changed.
+// all of them, and then no parameter has changed. `from`: the folder, for the message.
+void set_adapter_values(const AdapterValues&, const Parameters&, const std::string& from);
 void load_adapter_values(const std::filesystem::path& folder, const Parameters&);
 
 }  // namespace graft

@@ -12,27 +12,33 @@
 // released code from U(-1/sqrt(in), 1/sqrt(in)). init=gaussian (default) has that uniform's
 // variance, 1/(3 in): our choice; init=kaiming is the code's. scale=rs divides by sqrt(r)
 // (Kalajdzievski 2023).
+#include "peft/lora.h"
+
 #include <cmath>
 
 #include "peft/methods.h"
 
 namespace graft {
+
+LoraOptions::LoraOptions(Options& o, const Arch& arch)
+    : where(o.where("q+v", arch)),
+      r(o.integer("r", 8)),
+      alpha(o.real("alpha", r)),
+      dropout_rate(o.real("dropout", 0)),
+      kaiming(o.choice("init", "gaussian", {"gaussian", "kaiming"}) == "kaiming"),
+      rank_stabilised(o.choice("scale", "plain", {"plain", "rs"}) == "rs") {
+  check(0 <= dropout_rate && dropout_rate < 1, "lora: dropout={}; need 0 <= dropout < 1",
+        dropout_rate);
+}
+
+double LoraOptions::scale() const {
+  return alpha / (rank_stabilised ? std::sqrt(double(r)) : double(r));
+}
+
 namespace {
 
-struct Lora : Adapter {
-  Lora(Options& o, const Arch& arch)
-      : Adapter("lora"),
-        where(o.where("q+v", arch)),
-        r(o.integer("r", 8)),
-        alpha(o.real("alpha", r)),
-        dropout_rate(o.real("dropout", 0)),
-        kaiming(o.choice("init", "gaussian", {"gaussian", "kaiming"}) == "kaiming"),
-        rank_stabilised(o.choice("scale", "plain", {"plain", "rs"}) == "rs") {
-    check(0 <= dropout_rate && dropout_rate < 1, "lora: dropout={}; need 0 <= dropout < 1",
-          dropout_rate);
-  }
-
-  double scale() const { return alpha / (rank_stabilised ? std::sqrt(double(r)) : double(r)); }
+struct Lora : Adapter, LoraOptions {
+  Lora(Options& o, const Arch& arch) : Adapter("lora"), LoraOptions(o, arch) {}
 
   void attach(Model& m) override {
     for (Linear* l : m.linears(where)) {
@@ -94,10 +100,6 @@ struct Lora : Adapter {
     Linear* linear;
     Tensor a, b;
   };
-  Where where;
-  int r;
-  double alpha, dropout_rate;
-  bool kaiming, rank_stabilised;
   std::vector<Pair> pairs;
   std::vector<Owned> in_place;
 };

@@ -12,21 +12,23 @@ namespace graft {
 using nlohmann::json;
 
 json Setup::json() const {
-  return {{"base", base},
-          {"weights", weights},
-          {"tasks", tasks},
-          {"rows", {{"train", scale.train}, {"dev", scale.dev}, {"test", scale.test}}},
-          {"epochs", scale.epochs},
-          {"batch", scale.batch},
-          {"seeds", scale.seeds},
-          {"tuning_seeds", scale.tuning_seeds},
-          {"few", few},
-          {"layers", layers},
-          {"width", width},
-          {"text", text},
-          {"decoder", decoder},
-          {"decoder_weights", decoder_weights},
-          {"decoder_width", decoder_width}};
+  nlohmann::json j{{"base", base},
+                   {"weights", weights},
+                   {"tasks", tasks},
+                   {"rows", {{"train", scale.train}, {"dev", scale.dev}, {"test", scale.test}}},
+                   {"epochs", scale.epochs},
+                   {"batch", scale.batch},
+                   {"seeds", scale.seeds},
+                   {"tuning_seeds", scale.tuning_seeds},
+                   {"few", few},
+                   {"layers", layers},
+                   {"width", width},
+                   {"text", text},
+                   {"decoder", decoder},
+                   {"decoder_weights", decoder_weights},
+                   {"decoder_width", decoder_width}};
+  if (!about.empty()) j["about"] = about;
+  return j;
 }
 
 Setup Setup::from(const nlohmann::json& j) {
@@ -45,6 +47,7 @@ Setup Setup::from(const nlohmann::json& j) {
     s.decoder = j.value("decoder", "");
     s.decoder_weights = j.value("decoder_weights", "");
     s.decoder_width = j.value("decoder_width", 0);
+    s.about = j.value("about", "");
   } catch (const nlohmann::json::exception& error) {
     fail("set-up: {}", error.what());
   }

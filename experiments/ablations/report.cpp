@@ -87,6 +87,7 @@ void set_up(Page& page, const View& now, const View* committed) {
       {"base",
        fmt::format("{} ({} layers, width {}{})", s.base, s.layers, s.width,
                    bases.empty() ? "" : fmt::format("; weights {}", fmt::join(bases, ", ")))},
+      {"about the base", s.about.empty() ? "its folder has no about.txt" : s.about},
       {"causal base of language tasks",
        s.decoder.empty() ? "none" : fmt::format("{} (width {})", s.decoder, s.decoder_width)},
       {"tasks", fmt::format("{}", fmt::join(s.tasks, ", "))},
@@ -260,7 +261,7 @@ Setup keep_setup(const fs::path& folder, const std::string& experiment, RunKind 
     const ResultsFolder old = open_results(folder);
     json a = old.setup.json(), b = setup.json();
     for (json* j : {&a, &b}) {
-      j->erase("tasks"), j->erase("seeds");
+      j->erase("tasks"), j->erase("seeds"), j->erase("about");
       // A causal base may join later, with its tasks.
       if (old.setup.decoder.empty() || setup.decoder.empty())
         for (const char* key : {"decoder", "decoder_weights", "decoder_width"}) j->erase(key);

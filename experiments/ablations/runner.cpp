@@ -204,6 +204,14 @@ void fit(std::vector<Todo>& todo, Setup& s, const View& now, const Costs& costs,
   todo = std::move(kept);
 }
 
+// The first line of a base's about.txt: what whoever reads its results has to know.
+std::string about(const fs::path& folder) {
+  const fs::path file = folder / "about.txt";
+  if (!fs::exists(file)) return "";
+  const std::string text = read_file(file);
+  return text.substr(0, text.find('\n'));
+}
+
 }  // namespace
 
 Setup setup_for(const Experiment& e, const BaseFolder& base_folder, const std::string& base,
@@ -220,7 +228,8 @@ Setup setup_for(const Experiment& e, const BaseFolder& base_folder, const std::s
           .few = few,
           .layers = arch.crosses() ? arch.encoder_layers : arch.layers,
           .width = arch.width,
-          .text = arch.crosses()};
+          .text = arch.crosses(),
+          .about = about(base_folder(base))};
   check(decoder.empty() || !e.language_tasks.empty(),
         "{} has no language tasks; leave out --decoder", e.name);
   if (!e.language_tasks.empty()) s.decoder = decoder_for(base_folder, decoder);

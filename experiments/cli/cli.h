@@ -18,6 +18,8 @@ void add_ngram(CLI::App&);
 void add_model_commands(CLI::App&, const Methods&);  // methods, count, explain, check
 void add_run_commands(CLI::App&, const Methods&);    // train, eval, merge, replay
 void add_generate(CLI::App&, const Methods&);
+void add_embed(CLI::App&);
+void add_exchange_commands(CLI::App&, const Methods&);    // import, export
 void add_data_commands(CLI::App&);                        // corpus, tokenizer, tasks
 void add_experiment_commands(CLI::App&, const Methods&);  // sweep, report, main
 

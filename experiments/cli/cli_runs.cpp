@@ -5,6 +5,8 @@
 #include "experiments/harness/progress.h"
 #include "experiments/runs/finetune.h"
 #include "experiments/runs/named_task.h"
+#include "experiments/runs/start.h"
+#include "experiments/runs/step_log.h"
 #include "nn/files/atomic.h"
 #include "nn/models/folder.h"
 #include "nn/models/heads.h"
@@ -22,35 +24,60 @@ struct TrainOptions {
   EncodeSpec encode;
   double state_seconds = 3;
   bool head_given = false;  // else a checkpoint's own head is gone on from where it fits the task
+  std::string init, log;
+  std::optional<Start> start;  // of init
 };
+
+// Reads the adapter that a run starts from, which settles the method.
+void read_init(TrainOptions& o, const Given& given) {
+  if (o.init.empty()) return;
+  o.start = read_start(o.init, load_arch(base_folder(o.model)));
+  settle(*o.start, o.run, given);
+  o.head_given |= !o.start->head.empty();
+}
+
+// Hands the run its start; says what becomes of the saved head.
+void start_from(const Start& start, const TrainOptions& o, const EncodedTask& task, bool quiet,
+                RunPlaces& places) {
+  std::vector<std::string> notes = start.notes;
+  const bool with_head = keeps_head(start, o.run, task, notes);
+  if (!quiet) {
+    fmt::print("starts from {}: {}\n", start.folder, start.spec);
+    for (const std::string& note : notes) fmt::print("{}\n", note);
+  }
+  places.start = [&start, with_head](const Parameters& p) { begin_at(start, p, with_head); };
+  places.started_from = start.hash;
+}
 
 // A record shows a score as a reader knows it: a loss is not negated.
 nlohmann::json record_of(const TrainOptions& o, const std::string& metric, const Model& model,
                          std::uint64_t base_hash, const RunResult& r) {
   std::vector<double> dev;
   for (const double score : r.dev) dev.push_back(turned(metric, score));
-  return {{"model", o.model},
-          {"task", o.task},
-          {"run", o.run.json()},
-          {"max_tokens", o.encode.max_tokens},
-          {"train_rows", o.encode.train_rows},
-          {"dev_rows", o.encode.dev_rows},
-          {"test_rows", o.encode.test_rows},
-          {"family", model.arch().family},
-          {"core", core_name()},
-          {"versions", versions()},
-          {"base_hash", fmt::format("{:016x}", base_hash)},
-          {"weights_hash", fmt::format("{:016x}", r.weights_hash)},
-          {"metric", metric},
-          {"dev", dev},
-          {"train_loss", r.train_loss},
-          {"best_epoch", r.best_epoch},
-          {"test", turned(metric, r.test)},
-          {"trainable", r.trainable},
-          {"head", r.head},
-          {"base", r.base},
-          {"seconds", r.seconds},
-          {"peak_bytes", r.peak_bytes}};
+  nlohmann::json record{{"model", o.model},
+                        {"task", o.task},
+                        {"run", o.run.json()},
+                        {"max_tokens", o.encode.max_tokens},
+                        {"train_rows", o.encode.train_rows},
+                        {"dev_rows", o.encode.dev_rows},
+                        {"test_rows", o.encode.test_rows},
+                        {"family", model.arch().family},
+                        {"core", core_name()},
+                        {"versions", versions()},
+                        {"base_hash", fmt::format("{:016x}", base_hash)},
+                        {"weights_hash", fmt::format("{:016x}", r.weights_hash)},
+                        {"metric", metric},
+                        {"dev", dev},
+                        {"train_loss", r.train_loss},
+                        {"best_epoch", r.best_epoch},
+                        {"test", turned(metric, r.test)},
+                        {"trainable", r.trainable},
+                        {"head", r.head},
+                        {"base", r.base},
+                        {"seconds", r.seconds},
+                        {"peak_bytes", r.peak_bytes}};
+  if (o.start) record["init"] = o.start->folder, record["init_hash"] = o.start->hash;
+  return record;
 }
 
 struct EvalOptions {
@@ -106,6 +133,8 @@ Trained run(TrainOptions& o, const Methods& methods, bool quiet, const Save& sav
   StepProgress progress(stdout);
   if (!quiet)
     places.progress = [&](int step, int steps, double loss) { progress.at(step, steps, loss); };
+  if (o.start) start_from(*o.start, o, task, quiet, places);
+  if (!o.log.empty()) places.log = StepLog(o.log);
   AtBest at_best;
   if (save)
     at_best = [&](Model& m, Adaptation& a, const EncodedTask& e) { save(m, a, e, base_hash); };
@@ -172,6 +201,12 @@ void replay_command(const std::string& file, const Methods& methods) {
   o.model = record.at("model"), o.task = record.at("task"), o.run = RunSpec::from(record.at("run"));
   o.encode.max_tokens = record.at("max_tokens"), o.encode.train_rows = record.at("train_rows");
   o.encode.dev_rows = record.at("dev_rows"), o.encode.test_rows = record.at("test_rows");
+  if (record.contains("init")) {
+    o.init = record.at("init");
+    read_init(o, {true, true, true});
+    check(record.value("init_hash", "") == o.start->hash,
+          "replay: the adapter that the run started from, '{}', is another one by now", o.init);
+  }
   const Trained t = run(o, methods, true, {});
   for (const char* key : {"base_hash", "weights_hash"}) {
     const std::string was = record.at(key), is = t.record.at(key);
@@ -280,7 +315,8 @@ void add_run_commands(CLI::App& app, const Methods& methods) {
   train->add_option("--model,--base", o.model, "a base's name or a model folder")
       ->capture_default_str();
   train->add_option("--task", o.task, "a task's name, or a folder of data files")->required();
-  train->add_option("--method", o.run.method)->capture_default_str();
+  auto* method = train->add_option("--method", o.run.method)->capture_default_str();
+  train->add_option("--init", o.init, "start from this adapter: graft's folder or PEFT's");
   train->add_option("--out", o.out, "folder for the adapter and run.json; resumes if unfinished")
       ->required();
   auto* head = train->add_option(
@@ -306,8 +342,10 @@ void add_run_commands(CLI::App& app, const Methods& methods) {
   train->add_option("--state-seconds", o.state_seconds, "between checkpoints of the whole state")
       ->capture_default_str();
   train->add_flag("--checkpoint-blocks", o.run.checkpoint_blocks, "trade time for memory");
-  train->callback([&, head, pool] {
+  train->add_option("--log", o.log, "a file: each step's loss, rate and examples, as JSON lines");
+  train->callback([&, method, head, pool] {
     o.head_given = head->count() + pool->count() > 0;
+    read_init(o, {method->count() > 0, head->count() > 0, pool->count() > 0});
     (void)RunSpec::from(o.run.json());
     train_command(o, methods);
   });

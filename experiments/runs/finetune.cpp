@@ -108,6 +108,15 @@ StartedHead family_head(const EncodedTask& task, const RunSpec& spec, const Mode
       task.goal == Goal::regression ? std::vector<std::string>{} : task.labels);
 }
 
+std::vector<std::uint32_t> ids_of(const std::vector<EncodedExample>& examples,
+                                  const std::vector<std::int32_t>& order, std::size_t first,
+                                  std::size_t count) {
+  std::vector<std::uint32_t> ids;
+  for (std::size_t i = first; i < first + count; ++i)
+    ids.push_back(examples[static_cast<std::size_t>(order[i])].id);
+  return ids;
+}
+
 // Each sequence's own mean loss: one pass through the blocks for all, one through the vocabulary
 // for each.
 void append_losses(const Model& model, const Sequence& s, const Batch& batch, const Ctx& ctx,
@@ -303,6 +312,7 @@ RunResult finetune(Model& base, const EncodedTask& task, const RunSpec& given,
           "method that changes the model, such as lora:r=8,on=q+v",
           spec.method, task.name,
           task.goal == Goal::language ? "a language task" : "an encoder-decoder");
+    if (places.start) places.start(parameters);
 
     Optimizer optimizer(parameters, {.kind = optim_named(spec.optimizer),
                                      .eps = spec.eps,
@@ -312,10 +322,12 @@ RunResult finetune(Model& base, const EncodedTask& task, const RunSpec& given,
     const int steps = per_epoch * spec.epochs;
     const Schedule schedule{schedule_named(spec.schedule), spec.lr, steps,
                             static_cast<int>(spec.warmup * steps)};
-    RunState state(places, spec,
-                   fmt::format("base {:016x}, head {:016x}, task {} ({:016x})", base_hash,
-                               head_hash, task.name, hash_of(task)),
-                   parameters, optimizer);
+    RunState state(
+        places, spec,
+        fmt::format("base {:016x}, head {:016x}, task {} ({:016x}){}", base_hash, head_hash,
+                    task.name, hash_of(task),
+                    places.started_from.empty() ? "" : ", started from " + places.started_from),
+        parameters, optimizer);
     int step = state.load();
     Gradients grads;
     while (step < steps) {
@@ -328,7 +340,10 @@ RunResult finetune(Model& base, const EncodedTask& task, const RunSpec& given,
         const double loss = gather_gradients(base, adaptation, task, spec, order, first, count,
                                              {spec.seed, static_cast<std::uint32_t>(step)}, grads);
         adaptation.after_backward(step);
-        optimizer.step(grads, schedule.at(step));
+        const double norm = optimizer.step(grads, schedule.at(step));
+        if (places.log)
+          places.log({step, epoch, loss, schedule.at(step), norm,
+                      ids_of(task.train, order, first, count)});
         state.loss_sum += loss * static_cast<double>(count);
         if (places.progress) places.progress(step + 1, steps, loss);
         if (i + 1 < per_epoch) state.save_if_due(step + 1);

@@ -51,10 +51,24 @@ struct RunResult {
 // epoch, adapted. (Removing adapters layer by layer without training again, saving, merging.)
 using AtBest = std::function<void(Model&, Adaptation&, const EncodedTask&)>;
 
+// What one step did, once it is done.
+struct StepNote {
+  int step, epoch;  // counted from 0
+  double loss, rate;
+  double norm;                          // of the gradient, before clipping
+  std::vector<std::uint32_t> examples;  // the batch, in order, by Example::id
+};
+
 struct RunPlaces {
   std::filesystem::path state;  // where a killed run resumes from, or empty
   double state_seconds = 60;    // between such checkpoints
   std::function<void(int step, int steps, double loss)> progress;
+  std::function<void(const StepNote&)> log =
+      {};  // each step once; a resumed run goes on with its own
+  // Gives the trainable parameters, the head's last, other values than their usual ones to start
+  // from; `started_from` tells such starts apart.
+  std::function<void(const Parameters&)> start = {};
+  std::string started_from = {};
 };
 
 // The base is as it was afterwards, bit for bit (checked). Throws where the loss is not finite, and

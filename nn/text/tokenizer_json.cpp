@@ -67,7 +67,8 @@ void add_specials(const std::string& file, const std::vector<SpecialToken>& spec
 void read_batching(Entry& file) {
   if (file.find("truncation")) {
     Entry truncation = file.inner("truncation");
-    for (const char* key : {"direction", "strategy"}) truncation.text(key);
+    truncation.text("strategy");
+    truncation.text("direction", "Right");  // older files have none
     for (const char* key : {"max_length", "stride"}) truncation.count(key, INT_MAX);
     truncation.done();
   }

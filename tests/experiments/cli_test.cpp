@@ -29,6 +29,44 @@ TEST_CASE("graft trains an adapter of a language task and generates with it") {
   CHECK(bare.text.ends_with("\n"));
 }
 
+TEST_CASE("graft exports an adapter for PEFT, imports it again and starts from it") {
+  const Shelf shelf;
+  const std::string at = shelf.folder.path.string() + "/";
+  const std::string task = " --model decoder --task '" + shelf.task() + "'";
+  const auto run = [&](const std::string& arguments) {
+    const Said s = graft_says(shelf, arguments);
+    CAPTURE(arguments);
+    CAPTURE(s.text);
+    CHECK(s.status == 0);
+    return s.text;
+  };
+  run("train" + task + " --method lora:r=2,on=q+v --epochs 1 --lr 1e-2 --out " + at + "run");
+  contains(run("export " + at + "run/adapter --out " + at + "peft"), "PEFT folder in ");
+  contains(run("import " + at + "peft" + task + " --out " + at + "back"),
+           "lora:r=2,alpha=2,on=q+v in ");
+  CHECK(run("eval " + at + "back") == run("eval " + at + "run/adapter"));
+  const std::string again =
+      run("train" + task + " --init " + at + "peft --epochs 1 --lr 1e-9 --out " + at +
+          "again --log " + at + "log");
+  contains(again, "starts from " + at + "peft: lora:r=2,alpha=2,on=q+v");
+  CHECK(run("eval " + at + "again/adapter") == run("eval " + at + "run/adapter"));
+  contains(run("replay " + at + "again/run.json"), "the same bits");
+  CHECK(read_file(at + "log").starts_with("{"));
+}
+
+TEST_CASE("graft embed writes a row for each line") {
+  const Shelf shelf;
+  const std::string at = shelf.folder.path.string() + "/";
+  write_file_atomically(at + "lines", "wolf\nthe otter by the river\n");
+  const Said s = graft_says(
+      shelf, "embed --model encoder --text " + at + "lines --normalize --out " + at + "rows");
+  CHECK(s.status == 0);
+  contains(s.text, "2 texts, 64 numbers each, in ");
+  const SafetensorsReader rows(at + "rows");
+  CHECK(rows.at("embeddings").shape == Shape{2, 64});
+  CHECK(rows.metadata().at("normalized") == "yes");
+}
+
 TEST_CASE("graft ends with one line and a status that is not 0 where a command cannot be done") {
   const Shelf shelf;
   const auto refused = [&](const std::string& arguments, const std::string& why) {
@@ -45,6 +83,12 @@ TEST_CASE("graft ends with one line and a status that is not 0 where a command c
   refused("generate --model decoder --prompt wolf --temperature 0.5", "in sampling only");
   refused("generate --adapter nowhere --prompt wolf", "nowhere");
   refused("eval nowhere", "nowhere");
+  refused("export nowhere --out x", "nowhere");
+  refused("import nowhere --model decoder --out x", "nowhere");
+  refused("embed --model encoder --text nowhere --out x", "cannot read 'nowhere'");
+  refused("embed --model encoder --text nowhere --pool max --out x",
+          "there are mean, cls and last");
+  refused("train --init nowhere --model decoder --task '" + shelf.task() + "' --out x", "nowhere");
   refused("train --model decoder --task nothing --out '" + (shelf.folder / "x").string() + "'",
           "task 'nothing'");
 }

@@ -107,6 +107,7 @@ TEST_CASE("the language half is on where there is a causal base, and says so whe
   CHECK(s.decoder_width == 64);
   CHECK(s.tasks == std::vector<std::string>{"hyper3", "defgen"});
   CHECK(Setup::from(s.json()).json() == s.json());
+  CHECK(s.about.empty());
   contains(
       error_of([&] { setup_for(e, shelf.bases(), "encoder", {}, quick_scale(), true, "encoder"); }),
       "decoder 'encoder': a masked model");
@@ -127,6 +128,21 @@ TEST_CASE("the language half is on where there is a causal base, and says so whe
   off.tasks = {"defgen"};
   contains(error_of([&] { check_setup(all_methods(), shelf.bases(), e, off); }),
            "needs a causal base");
+}
+
+TEST_CASE("what a base's about.txt says stands in the set-up, and divides no results") {
+  const Shelf shelf;
+  const Experiment e = lora_weight_choice();
+  const auto setup = [&] {
+    return setup_for(e, shelf.bases(), "encoder", {}, quick_scale(), true);
+  };
+  const Setup before = setup();
+  keep_setup(shelf.folder / "out", e.name, RunKind::quick, before);
+  write_file_atomically(shelf.folder / "encoder" / "about.txt", "it has seen pairs\nand more\n");
+  const Setup after = setup();
+  CHECK(after.about == "it has seen pairs");
+  CHECK(Setup::from(after.json()).about == after.about);
+  CHECK(keep_setup(shelf.folder / "out", e.name, RunKind::quick, after).about == after.about);
 }
 
 TEST_CASE("a full rank sweep has 25 arms of LoRA on classes and 18 on language") {

@@ -322,6 +322,22 @@ TEST_CASE("a tokenizer.json that this version cannot follow is refused by the na
   refuses("/surprise", 1, "unknown key surprise");
 }
 
+TEST_CASE(
+    "truncation and padding of a tokenizer.json change no ids; older files lack a direction") {
+  json file = json::parse(read_file(fixture("tokenizer.json")));
+  file["truncation"] = {{"max_length", 2}, {"strategy", "LongestFirst"}, {"stride", 0}};
+  file["padding"] = {{"strategy", {{"Fixed", 128}}},
+                     {"direction", "Right"},
+                     {"pad_id", 0},
+                     {"pad_type_id", 0},
+                     {"pad_token", "[PAD]"}};
+  const Folder folder;
+  write_file_atomically(folder / "tokenizer.json", file.dump());
+  const std::string text = "the quick brown fox";
+  CHECK(Tokenizer::load(folder.path).encode(text) ==
+        Tokenizer::load(fixture("tokenizer.json")).encode(text));
+}
+
 TEST_CASE("a vocabulary that contradicts itself is refused") {
   const auto refuses = [](auto change, const char* part) { contains(load_error(change), part); };
   refuses([](json& f) { f["model"]["vocab"]["a"] = 10; }, "both have id 10");

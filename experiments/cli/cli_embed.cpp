@@ -1,0 +1,62 @@
+// graft embed: a file of texts as a matrix of vectors.
+#include <fstream>
+
+#include "experiments/cli/cli.h"
+#include "nn/embed.h"
+#include "nn/models/folder.h"
+#include "nn/pooling.h"
+
+namespace graft::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct EmbedOptions {
+  std::string model = "encoder", text, out, pool = "mean";
+  EmbedSpec spec;
+};
+
+std::vector<std::string> lines_of(const std::string& path) {
+  std::ifstream file(path);
+  check(file.good() && !fs::is_directory(path), "embed: cannot read '{}'", path);
+  std::vector<std::string> lines;
+  for (std::string line; std::getline(file, line); lines.push_back(line))
+    if (line.ends_with('\r')) line.pop_back();
+  check(!lines.empty(), "embed: '{}' is empty; each line is a text", path);
+  return lines;
+}
+
+void embed_command(EmbedOptions o) {
+  o.spec.pool = pool_named(o.pool);
+  const std::vector<std::string> texts = lines_of(o.text);
+  const fs::path folder = base_folder(o.model);
+  const auto model = load_model(folder);
+  const Embedded e = embed_texts(*model, Tokenizer::load(folder), texts, o.spec);
+  SafetensorsWriter writer;
+  writer.metadata["pool"] = o.pool;
+  writer.metadata["normalized"] = o.spec.normalised ? "yes" : "no";
+  writer.add("embeddings", e.rows);
+  writer.write(o.out);
+  fmt::print("{} texts, {} numbers each, in {}\n", e.rows.dim(0), e.rows.dim(1), o.out);
+  if (e.cut > 0)
+    fmt::print("{} texts were longer than {} tokens and were cut\n", e.cut,
+               o.spec.max_tokens > 0 ? o.spec.max_tokens : model->arch().positions);
+}
+
+}  // namespace
+
+void add_embed(CLI::App& app) {
+  static EmbedOptions o;
+  CLI::App* c = app.add_subcommand("embed", "Each line of a file as a vector, of any model");
+  c->add_option("--model", o.model, "a base's name or a model folder")->capture_default_str();
+  c->add_option("--text", o.text, "a file with a text on each line")->required();
+  c->add_option("--out", o.out, "a safetensors file: embeddings, [lines, width]")->required();
+  c->add_option("--pool", o.pool, "mean, cls or last")->capture_default_str();
+  c->add_flag("--normalize", o.spec.normalised, "to length 1, as sentence-transformers does");
+  c->add_option("--max-tokens", o.spec.max_tokens, "cut longer texts; 0: at the model's places")
+      ->capture_default_str();
+  c->add_option("--batch", o.spec.batch, "texts per pass")->capture_default_str();
+  c->callback([] { embed_command(o); });
+}
+
+}  // namespace graft::cli

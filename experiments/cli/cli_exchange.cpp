@@ -1,0 +1,145 @@
+// graft import, export: adapters from and to the folders of Hugging Face's PEFT.
+#include "experiments/cli/cli.h"
+#include "experiments/runs/finetune.h"
+#include "experiments/runs/named_task.h"
+#include "nn/models/folder.h"
+#include "peft/files.h"
+#include "peft/peft_folder.h"
+
+namespace graft::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct ImportOptions {
+  std::string folder, model = "encoder", task, out, pool = "mean";
+  bool pool_given = false;
+  int max_tokens = 128;
+};
+
+// A head that fits what is saved of one; the task's rows are not needed for that.
+std::unique_ptr<Head> head_for(const Model& model, Goal goal, std::vector<std::string> labels,
+                               const RunSpec& run) {
+  if (goal == Goal::language || run.head == "cloze") return nullptr;  // nothing of it is saved
+  EncodedTask task;
+  task.goal = goal, task.labels = std::move(labels);
+  return make_head(task, run, model);
+}
+
+Parameters all_of(const Adaptation& adaptation, Model& model) {
+  Parameters all = adaptation.parameters();
+  const Parameters head = train_head(model);
+  all.insert(all.end(), head.begin(), head.end());
+  return all;
+}
+
+// What an adapter of ours says of itself beside its spec: the labels of its head need a task.
+nlohmann::json about(const ImportOptions& o, const PeftAdapter& read, const RunSpec& run,
+                     std::uint64_t base_hash) {
+  nlohmann::json more{
+      {"model", o.model},
+      {"base_hash", fmt::format("{:016x}", base_hash)},
+      {"head", run.head},
+      {"pool", run.pool},
+      {"max_tokens", o.max_tokens},
+      {"joined", true},
+      {"language", read.task_type == "CAUSAL_LM" || read.task_type == "SEQ_2_SEQ_LM"},
+      {"labels", std::vector<std::string>()}};
+  check(!o.task.empty() || read.head.head.empty(),
+        "import: '{}' has a head of {} rows; give --task, for their labels", o.folder,
+        read.head.rows);
+  if (o.task.empty()) return more;
+  const TaskData data = task_named(o.task);
+  const bool language = data.kind == TaskData::Kind::language;
+  const std::size_t rows = data.kind == TaskData::Kind::regression ? 1 : data.labels.size();
+  check(language ? read.head.head.empty() : read.head.rows == static_cast<int>(rows),
+        "import: task {} needs {}; '{}' has {}", data.name,
+        language ? "no head" : fmt::format("a head of {} rows", rows), o.folder,
+        read.head.head.empty() ? "none" : fmt::format("one of {} rows", read.head.rows));
+  more["task"] = data.name, more["task_folder"] = o.task, more["labels"] = data.labels;
+  more["language"] = language, more["joined"] = data.joined;
+  return more;
+}
+
+void import_command(const ImportOptions& o, const Methods& methods) {
+  check(!fs::exists(fs::path(o.out) / "adapter_config.json"),
+        "import: '{}' has an adapter already; give another --out", o.out);
+  const auto model = load_model(base_folder(o.model));
+  const std::uint64_t base_hash = model->hash();
+  const PeftAdapter read = read_peft_folder(o.folder, model->arch());
+  RunSpec run;
+  run.head = read.head.head.empty() ? "linear" : read.head.head;
+  run.pool = read.head.pool.empty() ? o.pool : read.head.pool;
+  check(!o.pool_given || o.pool == run.pool, "import: --pool {}, but the head in '{}' pools by {}",
+        o.pool, o.folder, run.pool);
+  const nlohmann::json more = about(o, read, run, base_hash);
+  std::vector<std::string> rows(static_cast<std::size_t>(read.head.rows));
+  if (!read.head.head.empty()) model->set_head(head_for(*model, Goal::classification, rows, run));
+  const Adaptation adaptation(methods, read.spec, *model);
+  const Parameters all = all_of(adaptation, *model);
+  set_adapter_values(read.values, all, o.folder);
+  save_adapter(o.out, read.spec, all, more);
+  for (const std::string& note : read.notes) fmt::print("{}\n", note);
+  if (!read.head.head.empty() && read.head.pool.empty())
+    fmt::print("the folder does not say how its head pools: pool={} is taken\n", run.pool);
+  fmt::print("{} in {}\n", read.spec, o.out);
+}
+
+void export_command(const std::string& folder, const std::string& out, const Methods& methods) {
+  const AdapterFile file = read_adapter_config(folder);
+  for (const char* key : {"model", "base_hash", "head", "pool", "labels"})
+    check(file.more.contains(key), "export: adapter '{}' lacks '{}' in its configuration", folder,
+          key);
+  const fs::path base = base_folder(file.more.at("model"));
+  const auto model = load_model(base);
+  check(file.more.at("base_hash") == fmt::format("{:016x}", model->hash()),
+        "export: adapter '{}' was trained on a base with other weights than '{}'", folder,
+        base.string());
+  RunSpec run;
+  run.head = file.more.at("head"), run.pool = file.more.at("pool");
+  const bool language = file.more.value("language", false);
+  const AdapterValues values = read_adapter_values(folder);
+  const std::string last = to_string(Site{model->arch().stack, -1, Part::head}) + " weight";
+  const bool headed = values.contains(last);
+  if (headed) {
+    const auto labels = file.more.at("labels").get<std::vector<std::string>>();
+    model->set_head(
+        head_for(*model, labels.empty() ? Goal::regression : Goal::classification, labels, run));
+  }
+  const Adaptation adaptation(methods, file.spec, *model);
+  const Parameters all = all_of(adaptation, *model);
+  set_adapter_values(values, all, folder);
+  const auto notes =
+      write_peft_folder(out, {model->arch(), file.spec, all, headed ? run.head : "", run.pool,
+                              language, fs::absolute(base).lexically_normal().string()});
+  for (const std::string& note : notes) fmt::print("{}\n", note);
+  fmt::print("PEFT folder in {}\n", out);
+}
+
+}  // namespace
+
+void add_exchange_commands(CLI::App& app, const Methods& methods) {
+  static ImportOptions o;
+  static std::string adapter, out;
+  CLI::App* in = app.add_subcommand("import", "An adapter in a folder of PEFT's as one of graft's");
+  in->add_option("folder", o.folder, "with adapter_config.json, adapter_model.safetensors")
+      ->required();
+  in->add_option("--model", o.model, "the base it is for: a name or a model folder")
+      ->capture_default_str();
+  in->add_option("--task", o.task, "the task that its head is for, or that it writes text of");
+  auto* pool =
+      in->add_option("--pool", o.pool, "how a head of your own pools")->capture_default_str();
+  in->add_option("--max-tokens", o.max_tokens, "of the task's texts")->capture_default_str();
+  in->add_option("--out", o.out, "folder of the adapter")->required();
+  in->callback([&, pool] {
+    o.pool_given = pool->count() > 0;
+    import_command(o, methods);
+  });
+
+  CLI::App* to = app.add_subcommand("export", "An adapter as a folder that PEFT opens");
+  to->add_option("adapter", adapter, "the adapter's folder")->required();
+  to->add_option("--out", out, "folder of PEFT's files")->required();
+  to->callback([&] { export_command(adapter, out, methods); });
+}
+
+}  // namespace graft::cli

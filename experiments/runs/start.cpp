@@ -1,0 +1,99 @@
+#include "experiments/runs/start.h"
+
+#include "peft/peft_folder.h"
+#include "tensor/hash.h"
+
+namespace graft {
+namespace {
+
+bool is_heads(const Site& site) { return site.part == Part::head || site.part == Part::head_dense; }
+
+bool is_heads(const std::string& label) {
+  return label.find(" head ") != std::string::npos ||
+         label.find(" head_dense ") != std::string::npos;
+}
+
+std::string hash_of(const AdapterValues& values) {
+  Hash h;
+  for (const auto& [name, value] : values) h.word(value.hash());
+  return fmt::format("{:016x}", h.value());
+}
+
+Start ours(const std::filesystem::path& folder) {
+  const AdapterFile file = read_adapter_config(folder);
+  Start s;
+  s.spec = file.spec, s.values = read_adapter_values(folder);
+  for (const char* key : {"head", "pool", "labels"})
+    check(file.more.contains(key), "adapter: '{}' lacks '{}' in its configuration", folder.string(),
+          key);
+  s.labels = file.more.at("labels").get<std::vector<std::string>>();
+  s.names_labels = true;
+  for (const auto& [name, value] : s.values)
+    if (is_heads(name)) s.head = file.more.at("head"), s.pool = file.more.at("pool");
+  return s;
+}
+
+}  // namespace
+
+Start read_start(const std::filesystem::path& folder, const Arch& arch) {
+  Start s;
+  if (is_peft_folder(folder)) {
+    PeftAdapter read = read_peft_folder(folder, arch);
+    s.spec = read.spec, s.values = std::move(read.values), s.notes = std::move(read.notes);
+    s.head = read.head.head, s.pool = read.head.pool, s.rows = read.head.rows;
+  } else {
+    s = ours(folder);
+  }
+  s.folder = folder.string();
+  s.hash = hash_of(s.values);
+  return s;
+}
+
+void settle(const Start& s, RunSpec& run, const Given& given) {
+  const auto take = [&](std::string& value, const std::string& saved, bool asked,
+                        const char* what) {
+    if (saved.empty()) return;
+    check(!asked || value == saved, "train: --{} {}, but the adapter in '{}' has {}; leave it out",
+          what, value, s.folder, saved);
+    value = saved;
+  };
+  take(run.method, s.spec, given.method, "method");
+  take(run.head, s.head, given.head, "head");
+  take(run.pool, s.pool, given.pool, "pool");
+}
+
+bool keeps_head(const Start& s, const RunSpec& run, const EncodedTask& task,
+                std::vector<std::string>& notes) {
+  if (s.head.empty()) {
+    if (task.goal != Goal::language && run.head != "cloze")
+      notes.push_back("the head is new: the adapter has none");
+    return false;
+  }
+  const std::size_t rows = task.goal == Goal::regression ? 1 : task.labels.size();
+  if (task.goal == Goal::language ||
+      (s.names_labels ? s.labels != task.labels : s.rows != static_cast<int>(rows))) {
+    notes.push_back(fmt::format("the head is new: the adapter's is for {}",
+                                s.names_labels ? fmt::format("{}", fmt::join(s.labels, ", "))
+                                               : fmt::format("{} classes", s.rows)));
+    return false;
+  }
+  if (!s.names_labels && !task.labels.empty())
+    notes.push_back(fmt::format("the folder names no labels: the rows of its head are taken for {}",
+                                fmt::join(task.labels, ", ")));
+  if (s.pool.empty())
+    notes.push_back(
+        fmt::format("the folder does not say how its head pools: pool={} is taken", run.pool));
+  return true;
+}
+
+void begin_at(const Start& s, const Parameters& parameters, bool with_head) {
+  AdapterValues values;
+  Parameters filled;
+  for (const auto& [name, value] : s.values)
+    if (with_head || !is_heads(name)) values[name] = value;
+  for (const auto& p : parameters)
+    if (with_head || !is_heads(p->site)) filled.push_back(p);
+  set_adapter_values(values, filled, s.folder);
+}
+
+}  // namespace graft

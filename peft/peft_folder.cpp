@@ -1,0 +1,345 @@
+#include "peft/peft_folder.h"
+
+#include <algorithm>
+#include <cmath>
+#include <set>
+
+#include "nn/models/family.h"
+#include "nn/text/json_entry.h"
+
+namespace graft {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+constexpr const char *kConfig = "adapter_config.json", *kValues = "adapter_model.safetensors",
+                     *kPrefix = "base_model.model.";
+
+std::vector<std::string> words(const std::string& text) {
+  std::vector<std::string> all;
+  for (std::size_t at = 0; at < text.size();) {
+    const std::size_t end = std::min(text.find(' ', at), text.size());
+    if (end > at) all.push_back(text.substr(at, end - at));
+    at = end + 1;
+  }
+  return all;
+}
+
+bool is_off(const json& value) {
+  return value.is_null() || value == false || value == "" || value == "none" ||
+         (value.is_structured() && value.empty());
+}
+
+// --- heads --------------------------------------------------------------------------------------
+
+// The head of a family's class for sequences, as far as LinearHead is the same function, and the
+// names of its parts.
+struct PeftHeadForm {
+  std::string head, pool;
+  std::map<Part, std::string> modules;
+  bool bias = true;
+};
+
+const PeftHeadForm kDense{
+    "dense", "cls", {{Part::head_dense, "classifier.dense"}, {Part::head, "classifier.out_proj"}}};
+const PeftHeadForm kScore{"linear", "last", {{Part::head, "score"}}, false};
+// Of a module of one's own.
+const PeftHeadForm kLinear{"linear", "", {{Part::head, "classifier"}}};
+
+const PeftHeadForm* family_head(const Arch& arch) {
+  if (arch.family == "roberta" || arch.family == "roberta-prelayernorm" || arch.family == "esm")
+    return &kDense;
+  if (arch.family == "gpt2" || arch.family == "opt" || arch.family == "llama") return &kScore;
+  return nullptr;
+}
+
+PeftHeadForm own_head(bool dense) {
+  PeftHeadForm form = dense ? kDense : kLinear;
+  form.pool = "";
+  return form;
+}
+
+std::string head_label(const Arch& arch, Part part, const char* name) {
+  return to_string(Site{arch.stack, -1, part}) + " " + name;
+}
+
+bool is_heads(const std::string& name) {
+  return name.starts_with("classifier.") || name.starts_with("score.");
+}
+
+void read_head(PeftReading& r) {
+  bool any = false, dense = false, score = false;
+  for (const auto& [name, value] : r.tensors) {
+    any |= is_heads(name);
+    dense |= name == "classifier.out_proj.weight";
+    score |= name == "score.weight";
+  }
+  if (!any) return;
+  const bool own = r.out.task_type.empty();
+  if (!own && r.out.task_type != "SEQ_CLS") return;  // then its tensors are unexpected
+  const PeftHeadForm* of_family = family_head(r.arch);
+  if (!own && !of_family)
+    return r.problem(fmt::format(
+        "task_type SEQ_CLS: the class of family {} has a head that is not followed here",
+        r.arch.family));
+  const PeftHeadForm form = own ? (score ? kScore : own_head(dense)) : *of_family;
+  for (const auto& [part, module] : form.modules) {
+    const auto weight = r.tensors.find(module + ".weight"), bias = r.tensors.find(module + ".bias");
+    const std::int64_t rows = weight == r.tensors.end() ? -1 : weight->second.dim(0);
+    const bool fits = rows > 0 && weight->second.ndim() == 2 &&
+                      weight->second.dim(1) == r.arch.width &&
+                      (part == Part::head || rows == r.arch.width) &&
+                      (form.bias ? bias != r.tensors.end() && bias->second.shape() == Shape{rows}
+                                 : bias == r.tensors.end());
+    if (!fits)
+      return r.problem(
+          fmt::format("the head needs {}.weight [{}, {}]{}", module,
+                      part == Part::head ? "classes" : std::to_string(r.arch.width), r.arch.width,
+                      form.bias ? fmt::format(" and {}.bias", module) : " and no bias"));
+    r.out.values[head_label(r.arch, part, "weight")] = weight->second;
+    r.out.values[head_label(r.arch, part, "bias")] =
+        form.bias ? bias->second : Array::zeros({rows});
+    if (part == Part::head) r.out.head = {form.head, own ? "" : form.pool, static_cast<int>(rows)};
+    r.tensors.erase(weight);
+    if (form.bias) r.tensors.erase(bias);
+  }
+  if (!form.bias)
+    r.out.notes.push_back("PEFT's head has no bias; here it has one, which starts at 0");
+}
+
+// The part of `source.parameters` that is the head's, by part and name.
+using HeadValues = std::map<std::pair<Part, std::string>, Array>;
+
+HeadValues head_values(const PeftSource& source) {
+  HeadValues all;
+  for (const auto& p : source.parameters)
+    if (p->site.part == Part::head || p->site.part == Part::head_dense)
+      all[{p->site.part, p->name}] = p->value.value().to(Dtype::f32).as_contiguous();
+  return all;
+}
+
+bool is_zero(const Array& a) {
+  return std::ranges::all_of(a.to_vector(), [](double x) { return x == 0; });
+}
+
+void write_head(PeftWriting& w) {
+  const PeftSource& s = w.source;
+  const HeadValues values = head_values(s);
+  if (values.empty()) return;
+  const PeftHeadForm* form = family_head(s.arch);
+  const bool of_family = form && form->head == s.head && form->pool == s.pool &&
+                         (form->bias || is_zero(values.at({Part::head, "bias"})));
+  const PeftHeadForm used = of_family ? *form : own_head(s.head == "dense");
+  for (const auto& [place, value] : values)
+    if (used.bias || place.second == "weight")
+      w.tensors[used.modules.at(place.first) + "." + place.second] = value;
+  if (of_family) {
+    w.config["task_type"] = "SEQ_CLS";
+    w.config["modules_to_save"] = {"classifier", "score"};  // PEFT's own names for such a task
+    return;
+  }
+  w.config["modules_to_save"] = {"classifier"};
+  w.notes.push_back(fmt::format(
+      "no class of transformers' for {} has this head ({}, pooled by {}): it is `classifier`, for "
+      "a "
+      "module of your own around the base{}",
+      s.arch.family, s.head, s.pool,
+      form && form->head == s.head && form->pool == s.pool ? "; its class has no bias there" : ""));
+}
+
+// --- folders ------------------------------------------------------------------------------------
+
+std::map<std::string, Array> read_tensors(const fs::path& file, const Arch& arch,
+                                          std::vector<std::string>& problems) {
+  const SafetensorsReader reader(file);
+  const std::string& base = family_named(arch.family).prefix;
+  std::map<std::string, Array> tensors;
+  // A body that was wrapped alone has names without the family's prefix.
+  bool whole = base.empty();
+  for (const auto& [name, info] : reader.tensors()) whole |= name.starts_with(kPrefix + base);
+  for (const auto& [name, info] : reader.tensors()) {
+    const bool floating = info.dtype == FileDtype::f64 || info.dtype == FileDtype::f32 ||
+                          info.dtype == FileDtype::f16 || info.dtype == FileDtype::bf16;
+    if (!name.starts_with(kPrefix) || !floating || info.shape.empty()) {
+      problems.push_back(
+          fmt::format("unexpected tensor {} {} {}", name, name_of(info.dtype), info.shape));
+      continue;
+    }
+    Array value = Array::empty(info.shape);
+    reader.read_f32(name, value);
+    std::string inside = name.substr(std::string_view(kPrefix).size());
+    if (!whole && !is_heads(inside)) inside = base + inside;
+    tensors[inside] = std::move(value);
+  }
+  return tensors;
+}
+
+const PeftMethod* row_of(const std::string& peft_type) {
+  for (const PeftMethod& row : peft_methods())
+    if (row.peft_type == peft_type) return &row;
+  return nullptr;
+}
+
+std::string known_types() {
+  std::vector<std::string> names;
+  for (const PeftMethod& row : peft_methods()) names.push_back(row.peft_type);
+  return fmt::format("{}", fmt::join(names, ", "));
+}
+
+// For a body that PEFT is to wrap alone: names without the family's prefix.
+void as_bare(PeftWriting& w) {
+  const std::string& base = family_named(w.source.arch.family).prefix;
+  const auto bare = [&](const std::string& name) {
+    return name.starts_with(base) ? name.substr(base.size()) : name;
+  };
+  std::map<std::string, Array> tensors;
+  for (auto& [name, value] : w.tensors) tensors[bare(name)] = value;
+  w.tensors = std::move(tensors);
+  for (json& target : w.config["target_modules"]) target = bare(target);
+  for (const char* key : {"rank_pattern", "alpha_pattern"}) {
+    json renamed = json::object();
+    for (const auto& [name, value] : w.config.value(key, json::object()).items())
+      renamed[bare(name)] = value;
+    w.config[key] = renamed;
+  }
+  w.config["task_type"] = "FEATURE_EXTRACTION";
+}
+
+json read_config(const fs::path& folder) {
+  const std::string file = (folder / kConfig).string();
+  return parse_strict(file, read_file(file));
+}
+
+// A problem for each key that nothing asked for and each tensor that nothing took.
+void note_leftovers(PeftReading& r) {
+  for (const auto& [key, value] : r.config.items())
+    if (!r.asked.contains(key) && !is_off(value))
+      r.problem(fmt::format("option {} = {} is not followed here", key, shown(value)));
+  for (const auto& [name, value] : r.tensors)
+    r.problem(fmt::format("unexpected tensor {} {}", name, value.shape()));
+}
+
+}  // namespace
+
+const std::vector<PeftMethod>& peft_methods() {
+  static const std::vector<PeftMethod> table{{"LORA", "lora", read_peft_lora, write_peft_lora}};
+  return table;
+}
+
+template <class T>
+T PeftReading::get(const char* key, T otherwise) {
+  asked.insert(key);
+  const auto at = config.find(key);
+  if (at == config.end() || at->is_null()) return otherwise;
+  const bool fits = std::is_same_v<T, bool>          ? at->is_boolean()
+                    : std::is_same_v<T, std::string> ? at->is_string()
+                    : std::is_same_v<T, int>         ? at->is_number_integer()
+                                                     : at->is_number();
+  if (fits) {
+    const double number = at->is_number() ? at->get<double>() : 0;
+    if (std::abs(number) < 1e9) return at->get<T>();
+  }
+  problem(fmt::format("option {} = {} has another type or size than it should", key, shown(*at)));
+  return otherwise;
+}
+template bool PeftReading::get(const char*, bool);
+template int PeftReading::get(const char*, int);
+template double PeftReading::get(const char*, double);
+template std::string PeftReading::get(const char*, std::string);
+
+std::vector<std::string> PeftReading::texts(const char* key) {
+  asked.insert(key);
+  const auto at = config.find(key);
+  if (at == config.end() || at->is_null()) return {};
+  if (at->is_string()) return {at->get<std::string>()};
+  std::vector<std::string> all;
+  bool fits = at->is_array();
+  for (const json& one : fits ? *at : json::array()) {
+    fits &= one.is_string();
+    if (one.is_string()) all.push_back(one);
+  }
+  if (!fits) problem(fmt::format("option {} = {} is not a list of names", key, shown(*at)));
+  return all;
+}
+
+void PeftReading::off(const std::string& keys) {
+  for (const std::string& key : words(keys)) {
+    asked.insert(key);
+    const auto at = config.find(key);
+    if (at != config.end() && !is_off(*at))
+      problem(fmt::format("option {} = {} is not followed here", key, shown(*at)));
+  }
+}
+
+void PeftReading::unused(const std::string& keys) {
+  for (const std::string& key : words(keys)) asked.insert(key);
+}
+
+bool is_peft_folder(const fs::path& folder) {
+  if (!fs::exists(folder / kConfig)) return false;
+  const json config = read_config(folder);
+  return config.is_object() && config.contains("peft_type");
+}
+
+PeftAdapter read_peft_folder(const fs::path& folder, const Arch& arch) {
+  PeftAdapter out;
+  PeftReading r{arch, read_config(folder), {}, out, {}, {}};
+  check(r.config.is_object(), "{}: need an object", (folder / kConfig).string());
+  const std::string type = r.get("peft_type", std::string());
+  const PeftMethod* row = row_of(type);
+  check(row != nullptr, "{}: peft_type is '{}'; this version follows {}",
+        (folder / kConfig).string(), type, known_types());
+  check(fs::exists(folder / kValues), "{}: has no {}; older files (.bin) are not read",
+        folder.string(), kValues);
+  out.task_type = r.get("task_type", std::string());
+  const std::set<std::string> tasks{"", "SEQ_CLS", "CAUSAL_LM", "SEQ_2_SEQ_LM",
+                                    "FEATURE_EXTRACTION"};
+  if (!tasks.contains(out.task_type))
+    r.problem(fmt::format("task_type {} is not followed here", out.task_type));
+  for (const std::string& name : r.texts("modules_to_save"))
+    if (name != "classifier" && name != "score")
+      r.problem(fmt::format("modules_to_save has {}; only a head may be there: classifier or score",
+                            name));
+  r.unused(
+      "auto_mapping base_model_name_or_path revision inference_mode peft_version runtime_config");
+  r.tensors = read_tensors(folder / kValues, arch, r.problems);
+  read_head(r);
+  row->read(r);
+  note_leftovers(r);
+  check(r.problems.empty(), "PEFT folder '{}' does not fit the model ({}):\n  {}", folder.string(),
+        arch.family, fmt::join(r.problems, "\n  "));
+  return out;
+}
+
+std::vector<std::string> write_peft_folder(const fs::path& folder, const PeftSource& source) {
+  const std::vector<Options> methods = parse_spec(source.spec);
+  const auto row = std::ranges::find_if(
+      peft_methods(), [&](const PeftMethod& m) { return m.method == methods.front().method(); });
+  for (const Options& o : methods)
+    check(row != peft_methods().end() && o.method() == row->method,
+          "export: '{}' has no counterpart in PEFT that this version writes; it writes {}",
+          source.spec, known_types());
+  PeftWriting w{source, json::object(), {}, {}};
+  w.config["peft_type"] = row->peft_type;
+  w.config["task_type"] = nullptr;
+  if (source.language) w.config["task_type"] = source.arch.crosses() ? "SEQ_2_SEQ_LM" : "CAUSAL_LM";
+  w.config["base_model_name_or_path"] = source.base;
+  w.config["inference_mode"] = true;
+  w.config["modules_to_save"] = nullptr;
+  row->write(w);
+  write_head(w);
+  if (!source.arch.lm && head_values(source).empty()) as_bare(w);
+  check(!fs::exists(folder / kConfig), "export: '{}' has an adapter already; give another folder",
+        folder.string());
+  SafetensorsWriter writer;
+  for (const auto& [name, value] : w.tensors) writer.add(kPrefix + name, value);
+  std::error_code error;
+  fs::create_directories(folder, error);
+  check(!error, "export: cannot make folder '{}': {}", folder.string(), error.message());
+  writer.write(folder / kValues);
+  write_file_atomically(folder / kConfig, w.config.dump(2) + "\n");
+  return w.notes;
+}
+
+}  // namespace graft
