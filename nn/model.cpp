@@ -199,7 +199,7 @@ void Model::each(const EachWeight& f) {
   if (relative) f(relative->table);
   for (auto& block : blocks) block->each(f);
   if (final_norm) final_norm->each(f);
-  if (pooler) pooler->each(f);
+  if (pooler && arch_.pooler) pooler->each(f);
   if (lm_dense) lm_dense->each(f);
   if (lm_norm) lm_norm->each(f);
   if (lm_bias) f(lm_bias);

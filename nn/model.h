@@ -55,7 +55,7 @@ class Model {
   std::optional<RelativeBias> relative;
   std::vector<std::shared_ptr<Block>> blocks;  // a checkpointed graph holds them, too
   std::optional<Norm> final_norm;
-  std::optional<Linear> pooler;  // kept and saved; nothing here reads it
+  std::optional<Linear> pooler;  // heads may begin with it; saved with a body (Arch::pooler)
   // BERT's transform before the vocabulary product, and that product's bias.
   std::optional<Linear> lm_dense;
   std::optional<Norm> lm_norm;

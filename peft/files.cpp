@@ -1,15 +1,48 @@
 #include "peft/files.h"
 
+#include <algorithm>
+#include <climits>
 #include <set>
 
 #include "nn/files/atomic.h"
 #include "nn/files/safetensors.h"
+#include "nn/files/strict_json.h"
 
 namespace graft {
 namespace {
 namespace fs = std::filesystem;
 constexpr const char* kConfig = "adapter_config.json";
 constexpr const char* kValues = "adapter_model.safetensors";
+
+using nlohmann::json;
+
+bool is_text_list(const json& value) {
+  return value.is_array() &&
+         std::ranges::all_of(value, [](const json& item) { return item.is_string(); });
+}
+
+// What stands beside the spec: which keys must be there is for their readers to say.
+void check_kinds(const std::string& file, const json& more) {
+  const auto is = [&](const char* key, auto kind, const char* needed) {
+    const auto at = more.find(key);
+    check(at == more.end() || kind(*at), "adapter: '{}': {} is {}; need {}", file, key,
+          at == more.end() ? "" : at->dump(), needed);
+  };
+  for (const char* key : {"model", "task", "task_folder", "base_hash", "head", "pool"})
+    is(
+        key, [](const json& value) { return value.is_string(); }, "a text");
+  for (const char* key : {"language", "joined"})
+    is(
+        key, [](const json& value) { return value.is_boolean(); }, "true or false");
+  is("labels", is_text_list, "a list of texts");
+  is(
+      "max_tokens",
+      [](const json& value) {
+        return value.is_number_unsigned() && value.get<std::uint64_t>() <= INT_MAX;
+      },
+      "a number of tokens");
+}
+
 }  // namespace
 
 void save_adapter(const fs::path& folder, const std::string& spec, const Parameters& trained,
@@ -26,12 +59,14 @@ void save_adapter(const fs::path& folder, const std::string& spec, const Paramet
 }
 
 AdapterFile read_adapter_config(const fs::path& folder) {
-  const fs::path file = folder / kConfig;
-  const auto config = nlohmann::json::parse(read_file(file), nullptr, false);
+  const std::string file = (folder / kConfig).string();
+  const json config = parse_strict(file, read_file(folder / kConfig));
   check(config.is_object() && config.contains("format") && config["format"] == "graft-adapter-1",
-        "adapter: '{}' is not an adapter_config.json of this program", file.string());
-  check(config.contains("spec") && config["spec"].is_string() && config.contains("more"),
-        "adapter: '{}' lacks 'spec' or 'more'", file.string());
+        "adapter: '{}' is not an adapter_config.json of this program", file);
+  check(config.contains("spec") && config["spec"].is_string() && config.contains("more") &&
+            config["more"].is_object(),
+        "adapter: '{}' lacks 'spec' or 'more'", file);
+  check_kinds(file, config["more"]);
   return {config["spec"], config["more"]};
 }
 
@@ -39,6 +74,8 @@ AdapterValues read_adapter_values(const fs::path& folder) {
   const SafetensorsReader reader(folder / kValues);
   AdapterValues values;
   for (const auto& [name, info] : reader.tensors()) {
+    check(is_floating(info.dtype), "adapter: '{}': {} is {} in the file; need a floating type",
+          folder.string(), name, name_of(info.dtype));
     Array value = Array::empty(info.shape);
     reader.read_f32(name, value);
     values[name] = std::move(value);

@@ -67,9 +67,15 @@ std::int64_t count(const Shape& shape) {
   return n;
 }
 
-Array::Array(Shape shape, Dtype dtype)
-    : shape_(std::move(shape)), strides_(row_major(shape_)), dtype_(dtype), defined_(true) {
-  for (std::int64_t d : shape_) check(d >= 0, "array: negative size in shape {}", shape_);
+Array::Array(Shape shape, Dtype dtype) : shape_(std::move(shape)), dtype_(dtype), defined_(true) {
+  std::int64_t bytes = static_cast<std::int64_t>(size_of(dtype));
+  for (std::int64_t d : shape_) {
+    check(d >= 0, "array: negative size in shape {}", shape_);
+    // A size of 0 does not excuse the others: strides are products, too.
+    check(!__builtin_mul_overflow(bytes, std::max<std::int64_t>(d, 1), &bytes),
+          "array: shape {} overflows", shape_);
+  }
+  strides_ = row_major(shape_);
   numel_ = count(shape_);
 }
 

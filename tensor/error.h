@@ -14,10 +14,15 @@ struct Error : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+// Throws Error with a message made fit to print, since what a file holds may stand in it: control
+// characters but tabs and line breaks, and bytes that are not UTF-8, become \x1b and the like, and
+// of a very long message the middle is left out.
+[[noreturn]] void throw_error(std::string message);
+
 // Throws Error with a formatted message, e.g. fail("lora: r is {}; need 1..{}", r, most).
 template <class... Args>
 [[noreturn]] void fail(fmt::format_string<Args...> format, Args&&... args) {
-  throw Error(fmt::format(format, std::forward<Args>(args)...));
+  throw_error(fmt::format(format, std::forward<Args>(args)...));
 }
 
 // fail() unless `ok`. The message is only built when it is thrown.

@@ -9,12 +9,16 @@ namespace cli {
 
 std::filesystem::path base_folder(const std::string& name_or_path) {
   namespace fs = std::filesystem;
-  if (fs::exists(fs::path(name_or_path) / "config.json")) return name_or_path;
+  const auto is_model = [](const fs::path& folder) {
+    std::error_code ignored;  // a name that no file can have is no model's
+    return fs::exists(folder / "config.json", ignored);
+  };
+  if (is_model(name_or_path)) return name_or_path;
   std::vector<fs::path> shelves;
   if (const char* own = std::getenv("GRAFT_BASES")) shelves.emplace_back(own);
   shelves.emplace_back(fs::path(GRAFT_SOURCE_DIR) / "experiments" / "bases");
   for (const fs::path& shelf : shelves)
-    if (fs::exists(shelf / name_or_path / "config.json")) return shelf / name_or_path;
+    if (is_model(shelf / name_or_path)) return shelf / name_or_path;
   fail("model '{}': no such folder with a config.json, and no base of that name in {}",
        name_or_path,
        fmt::join(

@@ -4,6 +4,7 @@
 #include "experiments/ablations/sweep.h"
 #include "experiments/cli/cli.h"
 #include "nn/files/atomic.h"
+#include "nn/files/strict_json.h"
 
 namespace graft::cli {
 namespace {
@@ -12,8 +13,7 @@ namespace fs = std::filesystem;
 
 void sweep_command(const std::string& file, std::string out, const std::string& shard,
                    double minutes, const Methods& methods) {
-  const auto spec = nlohmann::json::parse(read_file(file), nullptr, false);
-  check(!spec.is_discarded(), "sweep: '{}' is not JSON", file);
+  const nlohmann::json spec = parse_strict("sweep: " + file, read_file(file));
   if (out.empty()) out = (fs::path("results") / SweepSpec::from(spec).name).string();
   Lab lab(methods, base_folder);
   const fs::path page = run_sweep(lab, base_folder, spec, out, parse_shard(shard), minutes);

@@ -1,4 +1,6 @@
 // graft train, eval, merge, replay: single runs.
+#include <climits>
+
 #include "experiments/ablations/lab.h"
 #include "experiments/cli/cli.h"
 #include "experiments/data/metrics.h"
@@ -10,6 +12,7 @@
 #include "nn/files/atomic.h"
 #include "nn/models/folder.h"
 #include "nn/models/heads.h"
+#include "nn/text/json_entry.h"
 #include "peft/files.h"
 
 namespace graft::cli {
@@ -187,32 +190,35 @@ void train_command(TrainOptions o, const Methods& methods) {
 }
 
 void replay_command(const std::string& file, const Methods& methods) {
-  const auto record = nlohmann::json::parse(read_file(file), nullptr, false);
-  check(record.is_object() && record.contains("run") && record.contains("weights_hash"),
+  const nlohmann::json all = parse_strict(file, read_file(file));
+  check(all.is_object() && all.contains("run") && all.contains("weights_hash"),
         "replay: '{}' is not a run.json", file);
-  for (const char* key :
-       {"model", "task", "base_hash", "core", "max_tokens", "train_rows", "dev_rows", "test_rows"})
-    check(record.contains(key), "replay: '{}' lacks '{}'", file, key);
-  check(record.at("core") == core_name(),
+  Entry record("replay: " + file, all);
+  const std::string core = record.text("core");
+  check(core == core_name(),
         "replay: '{}' was made by kernels for {}, these are for {}: the bits would differ", file,
-        record.at("core").dump(), core_name());
+        core, core_name());
   TrainOptions o;
   o.head_given = true;
-  o.model = record.at("model"), o.task = record.at("task"), o.run = RunSpec::from(record.at("run"));
-  o.encode.max_tokens = record.at("max_tokens"), o.encode.train_rows = record.at("train_rows");
-  o.encode.dev_rows = record.at("dev_rows"), o.encode.test_rows = record.at("test_rows");
-  if (record.contains("init")) {
-    o.init = record.at("init");
+  const auto rows = [&](const char* key) { return int(record.count(key, INT_MAX)); };
+  o.model = record.text("model"), o.task = record.text("task"), o.run = RunSpec::from(all["run"]);
+  o.encode.max_tokens = rows("max_tokens"), o.encode.train_rows = rows("train_rows");
+  o.encode.dev_rows = rows("dev_rows"), o.encode.test_rows = rows("test_rows");
+  const std::string base_hash = record.text("base_hash");
+  const std::string weights_hash = record.text("weights_hash");
+  o.init = record.text("init", "");
+  if (!o.init.empty()) {
     read_init(o, {true, true, true});
-    check(record.value("init_hash", "") == o.start->hash,
+    check(record.text("init_hash") == o.start->hash,
           "replay: the adapter that the run started from, '{}', is another one by now", o.init);
   }
   const Trained t = run(o, methods, true, {});
-  for (const char* key : {"base_hash", "weights_hash"}) {
-    const std::string was = record.at(key), is = t.record.at(key);
+  for (const auto& [key, was] :
+       {std::pair{"base_hash", base_hash}, {"weights_hash", weights_hash}}) {
+    const std::string is = t.record.at(key);
     check(was == is, "replay: {} is {}, the record says {}", key, is, was);
   }
-  fmt::print("the same bits: weights {}\n", std::string(record.at("weights_hash")));
+  fmt::print("the same bits: weights {}\n", weights_hash);
 }
 
 struct Loaded {
@@ -225,12 +231,12 @@ struct Loaded {
 // The base, the adapter and its task, as they were saved.
 Loaded load(const std::string& folder, const std::string& other_task, const Methods& methods) {
   const AdapterFile file = read_adapter_config(folder);
-  Loaded l;
-  const fs::path base = base_folder(file.more.at("model"));
-  l.model = load_model(base);
   for (const char* key :
        {"model", "task", "task_folder", "labels", "head", "pool", "max_tokens", "base_hash"})
     check(file.more.contains(key), "adapter: '{}' lacks '{}' in its configuration", folder, key);
+  Loaded l;
+  const fs::path base = base_folder(file.more.at("model"));
+  l.model = load_model(base);
   check(file.more.at("base_hash") == fmt::format("{:016x}", l.model->hash()),
         "adapter: '{}' was trained on a base with other weights than '{}'", folder, base.string());
   RunSpec& run = l.run;

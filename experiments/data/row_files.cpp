@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 #include <set>
+#include <unordered_map>
 
 #include "experiments/data/text_clean.h"
 #include "nn/files/atomic.h"
+#include "nn/files/strict_json.h"
 #include "tensor/error.h"
 
 namespace graft::data {
@@ -21,6 +23,7 @@ std::string text_of(const fs::path& file) {
   if (bad != std::string::npos)
     fail("{}:{}: a byte that is not valid UTF-8", file.string(),
          1 + std::count(text.begin(), text.begin() + static_cast<std::ptrdiff_t>(bad), '\n'));
+  check_no_zero_bytes(text, file.string());
   return text;
 }
 
@@ -99,29 +102,39 @@ std::string field_of(const ordered_json& value, const std::string& where, const 
   return value.dump();
 }
 
-void add_object(RowFile& f, const ordered_json& object, int line) {
-  const std::string where = fmt::format("{}:{}", f.name, line);
-  check(object.is_object(), "{}: {}; need an object", where, object.type_name());
-  if (f.columns.empty())
-    for (const auto& item : object.items()) f.columns.push_back(item.key());
-  std::vector<std::string> fields;
-  for (const std::string& column : f.columns) {
-    check(object.contains(column), "{}: no key '{}', which the first row has", where, column);
-    fields.push_back(field_of(object[column], where, column));
-  }
-  for (const auto& item : object.items())
-    check(std::find(f.columns.begin(), f.columns.end(), item.key()) != f.columns.end(),
-          "{}: key '{}', which the first row lacks", where, item.key());
-  add(f, std::move(fields), line);
-}
+// Rows of one set of keys, in whatever order each has them.
+class Objects {
+ public:
+  explicit Objects(RowFile& f) : f_(f) {}
 
-ordered_json parsed(std::string_view text, const std::string& where) {
-  try {
-    return ordered_json::parse(text);
-  } catch (const ordered_json::exception& error) {
-    fail("{}: not JSON: {}", where, error.what());
+  void add(const ordered_json& object, int line) {
+    const std::string where = fmt::format("{}:{}", f_.name, line);
+    check(object.is_object() && !object.empty(), "{}: {}; need an object with a key", where,
+          object.is_object() ? "an empty object" : object.type_name());
+    if (f_.columns.empty())
+      for (const auto& item : object.items()) {
+        index_.emplace(item.key(), f_.columns.size());
+        f_.columns.push_back(item.key());
+      }
+    std::vector<std::string> fields(f_.columns.size());
+    std::vector<bool> given(f_.columns.size());
+    for (const auto& item : object.items()) {
+      const auto at = index_.find(item.key());
+      check(at != index_.end(), "{}: key '{}', which the first row lacks", where, item.key());
+      fields[at->second] = field_of(item.value(), where, item.key());
+      given[at->second] = true;
+    }
+    const auto lacks = std::find(given.begin(), given.end(), false) - given.begin();
+    if (lacks < static_cast<std::ptrdiff_t>(given.size()))
+      fail("{}: no key '{}', which the first row has", where,
+           f_.columns[static_cast<std::size_t>(lacks)]);
+    data::add(f_, std::move(fields), line);
   }
-}
+
+ private:
+  RowFile& f_;
+  std::unordered_map<std::string, std::size_t> index_;
+};
 
 }  // namespace
 
@@ -173,15 +186,16 @@ RowFile read_tab_separated(const fs::path& file, const std::vector<std::string>&
 RowFile read_json_rows(const fs::path& file, bool array) {
   const std::string text = text_of(file);
   RowFile f{file.string(), {}, {}, {}};
+  Objects objects(f);
   if (array) {
-    const ordered_json all = parsed(text, f.name);
+    const ordered_json all = parse_strict_ordered(f.name, text);
     check(all.is_array(), "{}: {}; need an array of objects", f.name, all.type_name());
     int number = 0;  // rows have no line of their own here
-    for (const ordered_json& object : all) add_object(f, object, ++number);
+    for (const ordered_json& object : all) objects.add(object, ++number);
   } else {
     for (const auto& [line, number] : lines_of(text))
       if (!trim(line).empty())
-        add_object(f, parsed(line, fmt::format("{}:{}", f.name, number)), number);
+        objects.add(parse_strict_ordered(fmt::format("{}:{}", f.name, number), line), number);
   }
   return done(std::move(f));
 }

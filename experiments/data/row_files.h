@@ -20,8 +20,9 @@ struct RowFile {
   std::string where(std::size_t row) const;
 };
 
-// All of these throw Error with file and line for bytes that are not UTF-8, a row with another
-// number of fields than there are columns, a column that is there twice, and a file without rows.
+// All of these throw Error with file and line for bytes that are not UTF-8 or are zero, a row with
+// another number of fields than there are columns, a column that is there twice, and a file without
+// rows.
 
 // RFC 4180: commas; a field may stand in double quotes, hold commas, line breaks and doubled quotes
 // then. The first row names the columns. A byte order mark is dropped.
@@ -32,7 +33,7 @@ RowFile read_tab_separated(const std::filesystem::path& file,
                            const std::vector<std::string>& columns = {});
 // One JSON object on each line, or (`array`) one array of them. The columns are the keys of the
 // first; strings are taken as they are, numbers, true and false as JSON writes them; anything else,
-// and a key that another object lacks or has besides, is an Error.
+// and a key that another object lacks, has besides or has twice, is an Error.
 RowFile read_json_rows(const std::filesystem::path& file, bool array);
 // Each line a row of two columns, what stands before and behind the first `separator`; or, where
 // that is empty, of the one column "text" (empty lines are left out).

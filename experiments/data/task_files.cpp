@@ -30,6 +30,7 @@ struct RawRow {
 std::vector<RawRow> read_rows(const fs::path& path, std::string_view text,
                               std::string_view header) {
   const std::string name = path.string();
+  data::check_no_zero_bytes(text, name);
   std::vector<RawRow> rows;
   int number = 0;
   for (auto line : data::split(text, '\n')) {

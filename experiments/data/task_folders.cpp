@@ -2,169 +2,35 @@
 
 #include <algorithm>
 #include <charconv>
+#include <climits>
 #include <cmath>
-#include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <set>
 
 #include "experiments/data/md5.h"
 #include "experiments/data/row_files.h"
+#include "experiments/data/task_description.h"
 #include "experiments/data/task_rows.h"
 #include "experiments/data/text_clean.h"
 #include "nn/files/atomic.h"
+#include "nn/files/strict_json.h"
 #include "tensor/error.h"
 
 namespace graft {
 namespace {
 
 namespace fs = std::filesystem;
+using data::Description;
 using data::RowFile;
 using Kind = TaskData::Kind;
-
-// What a folder is, whoever says so.
-struct Description {
-  std::string name, format, metric;
-  Kind kind = Kind::classification;
-  std::map<std::string, std::string> files;  // by split
-  std::string a, b, label;                   // columns; language: prompt in a, continuation in b
-  std::vector<std::string> labels, header;  // header: the columns of a file that does not name them
-  std::map<std::string, int> rows;
-  std::string note;
-  std::string prefix;                      // as TaskData's
-  std::vector<std::string> fields, words;  // as TaskData's
-};
-
-// --- GLUE (Wang et al. 2018, 1804.07461), files as published -------------------------------------
-
-struct Glue {
-  const char *name, *header, *a, *b, *label, *metric, *dev;
-  int train_rows, dev_rows;  // 0: published in more than one version
-  // As T5 was trained on it: prefix, names of a and b, words of the labels 0 and 1.
-  const char *prefix, *a_field, *b_field, *words[2] = {"", ""};
-};
-constexpr const char* kColaColumns = "source\tlabel\tmark\tsentence";
-constexpr Glue kGlue[] = {
-    {"CoLA",
-     kColaColumns,
-     "sentence",
-     "",
-     "label",
-     "matthews",
-     "dev.tsv",
-     8551,
-     1043,
-     "cola",
-     "sentence",
-     "",
-     {"unacceptable", "acceptable"}},
-    {"SST-2",
-     "sentence\tlabel",
-     "sentence",
-     "",
-     "label",
-     "accuracy",
-     "dev.tsv",
-     67349,
-     872,
-     "sst2",
-     "sentence",
-     "",
-     {"negative", "positive"}},
-    {"MRPC",
-     "Quality\t#1 ID\t#2 ID\t#1 String\t#2 String",
-     "#1 String",
-     "#2 String",
-     "Quality",
-     "accuracy",
-     "dev.tsv",
-     0,
-     0,
-     "mrpc",
-     "sentence1",
-     "sentence2",
-     {"not_equivalent", "equivalent"}},
-    {"STS-B",
-     "index\tgenre\tfilename\tyear\told_index\tsource1\tsource2\tsentence1\tsentence2\tscore",
-     "sentence1", "sentence2", "score", "pearson", "dev.tsv", 5749, 1500, "stsb", "sentence1",
-     "sentence2"},
-    {"QQP",
-     "id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate",
-     "question1",
-     "question2",
-     "is_duplicate",
-     "accuracy",
-     "dev.tsv",
-     0,
-     0,
-     "qqp",
-     "question1",
-     "question2",
-     {"not_duplicate", "duplicate"}},
-    {"MNLI",
-     "index\tpromptID\tpairID\tgenre\tsentence1_binary_parse\tsentence2_binary_parse\t"
-     "sentence1_parse\tsentence2_parse\tsentence1\tsentence2\tlabel1\tgold_label",
-     "sentence1", "sentence2", "gold_label", "accuracy", "dev_matched.tsv", 392702, 9815, "mnli",
-     "premise", "hypothesis"},
-    {"QNLI", "index\tquestion\tsentence\tlabel", "question", "sentence", "label", "accuracy",
-     "dev.tsv", 0, 0, "qnli", "question", "sentence"},
-    {"RTE", "index\tsentence1\tsentence2\tlabel", "sentence1", "sentence2", "label", "accuracy",
-     "dev.tsv", 0, 0, "", "sentence1", "sentence2"}};  // and WNLI, whose files look the same
-
-std::string first_line(const fs::path& file) {
-  std::ifstream in(file);
-  std::string line;
-  std::getline(in, line);
-  if (line.ends_with('\r')) line.pop_back();
-  return line;
-}
-
-// CoLA's files have no header: "gj04 TAB 1 TAB TAB sentence".
-bool is_cola(const std::string& line) {
-  const auto fields = data::split(line, '\t');
-  return fields.size() == 4 && (fields[1] == "0" || fields[1] == "1") &&
-         (fields[2].empty() || fields[2] == "*");
-}
-
-const Glue* glue_of(const fs::path& folder) {
-  const std::string line = first_line(folder / "train.tsv");
-  for (const Glue& g : kGlue)
-    if (line == g.header || (g.header == kColaColumns && is_cola(line))) return &g;
-  return nullptr;
-}
-
-std::string name_of(const fs::path& folder) {
-  return fs::absolute(folder / "x").lexically_normal().parent_path().filename();
-}
-
-Description described(const Glue& g, const fs::path& folder) {
-  Description d;
-  d.name = name_of(folder), d.format = "tsv", d.metric = g.metric;
-  d.kind = std::string_view(g.label) == "score" ? Kind::regression : Kind::classification;
-  d.files = {{"train", "train.tsv"}, {"test", g.dev}};
-  d.a = g.a, d.b = g.b, d.label = g.label;
-  if (g.header == kColaColumns)
-    for (const auto column : data::split(kColaColumns, '\t')) d.header.emplace_back(column);
-  if (g.train_rows > 0) d.rows = {{"train", g.train_rows}, {"test", g.dev_rows}};
-  d.prefix = g.prefix, d.fields = {g.a_field};
-  if (*g.b_field) d.fields.emplace_back(g.b_field);
-  if (*g.words[0]) d.labels = {"0", "1"}, d.words = {g.words[0], g.words[1]};
-  d.note = fmt::format(
-      "GLUE's {}: test is the published {} (its own test has no labels), dev a tenth of train",
-      g.name, g.dev);
-  return d;
-}
 
 // --- task.json ----------------------------------------------------------------------------------
 
 class Keys {
  public:
   explicit Keys(const fs::path& file) : name_(file.string()) {
-    try {
-      json_ = nlohmann::json::parse(read_file(file));
-    } catch (const nlohmann::json::exception& error) {
-      fail("{}: not JSON: {}", name_, error.what());
-    }
+    json_ = parse_strict(name_, read_file(file));
     check(json_.is_object(), "{}: need an object", name_);
   }
   std::string text(const char* key, const std::string& otherwise) {
@@ -174,15 +40,26 @@ class Keys {
           "{}: {} is {}; need a text", name_, key, json_[key].dump());
     return json_[key];
   }
-  template <class T>
-  T value(const char* key, const char* what) {
-    asked_.insert(key);
-    if (!json_.contains(key)) return {};
-    try {
-      return json_[key].get<T>();
-    } catch (const nlohmann::json::exception&) {
-      fail("{}: {} is {}; need {}", name_, key, json_[key].dump(), what);
+  std::vector<std::string> texts(const char* key) {
+    std::vector<std::string> all;
+    const nlohmann::json given = member(key, nlohmann::json::array(), "a list of texts");
+    for (const nlohmann::json& item : given) {
+      const bool text = item.is_string();
+      check(text && std::find(all.begin(), all.end(), item.get<std::string>()) == all.end(),
+            "{}: {} has {}{}", name_, key, item.dump(), text ? " twice" : "; need a list of texts");
+      all.push_back(item);
     }
+    return all;
+  }
+  std::map<std::string, int> counts(const char* key) {
+    std::map<std::string, int> all;
+    const nlohmann::json given = member(key, nlohmann::json::object(), "numbers by split");
+    for (const auto& [split, item] : given.items()) {
+      check(item.is_number_unsigned() && item.get<std::uint64_t>() <= INT_MAX,
+            "{}: {} has {}; need a number of rows", name_, key, item.dump());
+      all[split] = item.get<int>();
+    }
+    return all;
   }
   void done() const {
     for (const auto& item : json_.items())
@@ -192,6 +69,15 @@ class Keys {
   const std::string& name() const { return name_; }
 
  private:
+  // What must be of the kind of `none`, which it is where the key is absent.
+  nlohmann::json member(const char* key, nlohmann::json none, const char* what) {
+    asked_.insert(key);
+    if (!json_.contains(key)) return none;
+    check(json_[key].type() == none.type(), "{}: {} is {}; need {}", name_, key, json_[key].dump(),
+          what);
+    return json_[key];
+  }
+
   std::string name_;
   nlohmann::json json_;
   std::set<std::string> asked_;
@@ -210,7 +96,7 @@ Kind kind_named(Keys& keys, const std::string& format) {
 Description described(const fs::path& folder) {
   Keys keys(folder / "task.json");
   Description d;
-  d.name = name_of(folder);
+  d.name = data::folder_name(folder);
   d.format = keys.text("format", "");
   static const std::set<std::string> formats{"csv", "tsv",    "jsonl", "json",
                                              "e2e", "alpaca", "text"};
@@ -230,8 +116,8 @@ Description described(const fs::path& folder) {
     d.fields = {d.a};
     if (!d.b.empty()) d.fields.push_back(d.b);
     if (d.kind == Kind::classification) {
-      d.labels = keys.value<std::vector<std::string>>("labels", "a list of texts");
-      d.words = keys.value<std::vector<std::string>>("words", "a list of texts");
+      d.labels = keys.texts("labels");
+      d.words = keys.texts("words");
       check(d.words.size() == (d.words.empty() ? 0 : d.labels.size()),
             "{}: {} words for {} labels; words say what labels, in the same order, are called in "
             "an encoder-decoder's answers",
@@ -241,7 +127,7 @@ Description described(const fs::path& folder) {
     d.a = keys.text("prompt", "prompt"), d.b = keys.text("continuation", "continuation");
   }
   if (d.kind == Kind::language) d.metric = "loss";
-  d.rows = keys.value<std::map<std::string, int>>("rows", "numbers by split");
+  d.rows = keys.counts("rows");
   for (const auto& [split, rows] : d.rows)
     check(d.files.contains(split), "{}: rows: {} has no file", keys.name(), split);
   keys.done();
@@ -362,9 +248,9 @@ TaskData load(const Description& d, const fs::path& folder) {
 
 Description description_of(const fs::path& folder) {
   if (fs::exists(folder / "task.json")) return described(folder);
-  const Glue* glue = glue_of(folder);
-  check(glue != nullptr, "{}: no task.json, and no GLUE header in train.tsv", folder.string());
-  return described(*glue, folder);
+  const auto glue = data::glue_folder(folder);
+  check(glue.has_value(), "{}: no task.json, and no GLUE header in train.tsv", folder.string());
+  return *glue;
 }
 
 }  // namespace
@@ -381,8 +267,9 @@ std::string alpaca_prompt(const std::string& instruction, const std::string& inp
 }
 
 bool is_published_folder(const fs::path& folder) {
-  return fs::exists(folder / "task.json") ||
-         (fs::exists(folder / "train.tsv") && glue_of(folder) != nullptr);
+  std::error_code ignored;  // a name that no file can have is no folder's
+  return fs::exists(folder / "task.json", ignored) ||
+         (fs::is_regular_file(folder / "train.tsv", ignored) && data::glue_folder(folder));
 }
 
 TaskData load_published_folder(const fs::path& folder) {

@@ -3,6 +3,7 @@
 
 #include <zlib.h>
 
+#include <algorithm>
 #include <array>
 #include <utility>
 
@@ -106,6 +107,13 @@ std::size_t find_bad_utf8(std::string_view text) {
     i += n;
   }
   return std::string_view::npos;
+}
+
+void check_no_zero_bytes(std::string_view text, const std::string& name) {
+  const std::size_t zero = text.find('\0');
+  if (zero == std::string_view::npos) return;
+  const auto line = 1 + std::count(text.begin(), text.begin() + std::ptrdiff_t(zero), '\n');
+  fail("{}:{}: a zero byte; need text in UTF-8 (is the file UTF-16, or no text?)", name, line);
 }
 
 std::string clean_text(std::string_view raw) {

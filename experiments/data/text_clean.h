@@ -15,6 +15,8 @@ std::string inflate(std::string_view packed, const std::string& where, std::size
 
 // Byte offset of the first byte that is not valid UTF-8, or npos.
 std::size_t find_bad_utf8(std::string_view text);
+// Throws Error with the line of `name` on which a zero byte stands.
+void check_no_zero_bytes(std::string_view text, const std::string& name);
 
 // Typographic quotes and dashes become ASCII, soft hyphens and overstrikes ("x BACKSPACE x", "_
 // BACKSPACE x") vanish, control and invalid bytes become spaces, runs of white space become one

@@ -3,7 +3,9 @@
 #include <bit>
 #include <chrono>
 #include <cmath>
+#include <cstdint>
 #include <numeric>
+#include <utility>
 
 #include "experiments/data/metrics.h"
 #include "experiments/runs/run_state.h"
@@ -154,28 +156,6 @@ void append_predictions(const EncodedTask& task, const std::vector<std::vector<d
 }
 
 }  // namespace
-
-RunSpec RunSpec::on(const Arch& arch) const {
-  RunSpec s = *this;
-  if (!arch.crosses()) {
-    check(head != "text",
-          "head=text: a model of family {} has no encoder to read and decoder to "
-          "answer; there are linear, dense, cloze and family",
-          arch.family);
-    if (head.empty()) s.head = "linear";
-    return s;
-  }
-  check(head.empty() || head == "text",
-        "head={}: an encoder-decoder ({}) answers in text, so head=text is all there is; leave it "
-        "out",
-        head, arch.family);
-  check(pool == "mean",
-        "pool={}: an encoder-decoder ({}) answers in text, and pools no rows; leave "
-        "it out",
-        pool, arch.family);
-  s.head = "text";
-  return s;
-}
 
 std::unique_ptr<Head> make_head(const EncodedTask& task, const RunSpec& given, const Model& model) {
   const RunSpec spec = given.on(model.arch());
@@ -369,59 +349,6 @@ RunResult finetune(Model& base, const EncodedTask& task, const RunSpec& given,
   out.peak_bytes = pool::peak_bytes();
   out.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begun).count();
   return out;
-}
-
-nlohmann::json RunSpec::json() const {
-  return {{"method", method},
-          {"head", head},
-          {"pool", pool},
-          {"optimizer", optimizer},
-          {"schedule", schedule},
-          {"lr", lr},
-          {"decay", decay},
-          {"clip", clip},
-          {"warmup", warmup},
-          {"eps", eps},
-          {"epochs", epochs},
-          {"batch", batch},
-          {"micro", micro},
-          {"seed", seed},
-          {"checkpoint_blocks", checkpoint_blocks}};
-}
-
-RunSpec RunSpec::from(const nlohmann::json& j) {
-  RunSpec s;
-  check(j.is_object(), "run: the configuration is not a JSON object");
-  const nlohmann::json known = s.json();
-  for (const auto& [key, value] : j.items())
-    check(known.contains(key), "run: unknown key '{}'; there are {}", key, known.dump());
-  const auto get = [&](const char* key, auto& value) {
-    if (!j.contains(key)) return;
-    using T = std::decay_t<decltype(value)>;
-    const nlohmann::json& given = j.at(key);
-    const bool fits = std::is_same_v<T, bool>            ? given.is_boolean()
-                      : std::is_same_v<T, std::string>   ? given.is_string()
-                      : std::is_same_v<T, std::uint32_t> ? given.is_number_unsigned()
-                      : std::is_same_v<T, int>           ? given.is_number_integer()
-                                                         : given.is_number();
-    check(fits, "run: key '{}' has the wrong type: {}", key, given.dump());
-    given.get_to(value);
-  };
-  get("method", s.method), get("head", s.head), get("pool", s.pool);
-  get("optimizer", s.optimizer), get("schedule", s.schedule);
-  get("lr", s.lr), get("decay", s.decay), get("clip", s.clip), get("warmup", s.warmup);
-  get("eps", s.eps), get("epochs", s.epochs), get("batch", s.batch), get("micro", s.micro);
-  get("seed", s.seed), get("checkpoint_blocks", s.checkpoint_blocks);
-  check(
-      s.warmup >= 0 && s.warmup < 1 && s.clip >= 0 && s.decay >= 0 && s.eps > 0 &&
-          std::isfinite(s.clip + s.decay + s.eps + s.lr),
-      "run: warmup {}, clip {}, decay {}, eps {}; need 0 <= warmup < 1, clip and decay of at least "
-      "0, eps above 0",
-      s.warmup, s.clip, s.decay, s.eps);
-  check(s.lr > 0 && s.epochs > 0 && s.batch > 0 && s.micro >= 0,
-        "run: lr {}, epochs {}, batch {}, micro {}; rates and counts must be above 0", s.lr,
-        s.epochs, s.batch, s.micro);
-  return s;
 }
 
 }  // namespace graft

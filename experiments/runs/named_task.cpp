@@ -9,8 +9,9 @@
 namespace graft {
 
 bool is_task_folder(const std::string& path) {
+  std::error_code ignored;
   return is_published_folder(path) ||
-         std::filesystem::exists(std::filesystem::path(path) / "train.tsv");
+         std::filesystem::exists(std::filesystem::path(path) / "train.tsv", ignored);
 }
 
 TaskData task_named(const std::string& name) {

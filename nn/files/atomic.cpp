@@ -39,6 +39,8 @@ struct Descriptor {
 }
 
 int open_regular(const fs::path& path, struct stat& status) {
+  check(path.native().find('\0') == std::string::npos,
+        "{}: cannot read the file: its name holds a zero byte", path.string());
   const int file = retry([&] { return ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK); });
   if (file < 0) fail_reading(path, "open");
   if (::fstat(file, &status) != 0) {

@@ -8,10 +8,10 @@
 #include <nlohmann/json.hpp>
 #include <numeric>
 #include <optional>
-#include <set>
 #include <utility>
 
 #include "nn/files/half.h"
+#include "nn/files/strict_json.h"
 #include "tensor/error.h"
 
 namespace graft {
@@ -70,27 +70,6 @@ T load(const std::byte* from) {  // a tensor in a file need not be aligned
   T value;
   std::memcpy(&value, from, sizeof value);
   return value;
-}
-
-// Parses the header's text. A key given twice is refused here, because json keeps only the last.
-json parse_header(const std::string& file, std::string_view text) {
-  std::vector<std::set<std::string>> open;
-  const auto watch = [&](int depth, json::parse_event_t event, json& value) {
-    check(depth <= 4, "{}: the safetensors header nests too deeply", file);
-    if (event == json::parse_event_t::object_start) open.emplace_back();
-    if (event == json::parse_event_t::object_end) open.pop_back();
-    if (event == json::parse_event_t::key) {
-      const auto& key = value.get_ref<const std::string&>();
-      check(open.back().insert(key).second, "{}: the safetensors header holds the key {} twice",
-            file, shown(key));
-    }
-    return true;
-  };
-  try {
-    return json::parse(text, watch);
-  } catch (const json::exception& e) {
-    fail("{}: the safetensors header is not valid JSON: {}", file, e.what());
-  }
 }
 
 // A list of whole numbers from 0 to the largest std::int64_t, or nothing.
@@ -203,6 +182,9 @@ std::vector<std::string> nearest(const std::string& name,
 
 std::size_t size_of(FileDtype dtype) { return type_of(dtype).size; }
 std::string_view name_of(FileDtype dtype) { return type_of(dtype).name; }
+bool is_floating(FileDtype t) {
+  return t == FileDtype::f64 || t == FileDtype::f32 || t == FileDtype::f16 || t == FileDtype::bf16;
+}
 
 SafetensorsReader::SafetensorsReader(const std::filesystem::path& path)
     : file_(path.string()), map_(path) {
@@ -219,7 +201,7 @@ SafetensorsReader::SafetensorsReader(const std::filesystem::path& path)
   check(text.starts_with('{'), "{}: the safetensors header does not begin with '{{'", file_);
   data_ = all.subspan(8 + length);
 
-  const json header = parse_header(file_, text);
+  const json header = parse_strict(file_ + ": the safetensors header", text, 5);
   for (const auto& [name, entry] : header.items()) {
     if (name != kMetadata) {
       const auto where = fmt::format("{}: tensor {}", file_, shown(name));
@@ -297,9 +279,7 @@ SafetensorsWriter::Entry& SafetensorsWriter::insert(const std::string& name, Fil
 
 void SafetensorsWriter::add(const std::string& name, FileDtype dtype,
                             std::vector<std::int64_t> shape, std::span<const float> values) {
-  const bool floating = dtype == FileDtype::f64 || dtype == FileDtype::f32 ||
-                        dtype == FileDtype::f16 || dtype == FileDtype::bf16;
-  check(floating,
+  check(is_floating(dtype),
         "safetensors: tensor {}: float values cannot be stored as {}; need a floating "
         "type",
         shown(name), name_of(dtype));

@@ -21,6 +21,7 @@ enum class FileDtype { f64, f32, f16, bf16, i64, i32, i16, i8, u8, bool_ };
 
 std::size_t size_of(FileDtype dtype);       // bytes per element
 std::string_view name_of(FileDtype dtype);  // as the file spells it: "F32"
+bool is_floating(FileDtype dtype);
 
 struct TensorInfo {
   std::string name;

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "nn/files/atomic.h"
+#include "nn/files/strict_json.h"
 #include "nn/models/family.h"
 #include "nn/models/heads.h"
 #include "nn/models/presets.h"
@@ -17,6 +18,8 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr int kLargest = 1 << 24;  // what no size or id exceeds; their sums fit an int
+// Blocks take memory before a weight is looked for. The deepest published model here has 126.
+constexpr int kMostLayers = 512;
 
 // transformers' names of activations; the first of a Map is the one written.
 constexpr std::array<std::pair<const char*, Map>, 8> kActivations{
@@ -38,8 +41,11 @@ Json as_json(const Json& value) { return value; }
 
 // Each says what it needs where the value is not of its kind.
 const char* read_value(const Json& value, int& field) {
-  if (!value.is_number_integer() || value < -kLargest || value > kLargest)
-    return "an integer of at most 2^24";
+  // The library compares an unsigned number with a signed one as if both were signed.
+  const bool fits = value.is_number_unsigned()
+                        ? value.get<std::uint64_t>() <= kLargest
+                        : value.is_number_integer() && value.get<std::int64_t>() >= -kLargest;
+  if (!fits) return "an integer of at most 2^24";
   field = value.get<int>();
   return nullptr;
 }
@@ -62,24 +68,26 @@ const char* read_value(const Json& value, Map& field) {
   return "gelu, gelu_new, gelu_pytorch_tanh, gelu_fast, relu, silu, swish or tanh";
 }
 
-// Parses, and refuses a key that an object has twice: the library would keep one without a word.
 Json parse(const std::filesystem::path& path) {
-  std::vector<std::set<std::string>> keys;
-  const auto watch = [&](int, Json::parse_event_t event, Json& parsed) {
-    if (event == Json::parse_event_t::object_start) keys.emplace_back();
-    if (event == Json::parse_event_t::object_end) keys.pop_back();
-    if (event == Json::parse_event_t::key)
-      check(keys.back().insert(parsed.get<std::string>()).second, "{}: key '{}' is there twice",
-            path.string(), parsed.get<std::string>());
-    return true;
-  };
-  try {
-    Json values = Json::parse(read_file(path), watch);
-    check(values.is_object(), "{}: holds {}; need an object", path.string(), values.type_name());
-    return values;
-  } catch (const Json::exception& error) {
-    fail("{}: not JSON: {}", path.string(), error.what());
-  }
+  Json values = parse_strict_ordered(path.string(), read_file(path));
+  check(values.is_object(), "{}: holds {}; need an object", path.string(), values.type_name());
+  return values;
+}
+
+// What the numbers must be for a model to be laid out without its weights, and to be one.
+void check_numbers(ConfigKeys& keys, const Arch& a) {
+  for (const int layers : {a.layers, a.encoder_layers})
+    if (layers > kMostLayers)
+      keys.problem(fmt::format("{} layers; need {} at most", layers, kMostLayers));
+  if (std::int64_t{a.heads} * a.head_size > kLargest)
+    keys.problem(
+        fmt::format("{} heads of width {}; need 2^24 together at most", a.heads, a.head_size));
+  if (!(a.norm_eps >= 0))
+    keys.problem(fmt::format("the norms' eps is {}; need 0 or more", a.norm_eps));
+  if (!(a.dropout >= 0 && a.dropout < 1))
+    keys.problem(fmt::format("dropout is {}; need 0 or more and less than 1", a.dropout));
+  if (a.rope_theta < 0)
+    keys.problem(fmt::format("rope_theta is {}; need more than 0", a.rope_theta));
 }
 
 Arch read_values(const std::string& file, const Json& values) {
@@ -90,6 +98,7 @@ Arch read_values(const std::string& file, const Json& values) {
   Arch arch = family.arch;
   ConfigKeys keys(file, values);
   family.keys(keys, arch);
+  check_numbers(keys, arch);
   keys.done();
   // Without its family's vocabulary head: what that has besides the embedding is not there.
   const auto classes = values.find("architectures");

@@ -128,6 +128,7 @@ void esm_keys(ConfigKeys& k, Arch& a) {
   k.id("eos_token_id", a.sep, 2);
   k.id("mask_token_id", a.mask);
   if (rotary) k.optional("rope_theta", a.rope_theta, 10000.0);
+  if (rotary && a.rope_theta == 0) k.problem("rope_theta is 0");
   a.kv_heads = a.heads;
   a.learned_positions = !rotary;
   // Learned positions are counted from the padding's own, as RoBERTa's are.

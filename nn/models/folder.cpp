@@ -8,6 +8,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
+#include "nn/files/strict_json.h"
 #include "nn/models/config.h"
 #include "nn/models/family.h"
 #include "nn/models/heads.h"
@@ -17,19 +18,13 @@ namespace graft {
 namespace fs = std::filesystem;
 namespace {
 
+using nlohmann::json;
 using nlohmann::ordered_json;
 
+constexpr std::uint64_t kMostId = 999999999;
 constexpr const char *kConfig = "config.json", *kWeights = "model.safetensors",
                      *kIndex = "model.safetensors.index.json", *kTokenizer = "tokenizer.json",
                      *kTokenizerConfig = "tokenizer_config.json";
-
-ordered_json parse(const fs::path& path) {
-  try {
-    return ordered_json::parse(read_file(path));
-  } catch (const ordered_json::exception& error) {
-    fail("{}: not JSON: {}", path.string(), error.what());
-  }
-}
 
 // --- reading ------------------------------------------------------------------------------------
 
@@ -68,8 +63,8 @@ class FolderTensors {
     if (fs::exists(folder / kWeights) || !fs::exists(folder / kIndex)) {
       names.insert(kWeights);
     } else {
-      const ordered_json index = parse(folder / kIndex);
-      check(index.contains("weight_map") && index["weight_map"].is_object(),
+      const json index = parse_strict((folder / kIndex).string(), read_file(folder / kIndex));
+      check(index.is_object() && index.contains("weight_map") && index["weight_map"].is_object(),
             "{}: has no weight_map", (folder / kIndex).string());
       for (const auto& [tensor, file] : index["weight_map"].items()) {
         check(file.is_string() && file.get<std::string>().find('/') == std::string::npos,
@@ -91,10 +86,6 @@ class FolderTensors {
 
   std::vector<std::unique_ptr<SafetensorsReader>> files_;
 };
-
-bool is_floating(FileDtype t) {
-  return t == FileDtype::f64 || t == FileDtype::f32 || t == FileDtype::f16 || t == FileDtype::bf16;
-}
 
 bool same_bytes(const Found& a, const Found& b) {
   const auto x = a.file->bytes(a.name), y = b.file->bytes(b.name);
@@ -151,14 +142,38 @@ std::vector<std::string> differences(const std::vector<Stored>& expected, const 
   return all;
 }
 
+// Beside a vocabulary head a file may have the matrix for pooling that the family's head for whole
+// texts begins with. It is kept for that, and is no part of the language model.
+void read_pooler(Model& model, const std::map<std::string, Found>& tensors) {
+  const Arch& a = model.arch();
+  const Site site{a.stack, -1, Part::pooler};
+  if (!a.lm || !head_begins_with_pooler(a)) return;
+  for (const char* parameter : {"weight", "bias"})
+    if (!tensors.contains(hf_name(a, site, parameter))) return;
+  model.pooler.emplace(model.build(), site, a.width, a.width, true);
+  model.pooler->each([&](Weight& w) {
+    const Found& at = tensors.at(hf_name(a, site, w.parameter().name));
+    check(at.info().shape == w.value().shape() && is_floating(at.info().dtype),
+          "{}: is {} {}; need a floating type and {}", at.name, name_of(at.info().dtype),
+          at.info().shape, w.value().shape());
+    Array values = Array::empty(w.value().shape());
+    at.file->read_f32(at.name, values);
+    w.parameter().value = Tensor(values.to(w.value().dtype()));
+  });
+}
+
 // An encoder's config.json need not name the special tokens; tokenizer.json, of any kind, does.
 void fill_ids(Arch& arch, const fs::path& tokenizer_json) {
   if (arch.stack != Stack::encoder || !fs::exists(tokenizer_json)) return;
-  const ordered_json json = parse(tokenizer_json);
-  if (!json.contains("added_tokens") || !json["added_tokens"].is_array()) return;
-  for (const auto& token : json["added_tokens"]) {
+  const std::string name = tokenizer_json.string();
+  const json root = parse_strict(name, read_file(tokenizer_json));
+  check(root.is_object(), "{}: holds {}; need an object", name, root.type_name());
+  if (!root.contains("added_tokens") || !root["added_tokens"].is_array()) return;
+  for (const auto& token : root["added_tokens"]) {
     const auto content = token.find("content"), id = token.find("id");
-    if (content == token.end() || id == token.end() || !id->is_number_integer()) continue;
+    if (content == token.end() || id == token.end()) continue;
+    check(id->is_number_unsigned() && id->get<std::uint64_t>() <= kMostId,
+          "{}: added_tokens: id {}; need 0..{}", name, id->dump(), kMostId);
     const auto fill = [&](int& field, const char* bert, const char* roberta) {
       if (field < 0 && (*content == bert || *content == roberta)) field = id->get<int>();
     };
@@ -326,6 +341,7 @@ std::unique_ptr<Model> load_model(const fs::path& folder, Dtype dtype) {
     at.file->read_f32(at.name, values);
     split(tensor, values, dtype);
   }
+  read_pooler(*model, found.tensors);
   model->set_build({dtype, true, 0});  // what is added from now on is drawn
   return model;
 }

@@ -100,14 +100,6 @@ void take_over(const LinearHead& from, LinearHead& to) {
   if (to.out.b) copy_rows(from.out.b, to.out.b, row);
 }
 
-// BERT's matrix for pooling is the first of its head.
-bool pools_for_head(const Model& model) {
-  const Arch& a = model.arch();
-  return model.pooler && head_form(a).dense &&
-         hf_name(a, model.pooler->site, "weight") ==
-             hf_name(a, {a.stack, -1, Part::head_dense}, "weight");
-}
-
 }  // namespace
 
 std::string labels_in_words(const std::vector<std::string>& labels) {
@@ -177,6 +169,12 @@ HeadForm head_form(const Arch& arch) {
   return form;
 }
 
+bool head_begins_with_pooler(const Arch& a) {
+  return family_named(a.family).head.form.dense &&
+         hf_name(a, {a.stack, -1, Part::pooler}, "weight") ==
+             hf_name(a, {a.stack, -1, Part::head_dense}, "weight");
+}
+
 void add_saved_head(Model& model, const std::filesystem::path& config_json) {
   const auto saved = read_head(config_json);
   if (!saved) return;
@@ -225,7 +223,7 @@ StartedHead start_family_head(const Build& build, const Model& model,
                   family_named(model.arch().family).head.architecture, labels_in_words(labels));
   if (alike)
     made.from += fmt::format("; the checkpoint's is for {}", labels_in_words(saved->labels));
-  if (pools_for_head(model)) {
+  if (model.pooler && head_begins_with_pooler(model.arch())) {
     copy(model.pooler->w, made.head->dense->w);
     copy(model.pooler->b, made.head->dense->b);
     made.from += "; its first matrix is the checkpoint's for pooling";

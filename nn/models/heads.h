@@ -33,6 +33,9 @@ void write_head(nlohmann::ordered_json& values, const HeadConfig&);
 // What the family's own head computes. Throws where the family has none.
 HeadForm head_form(const Arch&);
 
+// Whether that begins with the matrix for pooling that is saved with the family's bodies.
+bool head_begins_with_pooler(const Arch&);
+
 // Gives the model the head that a folder's config.json tells of, its numbers still to be read.
 void add_saved_head(Model&, const std::filesystem::path& config_json);
 

@@ -1,5 +1,6 @@
 #include "nn/text/charsmap.h"
 
+#include "nn/text/normalizer.h"
 #include "nn/text/unicode.h"
 #include "tensor/error.h"
 
@@ -7,7 +8,6 @@ namespace graft {
 namespace {
 
 constexpr std::size_t kLongestCluster = 5;  // bytes; a longer one is taken character by character
-constexpr std::size_t kLongestMade = std::size_t(1) << 30;  // bytes
 constexpr std::string_view kDigits =
     "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
@@ -62,8 +62,9 @@ std::string Charsmap::normalize(std::string_view text) const {
   std::string made;
   made.reserve(text.size());
   for (std::size_t at = 0; at < text.size();) {
-    check(made.size() <= kLongestMade, "tokenizer: the charsmap makes more than {} bytes of text",
-          kLongestMade);
+    check(made.size() <= kMostGrowth * text.size() + kMostAdded,
+          "tokenizer: the charsmap makes more than {} bytes of a text of {}", made.size(),
+          text.size());
     // Between two letters, digits or signs of ASCII there is always a boundary.
     const auto plain = [&](std::size_t i) { return text[i] >= 0x20 && text[i] < 0x7F; };
     const bool single = plain(at) && (at + 1 == text.size() || plain(at + 1));

@@ -20,6 +20,7 @@ class Charsmap {
 
   // Grapheme cluster by grapheme cluster: one of at most five bytes that begins with a key becomes
   // that (shortest) key's replacement, whole; of any other each character that begins with a key.
+  // Throws Error where that makes much more than the text (normalizer.h).
   std::string normalize(std::string_view text) const;
 
  private:

@@ -1,5 +1,7 @@
 // spiece.model (T5) and tokenizer.model (LLaMA) as a tokenizer.json.
 #include <algorithm>
+#include <cstdint>
+#include <set>
 
 #include "nn/files/atomic.h"
 #include "nn/text/charsmap.h"
@@ -38,11 +40,13 @@ Json merges_of(const std::vector<SentencePiece>& pieces, const HubIds& ids) {
 
 // The pieces that are met in a text only as a whole: control symbols, and the user's own.
 void add_controls(const SentencePieceModel& model, std::vector<SpecialToken>& specials) {
+  std::set<std::string> known;
+  for (const SpecialToken& token : specials) known.insert(token.content);
   for (std::size_t id = 0; id < model.pieces.size(); ++id) {
     const SentencePiece& piece = model.pieces[id];
     const bool control = piece.type == SentencePiece::control;
     if (!control && piece.type != SentencePiece::user_defined) continue;
-    if (std::ranges::find(specials, piece.text, &SpecialToken::content) != specials.end()) continue;
+    if (!known.insert(piece.text).second) continue;
     specials.push_back({piece.text, int(id), control, false, false, false, false});
   }
   std::ranges::sort(specials, {}, &SpecialToken::id);
@@ -91,7 +95,8 @@ Json read_t5(const std::string& name, const SentencePieceModel& model, const Hub
         model.type, int(SentencePieceModel::unigram));
   constexpr int kMostExtra = 10000;
   const json* wanted = config.find("extra_ids");
-  check(wanted == nullptr || (wanted->is_number_unsigned() && *wanted <= kMostExtra),
+  check(wanted == nullptr ||
+            (wanted->is_number_unsigned() && wanted->get<std::uint64_t>() <= kMostExtra),
         "{}: extra_ids is {}; need 0..{}", config.name(), wanted ? shown(*wanted) : "", kMostExtra);
   HubIds ids = ids_of(model);
   Json vocabulary = Json::array();

@@ -20,6 +20,8 @@ std::vector<std::string> lines_of(const fs::path& path) {
   const std::string text = read_file(path);
   const std::size_t bad = find_invalid_utf8(text);
   check(bad == std::string::npos, "{} is not UTF-8 at byte {}", path.string(), bad);
+  const std::size_t zero = text.find('\0');
+  check(zero == std::string::npos, "{}: byte {} is zero; need text", path.string(), zero);
   std::vector<std::string> lines;
   for (std::size_t begin = 0; begin < text.size();) {
     const std::size_t end = std::min(text.find('\n', begin), text.size());

@@ -9,27 +9,8 @@ namespace graft {
 using nlohmann::json;
 
 namespace {
-constexpr int kDeepest = 64;
 constexpr std::size_t kShown = 80;
 }  // namespace
-
-json parse_strict(const std::string& name, std::string_view text) {
-  std::vector<std::set<std::string>> keys;
-  const auto watch = [&](int depth, json::parse_event_t event, json& parsed) {
-    check(depth < kDeepest, "{}: objects and arrays are nested {} deep", name, kDeepest);
-    if (event == json::parse_event_t::object_start) keys.emplace_back();
-    if (event == json::parse_event_t::object_end) keys.pop_back();
-    if (event == json::parse_event_t::key)
-      check(keys.back().insert(parsed.get<std::string>()).second, "{}: key '{}' is there twice",
-            name, parsed.get<std::string>());
-    return true;
-  };
-  try {
-    return json::parse(text, watch);
-  } catch (const json::exception& error) {
-    fail("{}: not JSON: {}", name, error.what());
-  }
-}
 
 std::string shown(const json& value) {
   if (value.is_object() && value.contains("type")) return value["type"].dump();

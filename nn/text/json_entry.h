@@ -2,21 +2,16 @@
 // asked for, and a message names the file and the key.
 #pragma once
 
-#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <string>
-#include <string_view>
 #include <vector>
+
+#include "nn/files/strict_json.h"
 
 namespace graft {
 
 using Json = nlohmann::ordered_json;
-
-// Parses text; `name` is what messages call it. Throws Error for what is not JSON, a key that an
-// object has twice (the library would keep one of the two without a word), and objects nested so
-// deep that a recursive reader could fall.
-nlohmann::json parse_strict(const std::string& name, std::string_view text);
 
 // One object of the file and the name it goes by in messages; every key must be asked for before
 // done(). A key that is null counts as absent.

@@ -17,6 +17,8 @@ namespace {
 
 using nlohmann::json;
 
+constexpr std::size_t kLongestAffix = 100;  // each character of a text may get one
+
 using Ids = std::unordered_map<std::string, int>;
 
 // Tokens by id.
@@ -103,6 +105,9 @@ ModelFile read_bpe(Entry& entry, bool byte_level) {
   options.ignore_merges = entry.flag("ignore_merges", false);
   options.prefix = entry.text("continuing_subword_prefix", "");
   options.suffix = entry.text("end_of_word_suffix", "");
+  check(options.prefix.size() <= kLongestAffix && options.suffix.size() <= kLongestAffix,
+        "{}: its prefix has {} bytes, its suffix {}; need {} at most", entry.name(),
+        options.prefix.size(), options.suffix.size(), kLongestAffix);
   const std::string unk = entry.text("unk_token", "");
   Vocabulary tokens = read_vocabulary(entry.inside("vocab"), entry.at("vocab"));
   Ids ids = ids_of(tokens);

@@ -14,8 +14,15 @@ namespace {
 
 using nlohmann::json;
 
-// Bytes; steps that each replace a little by much could make a short text endless.
-constexpr std::size_t kLongestMade = std::size_t(1) << 30;
+// Steps that each replace a little by much could make a short text endless. The longest normal form
+// of one character is eleven times its bytes.
+void check_growth(std::size_t made, std::size_t from) {
+  check(
+      made <= kMostGrowth * from + kMostAdded,
+      "tokenizer: its normalizer makes more than {} bytes of a text of {}; need {} times the text "
+      "and {} at most",
+      made, from, kMostGrowth, kMostAdded);
+}
 
 // The text with each character replaced by what f(code, bytes, made) appends.
 template <class F>
@@ -102,8 +109,7 @@ std::string replace_all(std::string_view text, std::string_view old, std::string
   for (std::size_t at; (at = text.find(old, done)) != std::string_view::npos;) {
     made += text.substr(done, at - done);
     made += fresh;
-    check(made.size() <= kLongestMade, "tokenizer: replacing '{}' makes more than {} bytes of text",
-          old.substr(0, 80), kLongestMade);
+    check_growth(made.size(), text.size());
     done = at + old.size();
   }
   return made += text.substr(done);
@@ -122,6 +128,7 @@ std::string replace_runs(std::string_view text, bool any, std::size_t least,
     }
     if (count >= least) {
       made += fresh;
+      check_growth(made.size(), text.size());
     } else {
       if (count == 0) end = at + char_size(text[at]);
       made += text.substr(at, end - at);
@@ -146,7 +153,11 @@ Normalizer read_sequence(Entry& entry) {
     steps.push_back(
         read_normalizer(fmt::format("{}[{}]", entry.inside("normalizers"), steps.size()), step));
   return [steps](std::string text) {
-    for (const Normalizer& step : steps) text = step(std::move(text));
+    const std::size_t from = text.size();
+    for (const Normalizer& step : steps) {
+      text = step(std::move(text));
+      check_growth(text.size(), from);
+    }
     return text;
   };
 }
@@ -169,6 +180,7 @@ Normalizer read_kind(const std::string& type, Entry& entry) {
   }
   if (type == "Prepend")
     return [before = entry.text("prepend")](std::string text) {
+      check_growth(before.size(), text.size());
       return text.empty() ? text : before + text;
     };
   if (type == "Precompiled") {

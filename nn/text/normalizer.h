@@ -1,14 +1,17 @@
 // Normalizers: what is done to a text before it is cut into words.
 #pragma once
 
+#include <cstddef>
 #include <functional>
 #include <nlohmann/json.hpp>
 #include <string>
 
 namespace graft {
 
-// Changes valid UTF-8 to valid UTF-8; may be called by several threads.
+// Changes valid UTF-8 to valid UTF-8; may be called by several threads. Throws Error where it would
+// make more than kMostGrowth times the text's bytes and kMostAdded.
 using Normalizer = std::function<std::string(std::string)>;
+constexpr std::size_t kMostGrowth = 64, kMostAdded = 1 << 16;
 
 // The normalizer that an object of tokenizer.json describes: NFC, NFD, NFKC, NFKD, Lowercase,
 // StripAccents, Strip, Prepend, Replace, BertNormalizer, Nmt, Precompiled, Sequence. `name` is what

@@ -1,5 +1,6 @@
 #include "nn/text/post_processor.h"
 
+#include <array>
 #include <climits>
 #include <map>
 #include <optional>
@@ -12,6 +13,8 @@ namespace {
 
 using nlohmann::json;
 using Parts = std::vector<PostProcessor::Part>;
+
+constexpr std::size_t kMostIds = 1000;
 
 PostProcessor::Part text_part(int text, int type) { return {{}, text, type}; }
 
@@ -87,12 +90,26 @@ Parts read_parts(Entry& entry, const std::string& key, const SpecialIds& special
   return parts;
 }
 
+// `texts`: how often the first and the second text stand there.
+void check_parts(const std::string& name, const Parts& parts, std::array<std::size_t, 2> texts) {
+  std::array<std::size_t, 2> found{};
+  std::size_t ids = 0;
+  for (const PostProcessor::Part& part : parts) {
+    if (part.text >= 0) ++found[std::size_t(part.text)];
+    ids += part.ids.size();
+  }
+  check(found == texts, "{} has text A {} times and B {} times; need {} and {}", name, found[0],
+        found[1], texts[0], texts[1]);
+  check(ids <= kMostIds, "{} sets {} special tokens around a text; need {} at most", name, ids,
+        kMostIds);
+}
+
 PostProcessor read_template(Entry& entry, std::size_t size) {
   const SpecialIds specials = read_special_tokens(entry, size);
   const Parts single = read_parts(entry, "single", specials);
   const Parts pair = read_parts(entry, "pair", specials);
-  for (const PostProcessor::Part& part : single)
-    check(part.text != 1, "{} has text B; it is for one text", entry.inside("single"));
+  check_parts(entry.inside("single"), single, {1, 0});
+  check_parts(entry.inside("pair"), pair, {1, 1});
   return {single, pair};
 }
 

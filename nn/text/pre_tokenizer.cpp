@@ -13,6 +13,8 @@ namespace {
 
 using nlohmann::json;
 
+constexpr int kMostSteps = 32;  // of a Sequence: each may make the text anew and longer
+
 // A stretch of a word: what a pattern matched, or what lies between two matches.
 struct Stretch {
   std::size_t begin, end;
@@ -220,17 +222,20 @@ PreTokenizer read_split(Entry& entry) {
 PreTokenizerFile read_sequence(Entry& entry) {
   std::vector<PreTokenizer> steps;
   bool byte_level = false;
+  int count = 0;
   for (const json& value : entry.array("pretokenizers")) {
     const std::string name = fmt::format("{}[{}]", entry.inside("pretokenizers"), steps.size());
     check(!byte_level, "{}: this version reads ByteLevel only as the last step", name);
     PreTokenizerFile step = read_pre_tokenizer(name, value);
     byte_level = step.byte_level;
     steps.push_back(std::move(step.cut));
+    count += step.steps;
+    check(count <= kMostSteps, "{}: more than {} steps", entry.name(), kMostSteps);
   }
   const auto all_steps = [steps](Words& all) {
     for (const PreTokenizer& step : steps) step(all);
   };
-  return {all_steps, byte_level};
+  return {all_steps, byte_level, count};
 }
 
 PreTokenizerFile read_kind(Entry& entry) {

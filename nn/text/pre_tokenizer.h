@@ -30,6 +30,7 @@ using PreTokenizer = std::function<void(Words&)>;
 struct PreTokenizerFile {
   PreTokenizer cut;
   bool byte_level = false;
+  int steps = 1;  // of a Sequence: how many, those within its steps included
 };
 
 // The pre-tokenizer that an object of tokenizer.json describes: ByteLevel, Split with a String or

@@ -1,6 +1,8 @@
 // The `graft` program as its user runs it: output, errors, exit codes.
 #include <doctest/doctest.h>
 
+#include <algorithm>
+
 #include "nn/files/atomic.h"
 #include "tests/experiments/commands.h"
 #include "tests/experiments/small_language.h"
@@ -91,4 +93,56 @@ TEST_CASE("graft ends with one line and a status that is not 0 where a command c
   refused("train --init nowhere --model decoder --task '" + shelf.task() + "' --out x", "nowhere");
   refused("train --model decoder --task nothing --out '" + (shelf.folder / "x").string() + "'",
           "task 'nothing'");
+}
+
+TEST_CASE("graft ends with one line and a status that is not 0 where a file means harm") {
+  const Shelf shelf;
+  const auto put = [&](const std::string& name, const std::string& text) {
+    fs::create_directories((shelf.folder.path / name).parent_path());
+    write_file_atomically(shelf.folder.path / name, text);
+    return "'" + (shelf.folder.path / name).parent_path().string() + "'";
+  };
+  const auto refused = [&](const std::string& arguments, const std::string& why) {
+    const Said s = graft_says(shelf, arguments);
+    CAPTURE(arguments);
+    CAPTURE(s.text);
+    CHECK(s.status == 1);
+    CHECK(s.text.starts_with("graft: "));
+    contains(s.text, why);
+    CHECK(std::count(s.text.begin(), s.text.end(), '\n') == 1);
+    CHECK(s.text.size() < 11'000);
+  };
+  const auto changed = [&](const char* key, const nlohmann::json& value) {
+    auto config = nlohmann::json::parse(read_file(shelf.folder / "decoder" / "config.json"));
+    config[key] = value;
+    return config.dump();
+  };
+  const std::string llama = "--method lora:r=2 --arch ";
+  refused("count " + llama + put("deep/config.json", changed("num_hidden_layers", 1 << 24)),
+          "16777216 layers; need 512 at most");
+  refused("count " + llama + put("nested/config.json", std::string(1 << 20, '[')), "nested");
+  refused("explain " + llama + put("twice/config.json", R"({"a": 1, "a": 2})"), "is there twice");
+  const std::string weights = read_file(shelf.folder / "decoder" / "model.safetensors");
+  fs::copy(shelf.folder / "decoder", shelf.folder / "cut");
+  refused("generate --prompt wolf --model " +
+              put("cut/model.safetensors", weights.substr(0, weights.size() / 2)),
+          "data_offsets");
+  fs::copy(shelf.folder / "decoder", shelf.folder / "mute");
+  refused("generate --prompt wolf --model " +
+              put("mute/tokenizer.json", std::string("{\"a\":\x1b[31m\0}", 12)),
+          "is zero");
+  const std::string train = "train --model decoder --out '" + (shelf.folder / "x").string() + "' ";
+  put("open/train.csv", "a,label\n\"x");
+  refused(train + "--task " + put("open/task.json", R"({"format": "csv", "train": "train.csv"})"),
+          "train.csv:2: a quote that never closes");
+  refused("eval " + put("odd/adapter_config.json",
+                        R"({"format": "graft-adapter-1", "spec": "", "more": {"model": 1}})"),
+          "model is 1; need a text");
+  for (const auto& [text, why] :
+       {std::pair{"{\"run\": {}, \"run\": {}}", "key 'run' is there twice"},
+        {"{\"run\": {}, \"weights_hash\": 1, \"core\": 1}", "core is 1; need a string"},
+        {"{\"run\": {}, \"weights_hash\": 1}", "has no core"}}) {
+    put("record/run.json", text);
+    refused("replay '" + (shelf.folder / "record" / "run.json").string() + "'", why);
+  }
 }

@@ -241,7 +241,7 @@ TEST_CASE("a run's settings go through JSON and back; what is not one is an erro
   contains(error_of([] { RunSpec::from(nlohmann::json::array()); }), "not a JSON object");
   Run run;
   run.spec.head = "round";
-  contains(error_of([&] { run(); }), "linear, dense and cloze");
+  contains(error_of([&] { run(); }), "linear, dense, cloze and family");
   run.spec.head = "linear", run.spec.pool = "max";
   contains(error_of([&] { run(); }), "mean, cls and last");
   run.spec.pool = "mean", run.spec.optimizer = "adam";

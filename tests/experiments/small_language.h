@@ -5,6 +5,7 @@
 #include "experiments/data/task_files.h"
 #include "nn/models/folder.h"
 #include "nn/models/presets.h"
+#include "tests/experiments/commands.h"
 #include "tests/experiments/small_task.h"
 #include "tests/nn/folder.h"
 
@@ -46,5 +47,9 @@ struct Shelf {
   }
   std::string task() const { return (folder / "stories").string(); }
 };
+
+inline Said graft_says(const Shelf& shelf, const std::string& arguments) {
+  return graft_says(shelf.folder.path, arguments);
+}
 
 }  // namespace graft::testing

@@ -186,6 +186,33 @@ TEST_CASE("BERT's new head begins with the matrix for pooling that a body was sa
   CHECK(made.head->dense->b.value().value().at(7) == 0.25);
 }
 
+TEST_CASE(
+    "beside a vocabulary head that matrix is kept for the head, and is no part of the model") {
+  const auto add = [](Copy& copy, std::int64_t width) {
+    copy.rename([](const std::string& name) { return std::vector{name}; },
+                [&](SafetensorsWriter& writer) {
+                  writer.add("bert.pooler.dense.weight", Array::full({width, 16}, 0.5));
+                  writer.add("bert.pooler.dense.bias", Array::full({width}, 0.25));
+                });
+  };
+  Copy bert("bert");
+  add(bert, 16);
+  const auto model = load_model(bert.path), bare = load_model(fixture("bert"));
+  CHECK(model->hash() == bare->hash());
+  CHECK(model->parameters() == bare->parameters());
+  const StartedHead made = start_family_head({}, *model, {"no", "yes"});
+  CHECK(made.head->dense->b.value().value().at(7) == 0.25);
+  CHECK(start_family_head({}, *bare, {"no", "yes"}).from.find("pooling") == std::string::npos);
+  const Folder again;
+  save_model(*model, again.path);
+  CHECK(!SafetensorsReader(again / "model.safetensors")
+             .tensors()
+             .contains("bert.pooler.dense.weight"));
+  Copy wrong("bert");
+  add(wrong, 8);
+  contains(wrong.error(), "bert.pooler.dense.weight: is F32 [8, 16]; need a floating type and");
+}
+
 TEST_CASE("what config.json says of labels must agree, and be what is followed") {
   const struct {
     const char* key;
