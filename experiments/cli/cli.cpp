@@ -41,6 +41,7 @@ int cli_main(int argc, const char* const* argv, const Methods& methods) {
   try {
     cli::add_model_commands(app, methods);
     cli::add_run_commands(app, methods);
+    cli::add_adapter_commands(app, methods);
     cli::add_generate(app, methods);
     cli::add_embed(app);
     cli::add_exchange_commands(app, methods);

@@ -15,8 +15,9 @@ int cli_main(int argc, const char* const* argv, const Methods&);
 namespace cli {
 void add_pretrain(CLI::App&);
 void add_ngram(CLI::App&);
-void add_model_commands(CLI::App&, const Methods&);  // methods, count, explain, check
-void add_run_commands(CLI::App&, const Methods&);    // train, eval, merge, replay
+void add_model_commands(CLI::App&, const Methods&);    // methods, count, explain, check
+void add_run_commands(CLI::App&, const Methods&);      // train, replay
+void add_adapter_commands(CLI::App&, const Methods&);  // eval, merge
 void add_generate(CLI::App&, const Methods&);
 void add_embed(CLI::App&);
 void add_exchange_commands(CLI::App&, const Methods&);    // import, export

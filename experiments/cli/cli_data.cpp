@@ -1,7 +1,10 @@
 // graft corpus, tokenizer, tasks: the data that experiments stand on.
+#include <algorithm>
+
 #include "experiments/cli/cli.h"
 #include "experiments/data/baselines.h"
 #include "experiments/data/corpus.h"
+#include "experiments/data/instructions.h"
 #include "experiments/data/task_files.h"
 #include "experiments/runs/named_task.h"
 #include "nn/text/bpe_trainer.h"
@@ -11,19 +14,31 @@ namespace {
 
 namespace fs = std::filesystem;
 
+// Instructions have line breaks: they go out as JSON, other tasks as tab-separated files.
+void write_task(const TaskData& task, const InstructionSets* sets, const fs::path& folder) {
+  if (sets)
+    write_alpaca(*sets, task.name, folder);
+  else
+    write_tsv_task(task, folder);
+}
+
 void tasks_command(const std::string& out, bool baselines) {
-  fmt::print("{:<18}{:>8}{:>7}{:>7}{:>9}  {:<10}{}\n", "task", "train", "dev", "test", "labels",
+  InstructionSets sets;  // made once for all three tasks
+  const auto& of_sets = instruction_task_names();
+  fmt::print("{:<22}{:>8}{:>7}{:>7}{:>9}  {:<10}{}\n", "task", "train", "dev", "test", "labels",
              "metric", baselines ? "majority  bag of words" : "");
   for (const std::string& name : task_names()) {
-    const TaskData task = task_named(name);
-    if (!out.empty()) write_tsv_task(task, fs::path(out) / name);
+    const bool instructions = std::count(of_sets.begin(), of_sets.end(), name) > 0;
+    if (instructions && sets.train.empty()) sets = make_instructions(task_named);
+    const TaskData task = instructions ? instruction_task(sets, name) : task_named(name);
+    if (!out.empty()) write_task(task, instructions ? &sets : nullptr, fs::path(out) / name);
     std::string scores;
     if (baselines && task.kind == TaskData::Kind::language)
       scores = "-         -";
     else if (baselines)
       scores = fmt::format("{:.3f}     {:.3f}", majority_baseline(task).test,
                            linear_baseline(task).test);
-    fmt::print("{:<18}{:>8}{:>7}{:>7}{:>9}  {:<10}{}\n", name, task.train.size(), task.dev.size(),
+    fmt::print("{:<22}{:>8}{:>7}{:>7}{:>9}  {:<10}{}\n", name, task.train.size(), task.dev.size(),
                task.test.size(), task.labels.size(), task.metric, scores);
     std::fflush(stdout);
   }
@@ -55,7 +70,8 @@ void add_data_commands(CLI::App& app) {
   });
 
   CLI::App* tasks = app.add_subcommand("tasks", "List the tasks made from WordNet and two Bibles");
-  tasks->add_option("--out", out, "also write them as folders of .tsv files");
+  tasks->add_option("--out", out,
+                    "also write them as folders of .tsv files, instructions as Alpaca's JSON");
   tasks->add_flag("--baselines", baselines, "also score the majority class and a bag of words");
   tasks->callback([] { tasks_command(out, baselines); });
 }

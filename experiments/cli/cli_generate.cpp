@@ -6,6 +6,7 @@
 #include "nn/generate.h"
 #include "nn/models/folder.h"
 #include "peft/files.h"
+#include "peft/folder.h"
 
 namespace graft::cli {
 namespace {
@@ -78,11 +79,7 @@ Writer load(const GenerateOptions& o, const Methods& methods) {
   w.asks |= w.model->arch().crosses();
   w.tokenizer = std::make_unique<Tokenizer>(Tokenizer::load(folder));
   if (o.adapter.empty()) return w;
-  check(file.more.at("base_hash") == fmt::format("{:016x}", w.model->hash()),
-        "generate: adapter '{}' was trained on a base with other weights than '{}'", o.adapter,
-        folder.string());
-  w.adaptation = std::make_unique<Adaptation>(methods, file.spec, *w.model);
-  load_adapter_values(o.adapter, w.adaptation->parameters());
+  w.adaptation = load_adapter(o.adapter, methods, *w.model);
   return w;
 }
 

@@ -3,6 +3,7 @@
 #include "nn/models/folder.h"
 #include "nn/models/presets.h"
 #include "peft/contract.h"
+#include "peft/trainable.h"
 
 namespace graft::cli {
 namespace {
@@ -22,22 +23,12 @@ void methods_command(const Methods& methods) {
         m.mergeable ? "yes" : "no", m.starts_as_base ? "the base, bit for bit" : "near the base");
 }
 
-// The line that PEFT's print_trainable_parameters prints, from shapes alone.
 void count_command(const Methods& methods, const std::string& arch, const std::string& spec) {
   Model model(arch_of(arch), {.storage = false});
-  const std::int64_t base = model.parameters();
   const Adaptation adaptation(methods, spec, model);
-  // Parameters that stand in a base parameter's place are part of the base already.
-  std::int64_t added = 0;
-  std::set<const Node*> in_base;
-  model.each([&](Weight& w) { in_base.insert(w.value().node().get()); });
-  for (const auto& p : adaptation.parameters())
-    if (!in_base.contains(p->value.node().get())) added += p->value.numel();
-  const std::int64_t trains = adaptation.count(), all = base + added;
-  check(trains == adaptation.formula(), "count: {} allocated, but the formula says {}", trains,
-        adaptation.formula());
-  fmt::print("trainable params: {} || all params: {} || trainable%: {}\n", trains, all,
-             100.0 * double(trains) / double(all));
+  check(adaptation.count() == adaptation.formula(), "count: {} allocated, but the formula says {}",
+        adaptation.count(), adaptation.formula());
+  fmt::print("{}\n", trainable_line(model, adaptation));
 }
 
 void explain_command(const Methods& methods, const std::string& arch, const std::string& spec) {

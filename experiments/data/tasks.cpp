@@ -8,6 +8,7 @@
 #include <unordered_map>
 #include <utility>
 
+#include "experiments/data/instructions.h"
 #include "experiments/data/md5.h"
 #include "experiments/data/task_rows.h"
 #include "experiments/data/text_clean.h"
@@ -123,6 +124,13 @@ const std::vector<Maker>& makers() {
   const auto from_wordnet = [](TaskData (*make)(const WordNet&)) {
     return [make](const WordNet& wn, const std::filesystem::path&) { return make(wn); };
   };
+  const auto from_tasks = [](const std::string& name) {
+    return [name](const WordNet& wn, const std::filesystem::path& packages) {
+      return instruction_task(
+          make_instructions([&](const std::string& t) { return build_task(t, wn, packages); }),
+          name);
+    };
+  };
   static const std::vector<Maker> table = {
       {"supersense", Kind::classification,
        from_wordnet([](const WordNet& wn) { return data::make_supersense(wn, false); })},
@@ -140,6 +148,9 @@ const std::vector<Maker>& makers() {
        [](const WordNet&, const std::filesystem::path& packages) {
          return data::make_kjv_web(packages);
        }},
+      {"instructions", Kind::language, from_tasks("instructions")},
+      {"instructions_template", Kind::language, from_tasks("instructions_template")},
+      {"instructions_task", Kind::language, from_tasks("instructions_task")},
   };
   return table;
 }

@@ -51,6 +51,9 @@ struct TaskData {
 //   training similarity_wn      two noun definitions -> 5 x Wu-Palmer similarity
 //   defgen             language: a word -> its definition
 //   kjv_web            language: a verse of the King James Bible -> the World English Bible's
+//   instructions       language: the other tasks' rows in Alpaca's form; tested on new rows
+//   instructions_template   tested on new wordings (instructions.h)
+//   instructions_task       tested on a new task
 const std::vector<std::string>& task_names();
 
 // Throws Error listing the known names for an unknown one. `packages`: where the Bibles are.

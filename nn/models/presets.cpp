@@ -123,6 +123,14 @@ Arch graft_encoder() {
   return a;
 }
 
+Arch graft_tiny() {
+  Arch a = own("llama", 256);
+  a.width = 96, a.layers = 3, a.heads = a.kv_heads = 4, a.hidden = 256;
+  a.vocab = 1024;
+  a.rope_theta = 10000;
+  return a;
+}
+
 Arch graft_decoder() {
   Arch a = own("llama", 256);
   a.hidden = 512;  // three matrices: as many parameters as the encoder's two of 768
@@ -144,7 +152,8 @@ Arch graft_t5() {
 }
 
 const std::vector<Preset>& presets() {
-  static const std::vector<Preset> all{{"graft-encoder", graft_encoder()},
+  static const std::vector<Preset> all{{"graft-tiny", graft_tiny()},
+                                       {"graft-encoder", graft_encoder()},
                                        {"graft-decoder", graft_decoder()},
                                        {"graft-t5", graft_t5()},
                                        {"bert-base", bert(768, 12, 12)},

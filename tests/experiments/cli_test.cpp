@@ -4,7 +4,7 @@
 #include <algorithm>
 
 #include "nn/files/atomic.h"
-#include "tests/experiments/commands.h"
+#include "tests/experiments/program.h"
 #include "tests/experiments/small_language.h"
 
 using namespace graft;
@@ -25,8 +25,11 @@ TEST_CASE("graft trains an adapter of a language task and generates with it") {
   CHECK(s.status == 0);
   contains(s.text, "wolf\n  -> ");
   contains(s.text, "hen\n  -> ");
-  const Said bare =
-      graft_says(shelf.folder.path, "generate --model decoder --prompt wolf --max-tokens 3");
+  s = graft_says(shelf, "eval '" + out + "/adapter' --generate");
+  CHECK(s.status == 0);
+  contains(s.text, "test loss ");
+  contains(s.text, "of 7 written answers");
+  const Said bare = graft_says(shelf, "generate --model decoder --prompt wolf --max-tokens 3");
   CHECK(bare.status == 0);
   CHECK(bare.text.ends_with("\n"));
 }

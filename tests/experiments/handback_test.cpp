@@ -8,7 +8,7 @@
 #include "experiments/runs/finetune.h"
 #include "nn/models/heads.h"
 #include "peft/files.h"
-#include "tests/experiments/commands.h"
+#include "tests/experiments/program.h"
 #include "tests/experiments/small_language.h"
 
 using namespace graft;

@@ -5,7 +5,7 @@
 #include "experiments/data/task_files.h"
 #include "nn/models/folder.h"
 #include "nn/models/presets.h"
-#include "tests/experiments/commands.h"
+#include "tests/experiments/program.h"
 #include "tests/experiments/small_task.h"
 #include "tests/nn/folder.h"
 

@@ -15,7 +15,7 @@
 #include "experiments/runs/unigram.h"
 #include "nn/choice.h"
 #include "nn/files/atomic.h"
-#include "tests/experiments/commands.h"
+#include "tests/experiments/program.h"
 #include "tests/experiments/small_language.h"
 
 using namespace graft;

@@ -230,18 +230,19 @@ TEST_CASE("config.json files of the hub describe the models that are named after
 
 TEST_CASE("every named model counts what transformers counts") {
   const std::map<std::string, std::int64_t> counts{
-      {"graft-encoder", 6957632},   {"graft-decoder", 6886080},   {"bert-base", 109514298},
-      {"bert-large", 335174458},    {"roberta-base", 124697433},  {"roberta-large", 355412057},
-      {"gpt2", 124439808},          {"gpt2-medium", 354823168},   {"gpt2-large", 774030080},
-      {"gpt2-xl", 1557611200},      {"gpt3-175b", 174604259328},  {"opt-125m", 125239296},
-      {"opt-1.3b", 1315758080},     {"opt-2.7b", 2651596800},     {"opt-6.7b", 6658473984},
-      {"opt-13b", 12853473280},     {"opt-30b", 29974540288},     {"opt-66b", 65719701504},
-      {"llama-7b", 6738415616},     {"llama-13b", 13015864320},   {"graft-t5", 7791744},
-      {"t5-small", 60506624},       {"t5-base", 222903552},       {"t5-large", 737668096},
-      {"t5-3b", 2851598336},        {"t5-11b", 11307321344},      {"t5-v1_1-small", 76961152},
-      {"t5-v1_1-base", 247577856},  {"t5-v1_1-large", 783150080}, {"t5-v1_1-xl", 2849757184},
-      {"t5-v1_1-xxl", 11135332352}, {"flan-t5-small", 76961152},  {"flan-t5-base", 247577856},
-      {"flan-t5-large", 783150080}, {"flan-t5-xl", 2849757184},   {"flan-t5-xxl", 11135332352}};
+      {"graft-tiny", 430752},       {"graft-encoder", 6957632},   {"graft-decoder", 6886080},
+      {"bert-base", 109514298},     {"bert-large", 335174458},    {"roberta-base", 124697433},
+      {"roberta-large", 355412057}, {"gpt2", 124439808},          {"gpt2-medium", 354823168},
+      {"gpt2-large", 774030080},    {"gpt2-xl", 1557611200},      {"gpt3-175b", 174604259328},
+      {"opt-125m", 125239296},      {"opt-1.3b", 1315758080},     {"opt-2.7b", 2651596800},
+      {"opt-6.7b", 6658473984},     {"opt-13b", 12853473280},     {"opt-30b", 29974540288},
+      {"opt-66b", 65719701504},     {"llama-7b", 6738415616},     {"llama-13b", 13015864320},
+      {"graft-t5", 7791744},        {"t5-small", 60506624},       {"t5-base", 222903552},
+      {"t5-large", 737668096},      {"t5-3b", 2851598336},        {"t5-11b", 11307321344},
+      {"t5-v1_1-small", 76961152},  {"t5-v1_1-base", 247577856},  {"t5-v1_1-large", 783150080},
+      {"t5-v1_1-xl", 2849757184},   {"t5-v1_1-xxl", 11135332352}, {"flan-t5-small", 76961152},
+      {"flan-t5-base", 247577856},  {"flan-t5-large", 783150080}, {"flan-t5-xl", 2849757184},
+      {"flan-t5-xxl", 11135332352}};
   CHECK(arch_names().size() == counts.size());
   for (const std::string& name : arch_names()) {
     CAPTURE(name);
