@@ -2,6 +2,7 @@
 
 #include <fstream>
 
+#include "nn/models/folder.h"
 #include "tensor/error.h"
 
 namespace graft {
@@ -17,12 +18,14 @@ std::vector<std::vector<std::int32_t>> read_texts(const std::filesystem::path& f
     ++number;
     if (line.ends_with('\r')) line.pop_back();
     if (line.empty()) continue;
+    texts.push_back(text_beginning(arch, tokenizer));
     try {
-      texts.push_back(tokenizer.encode(line));
+      const std::vector<int> ids = tokenizer.encode(line);
+      texts.back().insert(texts.back().end(), ids.begin(), ids.end());
     } catch (const Error& e) {
       fail("{}:{}: {}", file.string(), number, e.what());
     }
-    if (static_cast<int>(texts.back().size()) < arch.positions)
+    if (arch.positions <= 0 || static_cast<int>(texts.back().size()) < arch.positions)
       texts.back().push_back(arch.sep);
     else
       texts.back().resize(static_cast<std::size_t>(arch.positions));

@@ -9,9 +9,9 @@
 namespace graft {
 
 // The texts of a file, one on each line that is not empty, as tokens with the model's end token
-// behind them. A text that has no room in the model's positions loses its end. Throws where the
-// file cannot be read or has no text, where a line is not UTF-8 (naming it), and for a model
-// without an end token.
+// behind them, and before them what the tokenizer begins a decoder's texts with. A text that has no
+// room in the model's positions loses its end. Throws where the file cannot be read or has no text,
+// where a line is not UTF-8 (naming it), and for a model without an end token.
 std::vector<std::vector<std::int32_t>> read_texts(const std::filesystem::path& file,
                                                   const Tokenizer&, const Arch&);
 

@@ -109,7 +109,9 @@ void generate_command(GenerateOptions o, const Methods& methods) {
   std::vector<std::vector<std::int32_t>> ids;
   const std::vector<std::string> prompts = prompts_of(o);
   for (const std::string& prompt : prompts) {
-    ids.push_back(w.tokenizer->encode(prompt));
+    ids.push_back(text_beginning(arch, *w.tokenizer));
+    const std::vector<int> text = w.tokenizer->encode(prompt);
+    ids.back().insert(ids.back().end(), text.begin(), text.end());
     if (w.asks) ids.back().push_back(arch.sep);
   }
   const bool streams = prompts.size() == 1 && o.spec.beams == 1;

@@ -15,13 +15,14 @@ struct Encoder {
   const EncodeSpec& spec;
   Goal goal;
   bool joined;
-  int cls, sep;  // the model's ids of these, where its configuration has them
+  std::vector<int> begin;  // before every text: an encoder's [CLS], LLaMA's <s>
+  int sep;                 // the model's id, where its configuration has one
 
   EncodedExample operator()(const Example& e, int& shortened) const {
     std::vector<int> a = tokenizer.encode(e.a), b = tokenizer.encode(e.b);
     if (spec.marked) return marked(e, std::move(a), std::move(b), shortened);
     const bool two = !e.b.empty() || goal == Goal::language;
-    const std::size_t extra = (arch.causal ? 0 : 1) + 1 + two + spec.cloze;
+    const std::size_t extra = begin.size() + 1 + two + spec.cloze;
     check(spec.max_tokens > static_cast<int>(extra), "encode: {} tokens leave no room for text",
           spec.max_tokens);
     const std::size_t whole = b.size();
@@ -31,7 +32,7 @@ struct Encoder {
     const auto put = [&x](const std::vector<int>& ids) {
       x.token.insert(x.token.end(), ids.begin(), ids.end());
     };
-    if (!arch.causal) x.token.push_back(cls);
+    put(begin);
     put(a);
     if (spec.cloze && !arch.causal) x.token.push_back(tokenizer.mask());
     if (!joined) x.token.push_back(sep);
@@ -202,7 +203,9 @@ EncodedTask encode_task(const TaskData& data, const Tokenizer& tokenizer, const 
         data.name, cls, sep, tokenizer.mask());
   out.joined = data.joined && out.goal == Goal::language;
   const Tokenizer marks = spec.marked ? tokenizer_beside(arch, tokenizer) : tokenizer;
-  const Encoder encode{marks, arch, fitted, out.goal, out.joined, cls, sep};
+  std::vector<int> begin = text_beginning(arch, tokenizer);
+  if (!arch.causal) begin = {cls};
+  const Encoder encode{marks, arch, fitted, out.goal, out.joined, begin, sep};
   Writer write{data, tokenizer, sep, static_cast<std::size_t>(fitted.max_tokens)};
   if (arch.crosses()) {
     out.start = arch.start;

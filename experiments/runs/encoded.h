@@ -54,7 +54,8 @@ EncodeSpec encode_for(const std::string& head, EncodeSpec spec);
 // Throws where the model cannot take on tasks of that kind: a language task needs a causal one.
 void check_fits(TaskData::Kind, const std::string& task, const Arch&);
 
-// [CLS] a [SEP] (b [SEP]); decoders get a [SEP] b [SEP] without [CLS]. With goal language, b and
+// [CLS] a [SEP] (b [SEP]); decoders get a [SEP] b [SEP], after what their tokenizer begins a text
+// with (LLaMA's <s>; GPT-2's nothing). With goal language, b and
 // the [SEP] that ends it are what is predicted; a joined task has no [SEP] after a. Longer texts
 // lose the end of their longer part; a continuation that lost its end is not followed by [SEP].
 // Encoder-decoders get the text-to-text form (text_form.h), max_tokens for each side.

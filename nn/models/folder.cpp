@@ -350,6 +350,12 @@ Tokenizer tokenizer_beside(const Arch& arch, const Tokenizer& tokenizer) {
   return arch.causal && !arch.crosses() ? tokenizer.open_ended() : tokenizer;
 }
 
+std::vector<std::int32_t> text_beginning(const Arch& arch, const Tokenizer& tokenizer) {
+  if (!arch.causal || arch.crosses()) return {};
+  const std::vector<int> ids = tokenizer_beside(arch, tokenizer).mark({}).ids;
+  return {ids.begin(), ids.end()};
+}
+
 void save_model(Model& model, const fs::path& folder, FileDtype dtype, const Tokenizer* tokenizer) {
   const Arch& arch = model.arch();
   const auto head = head_to_save(model);

@@ -40,5 +40,7 @@ void save_model(Model& model, const std::filesystem::path& folder, FileDtype dty
 // The tokenizer as it stands beside such a model. A decoder goes on after its text: special tokens
 // of a tokenizer that sets one at a text's end are left out.
 Tokenizer tokenizer_beside(const Arch&, const Tokenizer&);
+// What its tokenizer sets before every text of a decoder: LLaMA's <s>, for others mostly nothing.
+std::vector<std::int32_t> text_beginning(const Arch&, const Tokenizer&);
 
 }  // namespace graft

@@ -9,6 +9,7 @@
 #include "experiments/runs/features.h"
 #include "experiments/runs/unigram.h"
 #include "tests/experiments/small_language.h"
+#include "tests/nn/tokenizer_fixtures.h"
 
 using namespace graft;
 using namespace graft::testing;
@@ -49,6 +50,24 @@ TEST_CASE("a language example is prompt [SEP] continuation [SEP], told from the 
   const Batch batch = make_batch(task, task.train, {2}, 0, 1);
   for (std::size_t i = 0; i < by_hand.size(); ++i)  // the last [SEP] is told, the first is not
     CHECK(batch.token_label[i] == (i >= a.size() && i + 1 < by_hand.size() ? by_hand[i + 1] : -1));
+}
+
+TEST_CASE("a decoder's texts begin as its tokenizer begins them: LLaMA's with <s>") {
+  const Tokenizer llama = Tokenizer::load(kinds::fixture("llama"));
+  Arch arch = arch_of(Stack::decoder);
+  arch.vocab = llama.size(), arch.cls = arch.sep = -1;
+  CHECK(text_beginning(arch, llama) == std::vector<std::int32_t>{llama.bos()});
+  CHECK(text_beginning(arch, tokenizer()).empty());
+  CHECK(text_beginning(arch_of(Stack::encoder), llama).empty());
+  const EncodedTask task = encode_task(stories(), llama, arch, {});
+  const auto first = stories().train[0];
+  std::vector<int> by_hand = llama.encode_marked(first.a).ids;
+  CHECK(by_hand.front() == llama.bos());
+  by_hand.push_back(llama.sep());
+  CHECK(task.train[0].prompt == static_cast<int>(by_hand.size()));
+  CHECK(std::equal(by_hand.begin(), by_hand.end(), task.train[0].token.begin()));
+  const EncodedTask cut = encode_task(stories(), llama, arch, {.max_tokens = 9});
+  for (const EncodedExample& e : cut.train) CHECK(e.token.size() <= 9);
 }
 
 TEST_CASE("a continuation that was cut has no end to be told") {
