@@ -68,6 +68,8 @@ Node::~Node() {
 }
 
 Tensor Tensor::leaf(Array value, std::string name) {
+  check(!is_half(value.dtype()), "leaf: '{}' is stored as {}; what trains is f32 or f64", name,
+        graft::name(value.dtype()));
   auto node = std::make_shared<Node>();
   node->number = next_number++;
   node->op = std::move(name);

@@ -38,6 +38,7 @@ struct RowAddress {
 Tensor dropout(const Tensor& x, double p, Stream, const RowAddress&);
 
 // --- products -----------------------------------------------------------------------------------
+// A matrix W that does not train, and its b, may be stored in half precision.
 // y[..., o] = sum_i x[..., i] W[o, i] + b[o].   x: [..., in], W: [out, in], b: [out] or undefined.
 Tensor linear(const Tensor& x, const Tensor& w, const Tensor& b = {});
 // y + s x W^T, added into y's own memory where nobody else holds it (Hu et al. 2021, eq. 3, without
@@ -61,7 +62,8 @@ Tensor sdpa(const Tensor& q, const Tensor& k, const Tensor& v, int heads, int kv
 Tensor rotate(const Tensor& x, const Array& position, const Array& frequency, int heads);
 
 // --- rows ---------------------------------------------------------------------------------------
-// y[i] = table[row[i]]; row: i32 [R]. Looks up an embedding, or picks rows of an activation.
+// y[i] = table[row[i]]; row: i32 [R]. Looks up an embedding, or picks rows of an activation. Half
+// precision is widened.
 Tensor gather(const Tensor& table, const Array& row);
 // Each sequence's rows of x[N, C] preceded by bank[P, C]: keys and values that every query sees.
 Tensor prepend(const Tensor& bank, const Tensor& x, const std::vector<int>& length);

@@ -22,7 +22,8 @@ int main(int argc, char** argv) try {
   const auto texts = read_texts(path, tokenizer, model->arch());
   const auto write = [&](const char* when) {
     const GenerateSpec greedy{.stop = {model->arch().sep}};
-    const auto answer = generate(*model, {tokenizer.encode(prompt)}, greedy).at(0);
+    const auto answer =
+        generate(*model, {prompt_tokens(model->arch(), tokenizer, prompt)}, greedy).at(0);
     fmt::print("{}: {}{}\n", when, prompt, tokenizer.decode(answer.tokens, true));
   };
   write("before");

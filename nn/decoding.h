@@ -9,7 +9,8 @@ namespace graft {
 // an encoder-decoder it is what the encoder reads, and the answer begins with arch().start.
 class Reader {
  public:
-  Reader(const Model& model, const std::vector<std::vector<std::int32_t>>& prompts);
+  // At most so many new tokens are going to be asked for.
+  Reader(const Model& model, const std::vector<std::vector<std::int32_t>>& prompts, int max_tokens);
   // What sequence i of the answers starts from.
   std::vector<std::int32_t> beginning(std::size_t i) const;
 

@@ -80,10 +80,23 @@ void GenerateSpec::check_fits(const Arch& a) const {
           a.vocab - 1);
 }
 
-Reader::Reader(const Model& model, const std::vector<std::vector<std::int32_t>>& prompts)
+// Rows that a sequence may come to have in the cache; the last new token is never read.
+static int expected_rows(const Model& model, const std::vector<std::vector<std::int32_t>>& prompts,
+                         int max_tokens) {
+  std::size_t longest = 1;
+  if (!model.encoder)
+    for (const auto& prompt : prompts) longest = std::max(longest, prompt.size());
+  const std::int64_t rows = static_cast<std::int64_t>(longest) + max_tokens - 1;
+  const bool bounded = model.arch().learned_positions;
+  return static_cast<int>(std::min<std::int64_t>(rows, bounded ? model.arch().positions : 1 << 30));
+}
+
+Reader::Reader(const Model& model, const std::vector<std::vector<std::int32_t>>& prompts,
+               int max_tokens)
     : model_(model),
       prompts_(prompts),
-      cache_(model.arch().layers, static_cast<int>(prompts.size())) {}
+      cache_(model.arch().layers, static_cast<int>(prompts.size()),
+             expected_rows(model, prompts, max_tokens)) {}
 
 std::vector<std::int32_t> Reader::beginning(std::size_t i) const {
   if (model_.encoder) return {model_.arch().start};
@@ -183,7 +196,7 @@ std::vector<Generated> generate(const Model& model,
   std::vector<Generated> out(prompts.size());
   std::vector<Going> going;
   std::vector<std::vector<std::int32_t>> news;
-  Reader reader(model, prompts);
+  Reader reader(model, prompts, spec.max_tokens);
   for (std::size_t i = 0; i < prompts.size(); ++i) {
     news.push_back(reader.beginning(i));
     going.push_back({static_cast<int>(i), news[i]});

@@ -42,8 +42,10 @@ std::int64_t capacity_of(const KvCache::Layer& layer) {
 
 }  // namespace
 
-KvCache::KvCache(int layers, int sequences)
-    : layers_(static_cast<std::size_t>(layers)), position_(static_cast<std::size_t>(sequences), 0) {
+KvCache::KvCache(int layers, int sequences, int expected)
+    : layers_(static_cast<std::size_t>(layers)),
+      expected_(expected),
+      position_(static_cast<std::size_t>(sequences), 0) {
   for (Layer& layer : layers_) {
     layer.start.assign(static_cast<std::size_t>(sequences), 0);
     layer.length.assign(static_cast<std::size_t>(sequences), 0);
@@ -57,23 +59,24 @@ int KvCache::read(int sequence) const {
 
 const KvCache::Layer& KvCache::extend(int at, const Array& k, const Array& v,
                                       const std::vector<int>& rows) {
-  return append(layers_.at(static_cast<std::size_t>(at)), k, v, rows);
+  return append(layers_.at(static_cast<std::size_t>(at)), k, v, rows, expected_);
 }
 
 const KvCache::Layer& KvCache::keep_memory(int at, const Array& k, const Array& v,
                                            const std::vector<int>& rows) {
-  return append(memory_.at(static_cast<std::size_t>(at)), k, v, rows);
+  return append(memory_.at(static_cast<std::size_t>(at)), k, v, rows, 0);
 }
 
 const KvCache::Layer& KvCache::append(Layer& layer, const Array& k, const Array& v,
-                                      const std::vector<int>& rows) {
+                                      const std::vector<int>& rows, std::int64_t expected) {
   check(rows.size() == layer.length.size(), "cache: rows of {} sequences; it holds {}", rows.size(),
         layer.length.size());
   std::int64_t need = 0;
   for (std::size_t i = 0; i < rows.size(); ++i)
     need = std::max<std::int64_t>(need, layer.length[i] + rows[i]);
   if (const std::int64_t now = capacity_of(layer); need > now) {
-    const std::int64_t capacity = (std::max(need, 2 * now) + kRows - 1) / kRows * kRows;
+    const std::int64_t rooms = need <= expected ? std::min(2 * need, expected) : 2 * now;
+    const std::int64_t capacity = (std::max(need, rooms) + kRows - 1) / kRows * kRows;
     if (!layer.k.defined()) layer.k = Array::empty({0, k.dim(1)}, k.dtype()), layer.v = layer.k;
     std::vector<int> order(rows.size());
     for (std::size_t i = 0; i < order.size(); ++i) order[i] = static_cast<int>(i);

@@ -11,8 +11,9 @@ namespace graft {
 
 class KvCache {
  public:
-  // Room for `sequences` sequences; the arrays come with the first rows.
-  KvCache(int layers, int sequences);
+  // Room for `sequences` sequences; the arrays come with the first rows. They grow by doubling, but
+  // not beyond the `expected` rows of a sequence before there are more.
+  KvCache(int layers, int sequences, int expected = 0);
 
   // One layer's keys and values [sequences * capacity, C]: those of sequence s are the `length[s]`
   // rows from `start[s]` on.
@@ -39,9 +40,11 @@ class KvCache {
   void set_position(std::vector<std::int32_t> next) { position_ = std::move(next), begun_ = true; }
 
  private:
-  static const Layer& append(Layer&, const Array& k, const Array& v, const std::vector<int>& rows);
+  static const Layer& append(Layer&, const Array& k, const Array& v, const std::vector<int>& rows,
+                             std::int64_t expected);
 
   std::vector<Layer> layers_, memory_;
+  int expected_;
   std::vector<std::int32_t> position_;
   bool begun_ = false;
 };

@@ -18,10 +18,8 @@ std::vector<std::vector<std::int32_t>> read_texts(const std::filesystem::path& f
     ++number;
     if (line.ends_with('\r')) line.pop_back();
     if (line.empty()) continue;
-    texts.push_back(text_beginning(arch, tokenizer));
     try {
-      const std::vector<int> ids = tokenizer.encode(line);
-      texts.back().insert(texts.back().end(), ids.begin(), ids.end());
+      texts.push_back(prompt_tokens(arch, tokenizer, line));
     } catch (const Error& e) {
       fail("{}:{}: {}", file.string(), number, e.what());
     }

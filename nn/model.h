@@ -48,7 +48,7 @@ class Model {
   std::vector<Block*> all_blocks();  // the encoder's, if there is one, and then `blocks`
   void each(const EachWeight&);  // every parameter of the base, in a fixed order; not the head's
   std::int64_t parameters();     // how many numbers they hold
-  std::uint64_t hash();          // of every base parameter's bits
+  std::uint64_t hash();  // of every base parameter's bits, half precision widened: reads them all
 
   const std::unique_ptr<Model> encoder;
   Embedding embedding;

@@ -21,6 +21,12 @@ Tensor dropped(const Tensor& x, double p, const Ctx& ctx, const Site& site) {
   return dropped(x, p, ctx, ctx.address, site);
 }
 
+// What is stored in half precision as edits and norms compute with it. Where there is no edit a
+// product widens its matrix itself.
+Tensor wide(const Tensor& x) {
+  return is_half(x.dtype()) ? Tensor(x.value().to(widened(x.dtype()))) : x;
+}
+
 // Cached keys and values without the unused rows between the sequences.
 void close_up(Tensor& k, Tensor& v, AttentionShape& shape) {
   std::vector<std::int32_t> rows;
@@ -46,7 +52,8 @@ Linear::Linear(const Build& build, const Site& at, int in, int out, bool bias, d
 }
 
 Tensor Linear::operator()(const Tensor& x, const Ctx& ctx) const {
-  return out(linear(x, weight(w.value(), ctx), b.value()), x, ctx);
+  const Tensor edited = weight.empty() ? w.value() : weight(wide(w.value()), ctx);
+  return out(linear(x, edited, b.value()), x, ctx);
 }
 
 void Linear::each(const EachWeight& f) {
@@ -61,7 +68,7 @@ Norm::Norm(const Build& build, const Site& at, int width, double eps, bool rms)
 }
 
 Tensor Norm::operator()(const Tensor& x, const Ctx& ctx) const {
-  const Affine a = affine({gain.value(), bias.value()}, ctx);
+  const Affine a = affine({wide(gain.value()), wide(bias.value())}, ctx);
   return rms_ ? rms_norm(x, a.gain, eps_) : layer_norm(x, a.gain, a.bias, eps_);
 }
 

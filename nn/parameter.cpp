@@ -17,9 +17,8 @@ double truncated_normal(Key key, std::uint32_t stream, std::uint64_t i) {
 
 Array initial(const Build& build, const Init& init, Shape shape, const Site& site,
               const std::string& name) {
-  if (!build.storage) return Array::shape_only(std::move(shape), build.dtype);
-  if (init.kind == Init::Kind::zeros || !build.draw)
-    return Array::zeros(std::move(shape), build.dtype);
+  if (!build.storage || !build.draw) return Array::shape_only(std::move(shape), build.dtype);
+  if (init.kind == Init::Kind::zeros) return Array::zeros(std::move(shape), build.dtype);
   if (init.kind == Init::Kind::ones) return Array::full(std::move(shape), 1, build.dtype);
   const Key key{build.seed, 0};
   const std::uint32_t stream = stream_id((to_string(site) + "/" + name).c_str());

@@ -15,7 +15,7 @@ struct Build {
   Dtype dtype = Dtype::f32;
   bool storage = true;
   std::uint32_t seed = 0;
-  bool draw = true;  // false: zeros, for values that are about to be read from a file
+  bool draw = true;  // false: shapes, for values that are about to be put there from a file
 };
 
 // Start values. Drawn on the host at the address (seed; site and name), so that what else was built
@@ -30,7 +30,7 @@ Array initial(const Build&, const Init&, Shape, const Site&, const std::string& 
 struct Parameter {
   Site site;
   std::string name;   // "weight", "bias", ...
-  Tensor value;       // a constant, or a leaf if it trains
+  Tensor value;       // a constant (of f32, f64 or half precision), or a leaf if it trains
   bool decay = true;  // weight decay applies (not to biases and norms)
   double lr_scale = 1;
   bool trains() const { return value.needs_grad(); }

@@ -40,8 +40,8 @@ namespace {
 // then run into the table's sequence by sequence, in the order of a whole batch, however it is cut.
 Tensor spread(const Tensor& table, const std::vector<std::int32_t>& bucket, std::int64_t copies) {
   const std::int64_t heads = table.dim(1), places = static_cast<std::int64_t>(bucket.size());
-  const Array now = table.value().as_contiguous();
-  Array y = Array::empty({copies * heads, places}, table.dtype());
+  const Array now = table.value().to(widened(table.dtype())).as_contiguous();
+  Array y = Array::empty({copies * heads, places}, now.dtype());
   const auto each = [=](const auto& f) {
     for (std::int64_t row = 0; row < copies * heads; ++row)
       for (std::int64_t p = 0; p < places; ++p)

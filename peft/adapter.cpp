@@ -49,8 +49,7 @@ void Adapter::own(Weight& place) {
   check(!base.trains(), "{}: '{}' already trains by a method before it in the spec", name_,
         base.label());
   auto copy = std::make_shared<Parameter>(base);
-  const Array& value = base.value.value();
-  copy->value = Tensor::leaf(value.has_storage() ? value.clone() : value, base.label());
+  copy->value = Tensor::leaf(base.value.value().own_copy(), base.label());
   parameters_.push_back(copy);
   owned_.emplace_back(place, copy);
 }

@@ -54,7 +54,8 @@ class Adapter {
   Tensor param(const Model& m, const Site& s, const std::string& name, Shape shape, const Init& i) {
     return param(m, s, name, std::move(shape), i, Like{});
   }
-  // Trains a private copy of a base parameter in its place; the base's bytes never change.
+  // Trains a private copy of a base parameter in its place, f32 where the base has half precision;
+  // the base's bytes never change.
   void own(Weight&);
   void hold(const Site&, Handle);
 

@@ -7,7 +7,7 @@
 //
 // Trains: A and B.   Count: r (in + out) for each matrix.
 // Start: B = 0, so the first output is the base's, bit for bit; A is Gaussian.
-// Merge: W0 + (alpha / r) B A in W0's place.
+// Merge: W0 + (alpha / r) B A in W0's place, in f32 whatever W0 is stored in.
 // Where sources disagree: the paper draws A from a Gaussian without naming its variance, the
 // released code from U(-1/sqrt(in), 1/sqrt(in)). init=gaussian (default) has that uniform's
 // variance, 1/(3 in): our choice; init=kaiming is the code's. scale=rs divides by sqrt(r)
@@ -80,7 +80,7 @@ struct Lora : Adapter, LoraOptions {
     check(!merged_, "lora: it is merged already");
     for (auto& [l, a, b] : pairs) {
       auto p = std::make_shared<Parameter>(l->w.parameter());
-      Array w = p->value.value().clone();
+      Array w = p->value.value().own_copy();  // f32, if the base has half precision
       kernels::gemm(w, b.value(), a.value(), scale(), 1);
       p->value = Tensor(w);
       in_place.emplace_back(l->w, std::move(p));

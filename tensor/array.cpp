@@ -51,15 +51,22 @@ void any_dtype(Dtype dtype, F&& f) {
     case Dtype::i32:
       f(std::int32_t{});
       return;
+    case Dtype::f16:
+      f(F16{});
+      return;
+    case Dtype::bf16:
+      f(BF16{});
+      return;
   }
 }
 
 }  // namespace
 
 const char* name(Dtype dtype) {
-  return dtype == Dtype::f32 ? "f32" : dtype == Dtype::f64 ? "f64" : "i32";
+  static constexpr const char* kNames[] = {"f32", "f64", "i32", "f16", "bf16"};
+  return kNames[static_cast<int>(dtype)];
 }
-std::size_t size_of(Dtype dtype) { return dtype == Dtype::f64 ? 8 : 4; }
+std::size_t size_of(Dtype dtype) { return dtype == Dtype::f64 ? 8 : is_half(dtype) ? 2 : 4; }
 
 std::int64_t count(const Shape& shape) {
   std::int64_t n = 1;
@@ -196,6 +203,11 @@ Array Array::to(Dtype dtype) const {
   return a;
 }
 
+Array Array::own_copy() const {
+  if (!storage_) return shape_only(shape_, widened(dtype_));
+  return is_half(dtype_) ? to(Dtype::f32) : clone();
+}
+
 void Array::copy_from(const Array& source) {
   check(shape_ == source.shape_, "copy: {} into {}", source.shape_, shape_);
   if (numel_ == 0) return;
@@ -218,11 +230,12 @@ void Array::copy_from(const Array& source) {
           in += row % shape_[d] * source.strides_[d];
           row /= shape_[d];
         }
-        if (std::is_same_v<T, S> && step == 1 && source_step == 1) {
+        if (step != 1 || source_step != 1)
+          for (std::int64_t i = 0; i < n; ++i) out[i * step] = static_cast<T>(in[i * source_step]);
+        else if constexpr (std::is_same_v<T, S>)
           std::memcpy(out, in, n * sizeof(T));
-          return;
-        }
-        for (std::int64_t i = 0; i < n; ++i) out[i * step] = static_cast<T>(in[i * source_step]);
+        else
+          for (std::int64_t i = 0; i < n; ++i) out[i] = static_cast<T>(in[i]);
       });
     });
   });
@@ -265,10 +278,17 @@ std::vector<double> Array::to_vector() const {
 
 std::uint64_t Array::hash() const {
   Hash h;
+  const Dtype as = widened(dtype_);
   h.bytes(shape_.data(), shape_.size() * sizeof(std::int64_t));
-  h.bytes(&dtype_, 1);
-  const Array whole = as_contiguous();
-  any_dtype(dtype_, [&]<class T>(T) { h.bytes(whole.data<T>(), whole.bytes()); });
+  h.bytes(&as, 1);
+  if (numel_ == 0) return h.value();
+  // In pieces: a matrix of half the memory's size is not to be copied whole.
+  const Array rows = shape_.empty() ? reshape({1}) : *this;
+  const std::int64_t n = rows.shape_[0], step = std::max<std::int64_t>(1, (1 << 20) * n / numel_);
+  for (std::int64_t begin = 0; begin < n; begin += step) {
+    const Array part = rows.slice(0, begin, std::min(n, begin + step)).to(as).as_contiguous();
+    any_dtype(as, [&]<class T>(T) { h.bytes(part.data<T>(), part.bytes()); });
+  }
   return h.value();
 }
 

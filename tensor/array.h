@@ -9,19 +9,28 @@
 #include <vector>
 
 #include "tensor/error.h"
+#include "tensor/half.h"
 #include "tensor/pool.h"
 
 namespace graft {
 
-enum class Dtype : std::uint8_t { f32, f64, i32 };
+// f16 and bf16 are for storage alone: a product's weights and a looked-up table are widened to f32
+// as they are read. No other kernel takes them.
+enum class Dtype : std::uint8_t { f32, f64, i32, f16, bf16 };
 const char* name(Dtype);
 std::size_t size_of(Dtype);
+constexpr bool is_half(Dtype d) { return d == Dtype::f16 || d == Dtype::bf16; }
+// What numbers stored so are computed in.
+constexpr Dtype widened(Dtype d) { return is_half(d) ? Dtype::f32 : d; }
 template <class T>
 inline constexpr Dtype dtype_of = [] {
   static_assert(std::is_same_v<T, float> || std::is_same_v<T, double> ||
-                std::is_same_v<T, std::int32_t>);
+                std::is_same_v<T, std::int32_t> || std::is_same_v<T, F16> ||
+                std::is_same_v<T, BF16>);
   return std::is_same_v<T, float>    ? Dtype::f32
          : std::is_same_v<T, double> ? Dtype::f64
+         : std::is_same_v<T, F16>    ? Dtype::f16
+         : std::is_same_v<T, BF16>   ? Dtype::bf16
                                      : Dtype::i32;
 }();
 
@@ -58,7 +67,8 @@ class Array {
   std::size_t bytes() const { return static_cast<std::size_t>(numel_) * size_of(dtype_); }
   bool contiguous() const;
 
-  // The first element. Throws unless T is the dtype and there is storage.
+  // The first element. Throws unless T is the dtype and there is storage; to write, also where the
+  // memory is borrowed.
   template <class T>
   T* data();
   template <class T>
@@ -74,14 +84,17 @@ class Array {
   // Copies.
   Array clone() const;  // contiguous
   Array as_contiguous() const { return contiguous() ? *this : clone(); }
-  Array to(Dtype) const;
+  Array to(Dtype) const;  // itself, if it has that type
+  // A copy to compute with and to change: contiguous, half precision widened.
+  Array own_copy() const;
   void copy_from(const Array& source);  // same shape; converts the dtype
   void fill(double value);
 
   double item() const;                    // the only element
   double at(std::int64_t i) const;        // element i in row-major order
   std::vector<double> to_vector() const;  // all, in row-major order
-  // FNV-1a over shape, dtype and the bytes in row-major order: equal bits, equal hash.
+  // FNV-1a over shape, dtype and the bytes in row-major order: equal bits, equal hash. Half
+  // precision counts as the f32 it widens to: how a model is stored does not change its hash.
   std::uint64_t hash() const;
 
  private:
@@ -106,8 +119,24 @@ void dispatch(const Array& x, F&& f) {
     f(float{});
   else if (x.dtype() == Dtype::f64)
     f(double{});
+  else if (is_half(x.dtype()))
+    fail("dispatch: {} {} is for storage; widen it with to(f32)", name(x.dtype()), x.shape());
   else
     fail("dispatch: {} is not a floating type", name(x.dtype()));
+}
+
+// The same for numbers `stored` that are read beside x or into it: f(T, S), T being x's type and S
+// theirs, which is T too, or half precision where T is f32.
+template <class F>
+void dispatch_stored(const char* where, const Array& x, const Array& stored, F&& f) {
+  check(widened(stored.dtype()) == x.dtype(), "{}: {} {} with {} {}", where, name(x.dtype()),
+        x.shape(), name(stored.dtype()), stored.shape());
+  if (stored.dtype() == Dtype::f16)
+    f(float{}, F16{});
+  else if (stored.dtype() == Dtype::bf16)
+    f(float{}, BF16{});
+  else
+    dispatch(x, [&]<class T>(T) { f(T{}, T{}); });
 }
 
 template <class T>
@@ -118,6 +147,8 @@ void Array::check_access() const {
 template <class T>
 T* Array::data() {
   check_access<T>();
+  check(!storage_->keepalive, "array: {} {} lies in a mapped file, which is not written; copy it",
+        name(dtype_), shape_);
   return reinterpret_cast<T*>(storage_->data) + offset_;
 }
 template <class T>

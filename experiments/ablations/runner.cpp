@@ -218,8 +218,9 @@ Setup setup_for(const Experiment& e, const BaseFolder& base_folder, const std::s
                 const std::vector<std::string>& tasks, const Scale& scale, bool few,
                 const std::string& decoder) {
   const Arch arch = load_arch(base_folder(base));
-  check(!arch.crosses() || e.not_on_text.empty(), "{}: base '{}' ({}) is an encoder-decoder: {}",
-        e.name, base, arch.family, e.not_on_text);
+  check(!arch.crosses() || e.not_on_text.empty(),
+        "base '{}' ({}) is an encoder-decoder, which {} does not take: {}", base, arch.family,
+        e.name, e.not_on_text);
   const auto model = load_model(base_folder(base));
   Setup s{.base = base,
           .weights = fmt::format("{:016x}", model->hash()),

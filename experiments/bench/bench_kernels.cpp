@@ -19,6 +19,26 @@ void rate(benchmark::State& state, double flop) {
       benchmark::Counter(flop * double(state.iterations()) / 1e9, benchmark::Counter::kIsRate);
 }
 
+// The product with weights in half precision, and the same with f32: a row alone (a token that is
+// generated), a few, many.
+template <Dtype dtype>
+void weights(benchmark::State& state) {
+  const std::int64_t m = state.range(0), n = state.range(1), k = state.range(2);
+  const Array x = filled({m, k}), w = filled({n, k}).to(dtype);
+  Array y = Array::empty({m, n});
+  for (auto _ : state) kernels::gemm(y, x, w.transpose(), 1, 0);
+  rate(state, 2.0 * m * n * k);
+  state.SetBytesProcessed(state.iterations() * std::int64_t(w.bytes()));
+}
+void few_rows(benchmark::internal::Benchmark* b) {
+  for (std::int64_t m : {1, 2, 4, 16, 256})
+    for (auto [n, k] : {std::pair{2048, 2048}, {8192, 2048}, {2048, 8192}}) b->Args({m, n, k});
+  b->UseRealTime();
+}
+BENCHMARK(weights<Dtype::f32>)->Apply(few_rows);
+BENCHMARK(weights<Dtype::f16>)->Apply(few_rows);
+BENCHMARK(weights<Dtype::bf16>)->Apply(few_rows);
+
 void product(benchmark::State& state) {
   const std::int64_t m = state.range(0), n = state.range(1), k = state.range(2);
   const Array x = filled({m, k}), w = filled({n, k});

@@ -5,8 +5,10 @@
 #include "experiments/runs/finetune.h"
 #include "experiments/runs/named_task.h"
 #include "nn/models/folder.h"
+#include "nn/models/generation.h"
 #include "nn/models/heads.h"
 #include "peft/files.h"
+#include "peft/folder.h"
 
 namespace graft::cli {
 namespace {
@@ -23,6 +25,15 @@ struct MergeOptions {
   std::string adapter, out, dtype = "f32";
   bool without_head = false;
 };
+
+void save_merged(Model& model, const fs::path& base, const MergeOptions& o) {
+  const Tokenizer tokenizer = Tokenizer::load(base);
+  const FileDtype dtype = o.dtype == "f16"    ? FileDtype::f16
+                          : o.dtype == "bf16" ? FileDtype::bf16
+                                              : FileDtype::f32;
+  save_model(model, o.out, dtype, &tokenizer);
+  keep_generation(base, o.out);
+}
 
 struct Loaded {
   std::unique_ptr<Model> model;
@@ -70,7 +81,7 @@ Loaded load_model_alone(const EvalOptions& o) {
   Loaded l;
   l.model = load_model(folder);
   const TaskData data = task_named(o.task);
-  if (data.kind != TaskData::Kind::language) {
+  if (data.kind != TaskData::Kind::language && !l.model->encoder) {
     l.run.head = "family";
     check(l.model->has_head(),
           "eval: '{}' has no head for whole texts; give the folder of an adapter, or train one",
@@ -99,7 +110,20 @@ void eval_command(const EvalOptions& o, const Methods& methods) {
              m.of);
 }
 
+// An adapter that knows no task: its model writes text.
+void merge_alone(const MergeOptions& o, const AdapterFile& file, const Methods& methods) {
+  check(file.more.contains("model"), "adapter: '{}' lacks 'model' in its configuration", o.adapter);
+  const fs::path base = base_folder(file.more.at("model"));
+  const auto model = load_model(base);
+  const auto adaptation = load_adapter(o.adapter, methods, *model);
+  adaptation->merge();
+  save_merged(*model, base, o);
+  fmt::print("merged model in {}\n", o.out);
+}
+
 void merge_command(const MergeOptions& o, const Methods& methods) {
+  const AdapterFile file = read_adapter_config(o.adapter);
+  if (!file.more.contains("task_folder")) return merge_alone(o, file, methods);
   Loaded l = load(o.adapter, "", methods);
   const std::string why = why_not_handed_back(l.run, l.task.goal);
   check(o.without_head || why.empty(),
@@ -107,13 +131,8 @@ void merge_command(const MergeOptions& o, const Methods& methods) {
   const Score before = evaluate(*l.model, l.task, l.task.dev);
   l.adaptation->merge();
   const Score after = evaluate(*l.model, l.task, l.task.dev);
-  const Tokenizer tokenizer =
-      Tokenizer::load(base_folder(read_adapter_config(o.adapter).more.at("model")));
   if (o.without_head) l.model->set_head(nullptr);
-  const FileDtype dtype = o.dtype == "f16"    ? FileDtype::f16
-                          : o.dtype == "bf16" ? FileDtype::bf16
-                                              : FileDtype::f32;
-  save_model(*l.model, o.out, dtype, &tokenizer);
+  save_merged(*l.model, base_folder(file.more.at("model")), o);
   fmt::print("merged model in {}; dev {} {:.4f} unmerged, {:.4f} merged\n", o.out, l.task.metric,
              turned(l.task.metric, before.metric), turned(l.task.metric, after.metric));
 }

@@ -5,6 +5,7 @@
 #include "experiments/cli/cli.h"
 #include "nn/generate.h"
 #include "nn/models/folder.h"
+#include "nn/models/generation.h"
 #include "peft/files.h"
 #include "peft/folder.h"
 
@@ -52,6 +53,7 @@ class Printer {
 };
 
 struct Writer {
+  fs::path folder;  // of the model
   std::unique_ptr<Model> model;
   std::unique_ptr<Adaptation> adaptation;
   std::unique_ptr<Tokenizer> tokenizer;
@@ -74,7 +76,7 @@ Writer load(const GenerateOptions& o, const Methods& methods) {
     base = file.more.at("model");
     w.asks = !file.more.value("joined", false);
   }
-  const fs::path folder = base_folder(base);
+  const fs::path folder = w.folder = base_folder(base);
   w.model = load_model(folder);
   w.asks |= w.model->arch().crosses();
   w.tokenizer = std::make_unique<Tokenizer>(Tokenizer::load(folder));
@@ -105,13 +107,16 @@ void generate_command(GenerateOptions o, const Methods& methods) {
   const Writer w = load(o, methods);
   const Arch& arch = w.model->arch();
   for (const std::string& text : o.stop) o.spec.stop.push_back(w.tokenizer->id(text));
-  if (o.stop.empty() && arch.sep >= 0) o.spec.stop.push_back(arch.sep);
+  const GenerationFile says = read_generation(w.folder);
+  if (o.stop.empty()) o.spec.stop.insert(o.spec.stop.end(), says.stop.begin(), says.stop.end());
+  if (o.spec.stop.empty() && arch.sep >= 0) o.spec.stop.push_back(arch.sep);
+  if (!says.settings.empty())
+    fmt::print(stderr, "graft: the folder asks for {}; only options count here, see --help\n",
+               fmt::join(says.settings, ", "));
   std::vector<std::vector<std::int32_t>> ids;
   const std::vector<std::string> prompts = prompts_of(o);
   for (const std::string& prompt : prompts) {
-    ids.push_back(text_beginning(arch, *w.tokenizer));
-    const std::vector<int> text = w.tokenizer->encode(prompt);
-    ids.back().insert(ids.back().end(), text.begin(), text.end());
+    ids.push_back(prompt_tokens(arch, *w.tokenizer, prompt));
     if (w.asks) ids.back().push_back(arch.sep);
   }
   const bool streams = prompts.size() == 1 && o.spec.beams == 1;

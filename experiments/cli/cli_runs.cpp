@@ -11,6 +11,7 @@
 #include "experiments/runs/step_log.h"
 #include "nn/files/atomic.h"
 #include "nn/models/folder.h"
+#include "nn/models/generation.h"
 #include "nn/models/heads.h"
 #include "nn/text/json_entry.h"
 #include "peft/files.h"
@@ -165,6 +166,7 @@ void train_command(TrainOptions o, const Methods& methods) {
     if (!whole) return;
     const Tokenizer tokenizer = Tokenizer::load(base_folder(o.model));
     save_model(model, fs::path(o.out) / "model", FileDtype::f32, &tokenizer);
+    keep_generation(base_folder(o.model), fs::path(o.out) / "model");
   };
   const Trained t = run(o, methods, false, save);
   const std::string metric = t.record.at("metric");

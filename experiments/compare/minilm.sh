@@ -32,13 +32,14 @@ graft=build/cpu/bin/graft
 
 cache=${XDG_CACHE_HOME:-${HOME:?HOME is not set}/.cache}/graft
 python=${PYTHON:-$cache/compare-venv/bin/python}
-if [[ -z ${PYTHON:-} && ! -x $cache/compare-venv/ready ]]; then
+if [[ -z ${PYTHON:-} && ! -e $cache/compare-venv/ready ]]; then
   echo "making a virtual environment with torch, transformers and peft in $cache/compare-venv"
   python3 -m venv "$cache/compare-venv"
-  "$python" -m pip install -q torch --index-url https://download.pytorch.org/whl/cpu ||
-    "$python" -m pip install -q torch
-  "$python" -m pip install -q transformers==5.23.0 peft==0.21.2 safetensors
-  install -m 755 /dev/null "$cache/compare-venv/ready"
+  # The build for the CPU is far smaller; where its index is out of reach, PyPI's will do.
+  "$python" -m pip install -q torch==2.15.0 --index-url https://download.pytorch.org/whl/cpu ||
+    "$python" -m pip install -q torch==2.15.0
+  "$python" -m pip install -q transformers==5.23.0 peft==0.21.2 safetensors==0.8.0
+  touch "$cache/compare-venv/ready"
 fi
 base=${GRAFT_BASES:-$cache/bases}/minilm
 experiments/bases/minilm.sh "$base"

@@ -10,9 +10,9 @@
 #include <optional>
 #include <utility>
 
-#include "nn/files/half.h"
 #include "nn/files/strict_json.h"
 #include "tensor/error.h"
+#include "tensor/half.h"
 
 namespace graft {
 namespace {
@@ -187,8 +187,8 @@ bool is_floating(FileDtype t) {
 }
 
 SafetensorsReader::SafetensorsReader(const std::filesystem::path& path)
-    : file_(path.string()), map_(path) {
-  const auto all = map_.bytes();
+    : file_(path.string()), map_(std::make_shared<MappedFile>(path)) {
+  const auto all = map_->bytes();
   check(all.size() >= 8, "{}: {} bytes; a safetensors file begins with 8 bytes of header length",
         file_, all.size());
   const auto length = load<std::uint64_t>(all.data());
@@ -260,6 +260,23 @@ void SafetensorsReader::read_f32(const std::string& name, std::span<float> out) 
   }
 }
 
+Array SafetensorsReader::array(const std::string& name) const {
+  const TensorInfo& info = at(name);
+  const Dtype dtype = info.dtype == FileDtype::f64    ? Dtype::f64
+                      : info.dtype == FileDtype::f32  ? Dtype::f32
+                      : info.dtype == FileDtype::f16  ? Dtype::f16
+                      : info.dtype == FileDtype::bf16 ? Dtype::bf16
+                                                      : Dtype::i32;
+  check(dtype != Dtype::i32, "{}: tensor {} is {}; need a floating type", file_, shown(name),
+        name_of(info.dtype));
+  const std::byte* from = data_.data() + info.begin;
+  if (reinterpret_cast<std::uintptr_t>(from) % size_of(dtype) == 0)
+    return Array::borrowed(from, info.shape, dtype, map_);
+  Array copy = Array::empty(info.shape, dtype);
+  if (copy.numel()) std::memcpy(copy.storage()->data, from, copy.bytes());
+  return copy;
+}
+
 SafetensorsWriter::Entry& SafetensorsWriter::insert(const std::string& name, FileDtype dtype,
                                                     std::vector<std::int64_t> shape,
                                                     std::size_t given_bytes) {
@@ -271,9 +288,9 @@ SafetensorsWriter::Entry& SafetensorsWriter::insert(const std::string& name, Fil
         shown(name), shown(shape));
   check(*need == given_bytes, "safetensors: tensor {}: {} {} needs {} bytes, got values for {}",
         shown(name), name_of(dtype), shown(shape), *need, given_bytes);
-  const auto [place, fresh] = entries_.try_emplace(name, Entry{dtype, std::move(shape), {}});
+  const auto [place, fresh] =
+      entries_.try_emplace(name, Entry{dtype, std::move(shape), *need, {}, {}});
   check(fresh, "safetensors: tensor {} was added twice", shown(name));
-  place->second.bytes.resize(*need);
   return place->second;
 }
 
@@ -284,6 +301,7 @@ void SafetensorsWriter::add(const std::string& name, FileDtype dtype,
         "type",
         shown(name), name_of(dtype));
   Entry& entry = insert(name, dtype, std::move(shape), values.size() * size_of(dtype));
+  entry.bytes.resize(entry.size);
   const auto each = [&](auto convert) {
     std::byte* to = entry.bytes.data();
     for (const float x : values) {
@@ -306,8 +324,24 @@ void SafetensorsWriter::add(const std::string& name, const Array& values) {
 
 void SafetensorsWriter::add(const std::string& name, FileDtype dtype,
                             std::vector<std::int64_t> shape, std::span<const std::byte> bytes) {
-  Entry& entry = insert(name, dtype, std::move(shape), bytes.size());
-  std::copy(bytes.begin(), bytes.end(), entry.bytes.begin());
+  insert(name, dtype, std::move(shape), bytes.size()).bytes.assign(bytes.begin(), bytes.end());
+}
+
+void SafetensorsWriter::add(const std::string& name, FileDtype dtype,
+                            std::vector<std::int64_t> shape, Make make) {
+  const std::size_t size = byte_size(dtype, shape).value_or(0);  // what overflows is refused below
+  insert(name, dtype, std::move(shape), size).make = std::move(make);
+}
+
+void SafetensorsWriter::write_entry(AtomicFile& file, const std::string& name, const Entry& entry) {
+  if (!entry.make) return file.write(std::span<const std::byte>(entry.bytes));
+  std::size_t given = 0;
+  entry.make([&](std::span<const std::byte> bytes) {
+    given += bytes.size();
+    file.write(bytes);
+  });
+  check(given == entry.size, "safetensors: tensor {}: {} {} needs {} bytes, {} were made",
+        shown(name), name_of(entry.dtype), shown(entry.shape), entry.size, given);
 }
 
 void SafetensorsWriter::write(const std::filesystem::path& path) const {
@@ -319,9 +353,9 @@ void SafetensorsWriter::write(const std::filesystem::path& path) const {
     for (const auto& [name, entry] : entries_) {
       if (entry.dtype != type.dtype) continue;
       ordered_json item = {{"dtype", type.name}, {"shape", entry.shape}};
-      item["data_offsets"] = {offset, offset + entry.bytes.size()};
+      item["data_offsets"] = {offset, offset + entry.size};
       header.push_back({name, std::move(item)});
-      offset += entry.bytes.size();
+      offset += entry.size;
       order.emplace_back(name, &entry);
     }
   }
@@ -339,7 +373,7 @@ void SafetensorsWriter::write(const std::filesystem::path& path) const {
   const std::uint64_t length = text.size();
   file.write(std::as_bytes(std::span(&length, 1)));
   file.write(text);
-  for (const auto& [name, entry] : order) file.write(std::span<const std::byte>(entry->bytes));
+  for (const auto& [name, entry] : order) write_entry(file, name, *entry);
   file.commit();
 }
 

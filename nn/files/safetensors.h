@@ -1,4 +1,4 @@
-// The safetensors file format: named arrays behind one JSON header; knows no tensor class.
+// The safetensors file format: named arrays behind one JSON header.
 // Layout: u64 header length (little endian), header, data. Format and its rules:
 // https://huggingface.co/docs/safetensors (metadata parsing), "Format".
 #pragma once
@@ -6,7 +6,9 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <map>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
@@ -51,9 +53,14 @@ class SafetensorsReader {
   void read_f32(const std::string& name, std::span<float> out) const;
   void read_f32(const std::string& name, Array& out) const;  // a contiguous one of f32
 
+  // A tensor of a floating type as it is stored and where it lies: no byte of it is read before it
+  // is used, nothing writes to it, and it outlives the reader. One that does not begin at a
+  // multiple of its elements' size is copied. Throws for the integer types.
+  Array array(const std::string& name) const;
+
  private:
   std::string file_;  // for messages
-  MappedFile map_;
+  std::shared_ptr<MappedFile> map_;
   std::span<const std::byte> data_;
   std::map<std::string, TensorInfo> tensors_;
   std::map<std::string, std::string> metadata_;
@@ -74,16 +81,26 @@ class SafetensorsWriter {
   void add(const std::string& name, FileDtype dtype, std::vector<std::int64_t> shape,
            std::span<const std::byte> bytes);
 
-  void write(const std::filesystem::path& path) const;  // atomically; see AtomicFile
+  // Bytes that are made when the file is written and are never all in memory: `make` hands them to
+  // its argument, a piece at a time.
+  using Take = std::function<void(std::span<const std::byte>)>;
+  using Make = std::function<void(const Take&)>;
+  void add(const std::string& name, FileDtype dtype, std::vector<std::int64_t> shape, Make make);
+
+  // Atomically; see AtomicFile. Throws where a `make` gives other than the tensor's bytes.
+  void write(const std::filesystem::path& path) const;
 
  private:
   struct Entry {
     FileDtype dtype;
     std::vector<std::int64_t> shape;
+    std::size_t size;
     std::vector<std::byte> bytes;
+    Make make;  // where there are no bytes yet
   };
   Entry& insert(const std::string& name, FileDtype dtype, std::vector<std::int64_t> shape,
                 std::size_t given_bytes);
+  static void write_entry(AtomicFile& file, const std::string& name, const Entry& entry);
 
   std::map<std::string, Entry> entries_;
 };

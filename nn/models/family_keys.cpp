@@ -219,12 +219,13 @@ void feed_forward(ConfigKeys& k, Arch& a) {
   if (a.gated) kind = a.activation == Map::gelu_tanh ? "gated-gelu" : "gated-" + kind;
   k.text("feed_forward_proj", kind, "relu");
   k.write("is_gated_act", a.gated);
-  k.unused("is_gated_act dense_act_fn");
   a.gated = kind.starts_with("gated-");
+  k.only("is_gated_act", a.gated);
   const std::string name = kind == "gated-gelu" ? "gelu_new" : kind.substr(a.gated ? 6 : 0);
   for (const auto& [known, map] : kinds)
     if (name == known) {
       a.activation = map;
+      k.only("dense_act_fn", name);
       k.write("dense_act_fn", name);
       return;
     }

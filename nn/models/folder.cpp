@@ -316,7 +316,14 @@ Arch load_arch(const fs::path& folder) {
   // pooling, and whether a T5 of the later kind has a vocabulary head of its own.
   if (fs::exists(folder / kWeights) || fs::exists(folder / kIndex)) {
     arch.pooler = arch.pooler && has_tensor(folder, "pooler.dense.weight");
-    if (arch.crosses() && !arch.scaled_lm) arch.tied = !has_tensor(folder, "lm_head.weight");
+    if (arch.crosses() && !arch.scaled_lm) {
+      const bool own = has_tensor(folder, "lm_head.weight");
+      check(own || arch.tied,
+            "{}: lm_head.weight is missing; config.json says by tie_word_embeddings that it is a "
+            "matrix of its own",
+            folder.string());
+      arch.tied = !own;
+    }
   }
   fill_ids(arch, folder / kTokenizer);
   return arch;
@@ -325,22 +332,21 @@ Arch load_arch(const fs::path& folder) {
 std::unique_ptr<Model> load_model(const fs::path& folder, Dtype dtype) {
   const Arch arch = load_arch(folder);
   const Family& family = family_named(arch.family);
-  Model shapes(arch, Build{.storage = false});  // no memory is asked for before the files agree
-  add_saved_head(shapes, folder / kConfig);
-  const bool head = shapes.has_head();
-  const std::vector<Stored> expected = stored_tensors(shapes, head);
+  // Shapes alone: no memory is asked for before the files agree, and little after.
+  auto model = std::make_unique<Model>(arch, Build{dtype, true, 0, false});
+  add_saved_head(*model, folder / kConfig);
+  const std::vector<Stored> expected = stored_tensors(*model, model->has_head());
   const FolderTensors found(folder, family, expected);
   const auto wrong = differences(expected, family, found.tensors, arch.layers);
   check(wrong.empty(), "{}: its tensors are not those of its config.json: {}", folder.string(),
         fmt::join(wrong, "; "));
-  auto model = std::make_unique<Model>(arch, Build{dtype, true, 0, false});
-  add_saved_head(*model, folder / kConfig);
-  for (const Stored& tensor : stored_tensors(*model, head)) {
+  for (const Stored& tensor : expected) {
     const Found& at = found.tensors.at(tensor.name);
-    std::vector<float> values(static_cast<std::size_t>(count(tensor.shape)));
-    at.file->read_f32(at.name, values);
-    split(tensor, values, dtype);
+    split(tensor, at.file->array(at.name), dtype);
   }
+  if (model->has_head())  // it trains with every method: its memory is its own
+    model->head().each(
+        [](Weight& w) { w.parameter().value = Tensor(w.value().value().own_copy()); });
   read_pooler(*model, found.tensors);
   model->set_build({dtype, true, 0});  // what is added from now on is drawn
   return model;
@@ -354,6 +360,14 @@ std::vector<std::int32_t> text_beginning(const Arch& arch, const Tokenizer& toke
   if (!arch.causal || arch.crosses()) return {};
   const std::vector<int> ids = tokenizer_beside(arch, tokenizer).mark({}).ids;
   return {ids.begin(), ids.end()};
+}
+
+std::vector<std::int32_t> prompt_tokens(const Arch& arch, const Tokenizer& tokenizer,
+                                        std::string_view text) {
+  std::vector<std::int32_t> tokens = text_beginning(arch, tokenizer);
+  const std::vector<int> ids = tokenizer.encode(text);
+  tokens.insert(tokens.end(), ids.begin(), ids.end());
+  return tokens;
 }
 
 void save_model(Model& model, const fs::path& folder, FileDtype dtype, const Tokenizer* tokenizer) {

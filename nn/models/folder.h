@@ -4,6 +4,7 @@
 
 #include <filesystem>
 #include <memory>
+#include <string_view>
 
 #include "nn/files/safetensors.h"
 #include "nn/model.h"
@@ -15,10 +16,15 @@ namespace graft {
 // tokenizer.json, if that is there. Throws as read_config does.
 Arch load_arch(const std::filesystem::path& folder);
 
-// The model in a folder, its weights widened or narrowed to `dtype` (f32 or f64) from whatever
-// floating type they are stored in; with its head for whole texts, where config.json tells of one.
-// Reads model.safetensors, or the several files that model.safetensors.index.json lists. Throws one
-// Error that names every tensor that is missing, unexpected or of the wrong shape or type.
+// The model in a folder, with its head for whole texts where config.json tells of one:
+// model.safetensors, or the several files that model.safetensors.index.json lists. Throws one Error
+// that names every tensor that is missing, unexpected or of the wrong shape or type.
+//
+// With f32 the weights are views of the mapped files, in half precision where these have it, and
+// give the bits of weights widened to f32. Opening reads the headers alone (and tensors that a file
+// has twice, to compare them); a weight's bytes come when they are first used, and are no memory of
+// the pool. They are never written; the files may be replaced while the model lives, not changed in
+// place. With f64 all weights are converted copies, and so is f64 in a file for f32.
 std::unique_ptr<Model> load_model(const std::filesystem::path& folder, Dtype dtype = Dtype::f32);
 
 // Writes a folder that load_model and transformers' from_pretrained open: the numbers that stand in
@@ -42,5 +48,7 @@ void save_model(Model& model, const std::filesystem::path& folder, FileDtype dty
 Tokenizer tokenizer_beside(const Arch&, const Tokenizer&);
 // What its tokenizer sets before every text of a decoder: LLaMA's <s>, for others mostly nothing.
 std::vector<std::int32_t> text_beginning(const Arch&, const Tokenizer&);
+// The tokens of a text that a decoder is to go on from, behind that; for an encoder's, the text's.
+std::vector<std::int32_t> prompt_tokens(const Arch&, const Tokenizer&, std::string_view text);
 
 }  // namespace graft

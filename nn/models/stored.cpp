@@ -68,12 +68,16 @@ std::vector<float> joined(const Stored& tensor) {
   return values;
 }
 
-void split(const Stored& tensor, std::span<const float> values, Dtype dtype) {
-  for (std::size_t p = 0; p < tensor.pieces.size(); ++p) {
-    Array piece = Array::empty(tensor.pieces[p]->value().shape());
-    float* to = piece.data<float>();
-    each_element(tensor, p, [&](std::int64_t i, std::int64_t at) { to[i] = values[at]; });
-    tensor.pieces[p]->parameter().value = Tensor(piece.to(dtype));
+void split(const Stored& tensor, const Array& whole, Dtype dtype) {
+  const int rows = tensor.transposed ? 1 : 0;
+  const bool stays = widened(whole.dtype()) == dtype;
+  std::int64_t begin = 0;
+  for (Weight* w : tensor.pieces) {
+    Parameter& p = w->parameter();
+    const std::int64_t end = begin + p.value.dim(0);
+    Array piece = whole.slice(rows, std::exchange(begin, end), end);
+    if (tensor.transposed) piece = piece.transpose();
+    p.value = Tensor(stays ? piece : piece.own_copy().to(dtype));
   }
 }
 

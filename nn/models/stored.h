@@ -1,7 +1,6 @@
 // Which tensor of a file holds which parameters of a model, and how their numbers lie in it.
 #pragma once
 
-#include <span>
 #include <string>
 #include <vector>
 
@@ -24,7 +23,8 @@ std::vector<Stored> stored_tensors(Model& model, bool head = false);
 
 // The numbers as the file has them, from what stands in the weights now.
 std::vector<float> joined(const Stored& tensor);
-// Puts the file's numbers in the parameters' place, as constants of that type.
-void split(const Stored& tensor, std::span<const float> values, Dtype dtype);
+// Puts the pieces of the file's tensor in the parameters' place, as constants: views of it where
+// its type is computed in `dtype`, else copies of that type.
+void split(const Stored& tensor, const Array& whole, Dtype dtype);
 
 }  // namespace graft

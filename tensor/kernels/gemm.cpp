@@ -5,13 +5,15 @@
 //
 // b is packed a block at a time (columns x depth); all threads take tasks from one counter: first
 // those that pack the next block, then those that multiply by this one. Between blocks the chains
-// wait in c. a is mostly read where it lies.
+// wait in c. a is mostly read where it lies. A b of half precision is widened as it is packed.
+// Where a has a few rows alone, b is not packed at all (gemm_thin.h).
 #include <omp.h>
 
 #include <atomic>
 
 #include "tensor/kernels.h"
 #include "tensor/kernels/gemm_pack.h"
+#include "tensor/kernels/gemm_thin.h"
 #include "tensor/kernels/scratch.h"
 #include "tensor/parallel.h"
 
@@ -27,11 +29,13 @@ constexpr int64_t kSerialFlops = 1 << 20;      // below, waking a thread costs m
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-template <class T>
+// S is what b is stored in.
+template <class T, class S>
 struct Gemm {
   static constexpr int kPanel = cpu::kPanel<T>;
 
-  Matrix<const T> a, b;
+  Matrix<const T> a;
+  Matrix<const S> b;
   Matrix<T> c;
   int64_t rows, columns, depth;
   T alpha;
@@ -84,7 +88,7 @@ struct Gemm {
     const int64_t from = panel * kPanel;
     const int64_t n = std::min<int64_t>(kPanel, part.columns - from);
     pack_panel(packed[stage % 2] + from * part.depth, panel_width<T>(n),
-               {b.at(part.k, part.column + from), b.row, b.column}, part.depth, n, alpha);
+               b.from(part.k, part.column + from), part.depth, n, alpha);
   }
 
   // Whether rows of a are packed for so many panels. Rows a multiple of a page apart all fall into
@@ -119,6 +123,25 @@ struct Gemm {
     }
   }
 
+  // The columns that need no packing, because there are few rows; what is left of the problem then.
+  void take_thin() {
+    const auto take = [&]<int Rows>(std::integral_constant<int, Rows>) {
+      const std::int64_t done =
+          b.row == 1
+              ? thin_columns<Rows, true>(c, a, b, columns, depth, alpha, from_zero, kSerialFlops)
+          : b.column == 1
+              ? thin_columns<Rows, false>(c, a, b, columns, depth, alpha, from_zero, kSerialFlops)
+              : 0;
+      b = b.from(0, done);
+      c = c.from(0, done);
+      columns -= done;
+    };
+    if (rows == 1) take(std::integral_constant<int, 1>{});
+    if (rows == 2) take(std::integral_constant<int, 2>{});
+    if (rows == 3) take(std::integral_constant<int, 3>{});
+    if (rows == 4) take(std::integral_constant<int, 4>{});
+  }
+
   // Every thread of the team runs this; with parallel false there is no team.
   void work(bool parallel) {
     for (int64_t stage = -1; stage < stages(); ++stage) {
@@ -144,21 +167,23 @@ struct Gemm {
   }
 };
 
-template <class T>
+template <class T, class S>
 void run_gemm(Array& c, const Array& a, const Array& b, double alpha, double beta) {
-  Gemm<T> g{.a = {a.data<T>(), a.stride(0), a.stride(1)},
-            .b = {b.data<T>(), b.stride(0), b.stride(1)},
-            .c = {c.data<T>(), c.stride(0), 1},
-            .rows = c.dim(0),
-            .columns = c.dim(1),
-            .depth = a.dim(1),
-            .alpha = static_cast<T>(alpha),
-            .from_zero = beta == 0};
+  Gemm<T, S> g{.a = {a.data<T>(), a.stride(0), a.stride(1)},
+               .b = {b.data<S>(), b.stride(0), b.stride(1)},
+               .c = {c.data<T>(), c.stride(0), 1},
+               .rows = c.dim(0),
+               .columns = c.dim(1),
+               .depth = a.dim(1),
+               .alpha = static_cast<T>(alpha),
+               .from_zero = beta == 0};
   if (g.depth == 0) {
     if (g.from_zero)
       for (int64_t i = 0; i < g.rows; ++i) std::fill_n(g.c.at(i, 0), g.columns, T{0});
     return;
   }
+  g.take_thin();
+  if (g.columns == 0) return;
   const bool parallel = runs_parallel(2 * g.rows * g.columns * g.depth, kSerialFlops);
   g.plan(parallel ? omp_get_max_threads() : 1);
   if (!parallel) {
@@ -175,7 +200,10 @@ void gemm(Array& c, const Array& a, const Array& b, double alpha, double beta) {
   check(c.stride(1) == 1 || c.dim(1) <= 1, "gemm: the columns of c {} have stride {}, not 1",
         c.shape(), c.stride(1));
   if (c.numel() == 0) return;
-  dispatch(c, [&]<class T>(T) { run_gemm<T>(c, a, b, alpha, beta); });
+  check(a.dtype() == c.dtype(), "gemm: a is {}, c {}; need one type (b alone may be half)",
+        name(a.dtype()), name(c.dtype()));
+  dispatch_stored("gemm", c, b,
+                  [&]<class T, class S>(T, S) { run_gemm<T, S>(c, a, b, alpha, beta); });
 }
 
 }  // namespace graft::cpu

@@ -1,11 +1,43 @@
-// Packing for gemm: columns of b laid out in the order in which the tile reads them.
+// Packing for gemm: columns of b laid out in the order in which the tile reads them. What is stored
+// in half precision is widened on the way: S is the type of storage, T that of the product.
 #pragma once
 
 #include <algorithm>
 
+#include "tensor/half.h"
 #include "tensor/kernels/gemm_tile.h"
 
 namespace graft::cpu {
+
+// A vector V of f32 from as many numbers of half precision. (A signalling NaN of a bf16 stays one:
+// the product with alpha makes it quiet, as it does with one widened before.)
+template <class V>
+[[gnu::always_inline]] inline V load_widened(const BF16* from) {
+  using Narrow = Vec<std::uint16_t, sizeof(V) / 2>;
+  using Wide = Vec<std::uint32_t, sizeof(V)>;
+  return (V)(__builtin_convertvector(load<Narrow>(from), Wide) << 16);
+}
+template <class V>
+[[gnu::always_inline]] inline V load_widened(const F16* from) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(V) == 64)
+    return (V)_mm512_maskz_cvtph_ps(__mmask16(-1),  // without a mask GCC 12 sees an unset lane
+                                    _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
+#endif
+#if defined(__F16C__)
+  if constexpr (sizeof(V) == 32)
+    return (V)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+  if constexpr (sizeof(V) == 16)
+    return (V)_mm_cvtph_ps(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from)));
+#endif
+  V v;
+  for (std::size_t i = 0; i < sizeof(V) / sizeof(float); ++i) v[i] = from[i];
+  return v;
+}
+template <class V, class T>
+[[gnu::always_inline]] inline V load_widened(const T* from) {
+  return load<V>(from);
+}
 
 // One step of the transposition of a square of vectors: exchanges the off-diagonal blocks of size
 // Step in each pair of rows (i, i + Step).
@@ -31,8 +63,8 @@ template <class V, std::size_t... I>
 
 // to[k, j] = alpha b[k, j] for j < columns, where b runs along k (a weight [out, in] seen
 // transposed). Squares go through registers; the last one overlaps its neighbour.
-template <class T>
-void pack_along_depth(T* to, int width, const Matrix<const T>& b, std::int64_t depth,
+template <class T, class S>
+void pack_along_depth(T* to, int width, const Matrix<const S>& b, std::int64_t depth,
                       std::int64_t columns, T alpha) {
   constexpr int kN = kHalfLanes<T>;
   using V = Vec<T, kHalfBytes>;
@@ -42,7 +74,7 @@ void pack_along_depth(T* to, int width, const Matrix<const T>& b, std::int64_t d
     for (std::int64_t k = 0; k < whole; k += kN) {
       V square[kN];
 #pragma GCC unroll 8
-      for (int i = 0; i < kN; ++i) square[i] = load<V>(b.at(k, j + i)) * alpha;
+      for (int i = 0; i < kN; ++i) square[i] = load_widened<V>(b.at(k, j + i)) * alpha;
       transpose_square(square, std::make_index_sequence<kN>{});
 #pragma GCC unroll 8
       for (int i = 0; i < kN; ++i) store(to + (k + i) * width + j, square[i]);
@@ -53,19 +85,23 @@ void pack_along_depth(T* to, int width, const Matrix<const T>& b, std::int64_t d
 }
 
 // The same where b runs along its columns; Columns is their number when it is known, else 0.
-template <int Columns, class T>
-void pack_along_columns(T* to, int width, const Matrix<const T>& b, std::int64_t depth,
+template <int Columns, class T, class S>
+void pack_along_columns(T* to, int width, const Matrix<const S>& b, std::int64_t depth,
                         std::int64_t columns, T alpha) {
   if constexpr (Columns != 0) columns = Columns;
+  constexpr int kN = kHalfLanes<T>;
+  const std::int64_t vectors = std::is_same_v<S, T> ? 0 : columns - columns % kN;
   for (std::int64_t k = 0; k < depth; ++k) {
-    const T* from = b.at(k, 0);
-    for (std::int64_t j = 0; j < columns; ++j) to[k * width + j] = from[j] * alpha;
+    const S* from = b.at(k, 0);
+    for (std::int64_t j = 0; j < vectors; j += kN)
+      store(to + k * width + j, load_widened<Vec<T, kHalfBytes>>(from + j) * alpha);
+    for (std::int64_t j = vectors; j < columns; ++j) to[k * width + j] = from[j] * alpha;
   }
 }
 
 // Packs b[depth, columns] times alpha into rows of `width` numbers, zeros behind the last column.
-template <class T>
-void pack_panel(T* to, int width, const Matrix<const T>& b, std::int64_t depth,
+template <class T, class S>
+void pack_panel(T* to, int width, const Matrix<const S>& b, std::int64_t depth,
                 std::int64_t columns, T alpha) {
   if (b.column == 1 && columns == kPanel<T>) {
     pack_along_columns<kPanel<T>>(to, width, b, depth, columns, alpha);

@@ -35,8 +35,8 @@ void gather(Array& y, const Array& table, const Array& row) {
   const std::int32_t* index = row.data<std::int32_t>();
   const std::int64_t rows = row.numel(), columns = table.dim(-1);
   check_rows("gather", index, rows, table.dim(0));
-  dispatch(table, [&]<class T>(T) {
-    const T* in = table.data<T>();
+  dispatch_stored("gather", y, table, [&]<class T, class S>(T, S) {
+    const S* in = table.data<S>();
     T* out = y.data<T>();
     parallel_for(rows, row_grain(columns), [=](std::int64_t r) {
       if (index[r] < 0)

@@ -236,9 +236,10 @@ inline void add_rows(std::vector<Op>& t, Size s) {
       AttentionShape shape{causal, 0.6, s.length(), {}};
       for (int l : s.length())
         if (more) shape.k_length.push_back(l + more);
+      const Shape key{n + 2 * more, kKeyHeads * dh};
       t.push_back(
           {fmt::format("sdpa, {}causal, {} more keys", causal ? "" : "not ", more),
-           {{n, kHeads * dh}, {n + 2 * more, kKeyHeads * dh}, {n + 2 * more, kKeyHeads * dh}},
+           {{n, kHeads * dh}, key, key},
            [=](const Tensors& x) { return sdpa(x[0], x[1], x[2], kHeads, kKeyHeads, shape); },
            [=](In x) { return attention(x[0], x[1], x[2], dh, shape); }});
       const std::vector<int> lengths = s.length();
@@ -250,10 +251,7 @@ inline void add_rows(std::vector<Op>& t, Size s) {
       for (const int copies : {1, static_cast<int>(lengths.size())})
         t.push_back({fmt::format("sdpa with {} biases and dropout, {}causal, {} more keys", copies,
                                  causal ? "" : "not ", more),
-                     {{n, kHeads * dh},
-                      {n + 2 * more, kKeyHeads * dh},
-                      {n + 2 * more, kKeyHeads * dh},
-                      {copies * kHeads, places}},
+                     {{n, kHeads * dh}, key, key, {copies * kHeads, places}},
                      [=](const Tensors& x) {
                        return sdpa(x[0], x[1], x[2], kHeads, kKeyHeads, shape, x[3]);
                      },

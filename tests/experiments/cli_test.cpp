@@ -59,6 +59,38 @@ TEST_CASE("graft exports an adapter for PEFT, imports it again and starts from i
   CHECK(read_file(at + "log").starts_with("{"));
 }
 
+TEST_CASE("an adapter with a head goes to PEFT and comes back with its labels from the task") {
+  const Shelf shelf;
+  const std::string at = shelf.folder.path.string() + "/";
+  write_tsv_task(data(), shelf.folder / "beasts");
+  const auto run = [&](const std::string& arguments, int status = 0) {
+    const Said s = graft_says(shelf, arguments);
+    CAPTURE(arguments);
+    CAPTURE(s.text);
+    CHECK(s.status == status);
+    return s.text;
+  };
+  const std::string task = " --task " + at + "beasts";
+  run("train --model encoder" + task + " --method lora:r=2,on=q+v --head dense --pool cls" +
+      " --epochs 1 --lr 1e-2 --out " + at + "run");
+  run("export " + at + "run/adapter --out " + at + "peft");
+  const std::string to = "import " + at + "peft --model encoder --out " + at;
+  contains(run(to + "x", 1), "has a head of 2 rows; give --task");
+  contains(run(to + "x" + task + " --pool mean", 1), "pools by cls");
+  contains(run(to + "x --task " + shelf.task(), 1), "needs no head");
+  CHECK(!fs::exists(at + "x"));
+  run(to + "back" + task);
+  CHECK(run("eval " + at + "back") == run("eval " + at + "run/adapter"));
+  contains(run(to + "back" + task, 1), "has an adapter already");
+  contains(
+      run("train --model encoder" + task + " --init " + at + "peft --pool mean --out " + at + "y",
+          1),
+      "--pool mean, but the adapter in");
+  contains(
+      run("train --model encoder" + task + " --init " + at + "peft --epochs 1 --out " + at + "y"),
+      "the rows of its head are taken for noun.animal, noun.food");
+}
+
 TEST_CASE("graft embed writes a row for each line") {
   const Shelf shelf;
   const std::string at = shelf.folder.path.string() + "/";

@@ -59,6 +59,7 @@ TEST_CASE("a decoder's texts begin as its tokenizer begins them: LLaMA's with <s
   CHECK(text_beginning(arch, llama) == std::vector<std::int32_t>{llama.bos()});
   CHECK(text_beginning(arch, tokenizer()).empty());
   CHECK(text_beginning(arch_of(Stack::encoder), llama).empty());
+  CHECK(prompt_tokens(arch, llama, "a wolf") == llama.encode_marked("a wolf").ids);
   const EncodedTask task = encode_task(stories(), llama, arch, {});
   const auto first = stories().train[0];
   std::vector<int> by_hand = llama.encode_marked(first.a).ids;

@@ -65,6 +65,13 @@ TEST_CASE("the quickstart adapts the tiny base to a text, and its adapter writes
       program_says("", "graft", "generate --adapter " + quoted(out) + " --prompt '" + prompt + "'");
   CHECK(again.status == 0);
   CHECK(prompt + again.text == after[0] + "\n");
+
+  const fs::path merged = folder / "merged";
+  CHECK(program_says("", "graft", "merge " + quoted(out) + " --out " + quoted(merged)).status == 0);
+  const Said whole = program_says(
+      "", "graft", "generate --model " + quoted(merged) + " --prompt '" + prompt + "'");
+  CHECK(whole.status == 0);
+  CHECK(whole.text == again.text);
 }
 
 TEST_CASE("the quickstart says in one line what it cannot read") {

@@ -67,6 +67,7 @@ std::vector<Run> kinds_of_runs() {
   all[4].stack = Stack::decoder;
   all[4].spec.pool = "last";
   all[5].spec.method = "lora:r=2,on=q+v+xq+xv,dropout=0.1";
+  all[5].spec.lr = 0.03;  // as above
   all[6].spec.method = "houlsby:m=3,on=attn+cross+mlp";
   all[6].goal = Goal::regression;
   all[7].spec.method = "full:vocabulary=yes";

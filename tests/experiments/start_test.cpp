@@ -26,7 +26,7 @@ struct Bench {
   }();
   SmallModel base{arch};
   EncodedTask task = encode_task(data(), tokenizer(), arch, {});
-  RunSpec spec{.method = kSpec, .lr = 0.01, .epochs = 2, .batch = 4, .seed = 3};
+  RunSpec spec{.method = kSpec, .head = "linear", .lr = 0.01, .epochs = 2, .batch = 4, .seed = 3};
 
   // Trains, and saves the adapter as `graft train` does.
   RunResult train(const fs::path& folder, const RunPlaces& places = {}) {

@@ -121,9 +121,9 @@ printf '{"<s>":0,"</s>":1,"<pad>":2,"<unk>":3,"<mask>":4,"a":5,"w":6,"o":7,"wo":
     $'#version: 0.2\nw o\n' "{\"mask_token\":$token}" '{"<more>":9}'
 printf '{"a":0,"w":1,"o":2,"wo":3,"<|endoftext|>":4}' |
   older gpt2 vocab.json "{\"tokenizer_class\":\"GPT2Tokenizer\",\"add_bos_token\":true,\"added_tokens_decoder\":{\"5\":$token},\"additional_special_tokens\":[\"<m>\"]}" $'w o\n' '' ''
-printf '{"a":0,"<|endoftext|>":1}' | older qwen2 vocab.json '{"tokenizer_class":"Qwen2Tokenizer"}' '' '' ''
+printf '{"a":0,"<|endoftext|>":1}' | older qwen2 vocab.json '{"tokenizer_class":"Qwen2Tokenizer"}' '#version: 0.2' '' ''
 mark=$'\xe2\x96\x81'
-bpe=$'\x12\x04\x18\x02\x98\x02' # of the trainer: its model_type, BPE
+bpe=$'\x12\x05\x18\x02\x98\x02' # of the trainer: model_type is BPE; byte_fallback, which follows
 { piece '<unk>' 2; piece '<s>' 3; piece '</s>' 3; piece '<0x41>' 6; piece "$mark" 1; piece w 1; piece o 1
   piece "${mark}w" 1; piece "${mark}wo" 1; piece user 4; printf %s "$bpe"; byte 1; } |
   older llama tokenizer.model '{"tokenizer_class":"LlamaTokenizer","legacy":false,"add_bos_token":true,"add_eos_token":false}' '' '' ''
@@ -158,7 +158,13 @@ join <(printf %s '{"format":"alpaca","train":"train","dev":"dev","test":"dev"}')
   <(printf %s '[{"instruction":"Do.","input":"","output":"Done."}]') | seed task alpaca
 join <(printf %s '{"format":"jsonl","kind":"language","train":"train","dev":"dev","test":"dev","prompt":"p","continuation":"c"}') \
   <(printf '{"p":"x","c":"y"}\n') <(printf '{"p":"x","c":"y"}\n') | seed task jsonl
-join - <(printf 'sentence\tlabel\n'; echo "$rows" | sed 's/,.*,\(yes\|no\).*/\t\1/') - | seed task sst2
+# rte ROWS: as GLUE publishes RTE.
+rte() {
+  local i kinds=(entailment not_entailment)
+  printf 'index\tsentence1\tsentence2\tlabel\n'
+  for ((i = 0; i < $1; ++i)); do printf '%s\tone\ttwo %s\t%s\n' "$i" "$i" "${kinds[i % 2]}"; done
+}
+join - <(rte 40) <(rte 4) | seed task rte
 join - <(printf 'label\ta\tb\nx\tone\ttwo\ny\tthree\tfour\n') <(printf 'label\ta\tb\nx\to\tt\n') |
   seed task pairs
 

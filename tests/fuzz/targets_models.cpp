@@ -7,6 +7,7 @@
 #include "nn/model.h"
 #include "nn/models/config.h"
 #include "nn/models/folder.h"
+#include "nn/models/heads.h"
 #include "nn/models/stored.h"
 #include "peft/files.h"
 #include "tests/fuzz/targets.h"
@@ -44,9 +45,11 @@ void read_config(std::string_view bytes) {
   folder.put("config.json", bytes);
   const Arch arch = graft::read_config(folder / "config.json");
   Model model(arch, {.storage = false});
-  (void)stored_tensors(model);
+  add_saved_head(model, folder / "config.json");
+  (void)stored_tensors(model, model.has_head());
   (void)model.parameters();
-  (void)config_text(arch);
+  const auto head = head_to_save(model);
+  (void)config_text(arch, "float32", head ? &*head : nullptr);
 }
 
 // Parts: config.json, or the fixture's; tokenizer.json; model.safetensors.index.json;

@@ -124,6 +124,20 @@ TEST_CASE("a step that reads on from the cache has the bits of reading everythin
   }
 }
 
+TEST_CASE("a cache grows by doubling, but not beyond the rows it expects") {
+  const auto room = [](KvCache& cache, int rows) {
+    const Array k = Array::zeros({rows, 2});
+    return cache.extend(0, k, k, {rows}).k.dim(0);
+  };
+  KvCache known(1, 1, 300), open(1, 1);
+  CHECK(room(known, 10) == 32);
+  CHECK(room(known, 190) == 320);  // 300 in whole steps of 32
+  CHECK(room(known, 120) == 320);
+  CHECK(room(known, 1) == 640);  // more than expected
+  CHECK(room(open, 40) == 64);
+  CHECK(room(open, 25) == 128);
+}
+
 TEST_CASE("generation ends where the model has no more positions, and says so") {
   const auto model = load_model(fixture("gpt2"));
   GenerateSpec spec;

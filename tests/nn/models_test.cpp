@@ -105,6 +105,10 @@ TEST_CASE("a T5 as transformers 4 wrote it: the vocabulary head is said by tie_w
     CHECK(load_arch(old.path) == load_arch(fixture(family)));
     CHECK(load_arch(old.path).tied == (family == "t5"));
   }
+  Copy without("t5");  // of the later kind, but its head is not there
+  without.set("tie_word_embeddings", false);
+  without.set("scale_decoder_outputs", false);
+  contains(without.error(), "lm_head.weight is missing");
   Copy wrong("t5-gated");  // of the first kind, with a head that is not the embedding
   wrong.set("scale_decoder_outputs", true);
   contains(wrong.error(), "lm_head.weight differs from shared.weight");
@@ -145,6 +149,8 @@ TEST_CASE("a key of config.json that would change the result is refused by name"
       {"llama", "attention_bias", true},
       {"llama", "sliding_window", 128},
       {"t5", "feed_forward_proj", "gated-swish"},
+      {"t5-gated", "dense_act_fn", "relu"},
+      {"t5-gated", "is_gated_act", false},
       {"t5", "is_encoder_decoder", false},
       {"t5", "decoder_start_token_id", nullptr},
       {"t5", "num_layers", 0},

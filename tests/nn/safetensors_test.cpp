@@ -7,8 +7,8 @@
 #include <string>
 #include <vector>
 
-#include "nn/files/half.h"
 #include "nn/files/safetensors.h"
+#include "tensor/half.h"
 #include "tests/nn/folder.h"
 
 using namespace graft;
@@ -95,6 +95,55 @@ TEST_CASE("the safetensors bytes are those of the format's reference implementat
   const std::string padding((8 - header.size() % 8) % 8, ' ');
   const std::string data("\0\0\0\x40\0\0\x80\x3f\0\0\0\x40\0\x3c", 14);
   CHECK(read_file(folder / "a") == file_of(header + padding) + data);
+}
+
+TEST_CASE("bytes that are made piece by piece while a safetensors file is written are the file's") {
+  const Folder folder;
+  const std::vector<float> x{1, 2, 3, 4, 5, 6};
+  const auto bytes = std::as_bytes(std::span(x));
+  SafetensorsWriter whole, pieces, short_of;
+  whole.add("a", FileDtype::f32, {2, 3}, x);
+  whole.add("b", FileDtype::f16, {6}, x);
+  pieces.add("a", FileDtype::f32, {2, 3}, [&](const SafetensorsWriter::Take& take) {
+    take(bytes.first(7));
+    take(bytes.subspan(7));
+  });
+  pieces.add("b", FileDtype::f16, {6}, x);
+  whole.write(folder / "whole");
+  pieces.write(folder / "pieces");
+  CHECK(read_file(folder / "whole") == read_file(folder / "pieces"));
+  short_of.add("a", FileDtype::f32, {2, 3},
+               [&](const SafetensorsWriter::Take& take) { take(bytes.first(20)); });
+  contains(error_of([&] { short_of.write(folder / "whole"); }),
+           "tensor \"a\": F32 [2, 3] needs 24 bytes, 20 were made");
+  CHECK(read_file(folder / "whole") == read_file(folder / "pieces"));
+  CHECK(folder.entries() == 2);
+  contains(error_of([&] {
+             short_of.add("c", FileDtype::f32, {1ll << 62, 1ll << 62}, SafetensorsWriter::Make());
+           }),
+           "do not overflow");
+}
+
+TEST_CASE("an array of a safetensors file lies in it, and outlives its reader") {
+  const Folder folder;
+  const std::vector<float> x{1, -2.5f, 3};
+  SafetensorsWriter writer;
+  for (const auto dtype : {FileDtype::f64, FileDtype::f32, FileDtype::f16, FileDtype::bf16})
+    writer.add(std::string(name_of(dtype)), dtype, {3}, x);
+  writer.add("ids", FileDtype::i32, {3}, std::as_bytes(std::span(x)));
+  writer.write(folder / "a");
+  std::vector<Array> arrays;
+  {
+    const SafetensorsReader reader(folder / "a");
+    for (const char* name : {"F64", "F32", "F16", "BF16"}) arrays.push_back(reader.array(name));
+    contains(error_of([&] { reader.array("ids"); }), "\"ids\" is I32; need a floating type");
+  }
+  const Dtype types[] = {Dtype::f64, Dtype::f32, Dtype::f16, Dtype::bf16};
+  for (int i = 0; i < 4; ++i) {
+    CHECK(arrays[i].dtype() == types[i]);
+    CHECK(arrays[i].to_vector() == std::vector<double>{1, -2.5, 3});
+    CHECK(arrays[i].storage()->keepalive != nullptr);
+  }
 }
 
 TEST_CASE("a failed safetensors write keeps the old file") {

@@ -132,6 +132,16 @@ TEST_CASE("gemm computes the same chains across blocks of depth, columns and row
   check_shape(1000, 192, 8, Dtype::f32, 13);
 }
 
+TEST_CASE("gemm computes the same chains for a few rows, where b is not packed") {
+  for (unsigned layout = 0; layout < 16; ++layout)
+    for (const int64_t rows : {1, 2, 3, 4, 5}) {
+      check_shape(rows, 1100, 45, Dtype::f32, layout);
+      check_shape(rows, 531, 17, Dtype::f32, layout + 16);
+      check_shape(rows, 519, 41, Dtype::f64, layout + 32);
+      check_shape(rows, 2048, 512, Dtype::f32, layout + 48);
+    }
+}
+
 TEST_CASE("gemm computes the same chains when the rows of a are whole pages apart") {
   for (const int64_t rows : {1, 7, 13, 181, 400})
     for (const int64_t columns : {96, 97, 128, 200}) {

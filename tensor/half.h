@@ -45,16 +45,30 @@ constexpr std::uint16_t f16_from_f32(float x) {
   return static_cast<std::uint16_t>(sign | h);
 }
 
+// Without branches, so that loops over it become vectors.
 constexpr float f32_from_f16(std::uint16_t h) {
   const std::uint32_t sign = (h & 0x8000u) << 16, size = h & 0x7fffu;
-  if (size >= 0x7c00u) {  // infinity or NaN
-    const std::uint32_t quiet = size > 0x7c00u ? 0x00400000u : 0u;
-    return std::bit_cast<float>(sign | 0x7f800000u | quiet | ((size & 0x3ffu) << 13));
-  }
-  if (size >= 0x0400u) return std::bit_cast<float>(sign | ((size << 13) + (112u << 23)));
-  const float value = static_cast<float>(size) * 0x1p-24f;  // subnormal or zero; exact
-  return sign ? -value : value;
+  // The exponent's bias is 112 less. Subnormal numbers are made normal by the same product: exact.
+  const float finite = std::bit_cast<float>(size << 13) * 0x1p112f;
+  const std::uint32_t quiet = size > 0x7c00u ? 0x00400000u : 0u;
+  const std::uint32_t other = 0x7f800000u | quiet | ((size & 0x3ffu) << 13);  // infinity or NaN
+  return std::bit_cast<float>(sign |
+                              (size >= 0x7c00u ? other : std::bit_cast<std::uint32_t>(finite)));
 }
+
+// The same as types: what an Array of halves holds.
+struct F16 {
+  std::uint16_t bits;
+  F16() = default;
+  explicit constexpr F16(float x) : bits(f16_from_f32(x)) {}
+  constexpr operator float() const { return f32_from_f16(bits); }
+};
+struct BF16 {
+  std::uint16_t bits;
+  BF16() = default;
+  explicit constexpr BF16(float x) : bits(bf16_from_f32(x)) {}
+  constexpr operator float() const { return f32_from_bf16(bits); }
+};
 
 namespace half_detail {
 template <class To, class From, class F>

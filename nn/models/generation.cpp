@@ -1,0 +1,75 @@
+#include "nn/models/generation.h"
+
+#include <climits>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "nn/files/atomic.h"
+#include "nn/files/strict_json.h"
+
+namespace graft {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+const char* const kFile = "generation_config.json";
+
+// Keys and the values at which they change no text. transformers' GenerationConfig has them.
+const std::vector<std::pair<const char*, json>>& neutral() {
+  static const std::vector<std::pair<const char*, json>> all{{"do_sample", false},
+                                                             {"num_beams", 1},
+                                                             {"repetition_penalty", 1.0},
+                                                             {"length_penalty", 1.0},
+                                                             {"diversity_penalty", 0.0},
+                                                             {"no_repeat_ngram_size", 0},
+                                                             {"encoder_no_repeat_ngram_size", 0},
+                                                             {"min_length", 0},
+                                                             {"min_new_tokens", 0},
+                                                             {"bad_words_ids", json()},
+                                                             {"suppress_tokens", json()},
+                                                             {"begin_suppress_tokens", json()},
+                                                             {"forced_bos_token_id", json()},
+                                                             {"forced_eos_token_id", json()}};
+  return all;
+}
+
+std::vector<int> ids_of(const std::string& file, const json& value) {
+  std::vector<int> ids;
+  for (const json& id : value.is_array() ? value : json::array({value})) {
+    check(id.is_number_integer() && id >= 0 && id <= INT_MAX, "{}: eos_token_id is {}; need ids",
+          file, value.dump());
+    ids.push_back(id);
+  }
+  return ids;
+}
+
+}  // namespace
+
+GenerationFile read_generation(const fs::path& folder) {
+  const fs::path own = folder / kFile, file = fs::exists(own) ? own : folder / "config.json";
+  const json values = parse_strict(file.string(), read_file(file));
+  check(values.is_object(), "{}: need an object", file.string());
+  GenerationFile found;
+  if (const auto end = values.find("eos_token_id"); end != values.end() && !end->is_null())
+    found.stop = ids_of(file.string(), *end);
+  for (const auto& [key, calm] : neutral()) {
+    const auto at = values.find(key);
+    if (at == values.end() || at->is_null() || *at == calm || (at->is_array() && at->empty()))
+      continue;
+    found.settings.push_back(fmt::format("{}={}", key, at->dump()));
+  }
+  return found;
+}
+
+void keep_generation(const fs::path& from, const fs::path& to) {
+  if (fs::exists(from / kFile)) {
+    write_file_atomically(to / kFile, read_file(from / kFile));
+    return;
+  }
+  const std::vector<int> stop = read_generation(from).stop;
+  if (stop.size() > 1)
+    write_file_atomically(to / kFile, json{{"eos_token_id", stop}}.dump(2) + "\n");
+}
+
+}  // namespace graft

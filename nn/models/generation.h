@@ -1,0 +1,24 @@
+// What a folder of the hub says of generating text, besides its model.
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+namespace graft {
+
+struct GenerationFile {
+  std::vector<int> stop;  // all ids that end a text: LLaMA 3's are several; none: not said
+  // Settings there that would change a text, as "key=value": those of graft come from its options.
+  std::vector<std::string> settings;
+};
+
+// Reads generation_config.json, or where there is none config.json, which used to hold the same
+// keys. Throws where an end token is no id.
+GenerationFile read_generation(const std::filesystem::path& folder);
+
+// Gives a saved model the generation_config.json of the folder that it was made from, or one with
+// the end tokens where config.json has room for the first alone; else nothing.
+void keep_generation(const std::filesystem::path& from, const std::filesystem::path& to);
+
+}  // namespace graft
