@@ -5,6 +5,7 @@
 #include <set>
 
 #include "nn/models/family.h"
+#include "nn/models/heads.h"
 #include "nn/text/json_entry.h"
 
 namespace graft {
@@ -33,79 +34,106 @@ bool is_off(const json& value) {
 
 // --- heads --------------------------------------------------------------------------------------
 
-// The head of a family's class for sequences, as far as LinearHead is the same function, and the
-// names of its parts.
-struct PeftHeadForm {
-  std::string head, pool;
+constexpr const char* kPooler = "pooler";
+
+// A head of ours and the modules that its parts are in a folder.
+struct HeadModules {
+  std::string head;
   std::map<Part, std::string> modules;
   bool bias = true;
 };
 
-const PeftHeadForm kDense{
-    "dense", "cls", {{Part::head_dense, "classifier.dense"}, {Part::head, "classifier.out_proj"}}};
-const PeftHeadForm kScore{"linear", "last", {{Part::head, "score"}}, false};
-// Of a module of one's own.
-const PeftHeadForm kLinear{"linear", "", {{Part::head, "classifier"}}};
+// Of a module of one's own, as far as LinearHead is the same function.
+const HeadModules kLinear{"linear", {{Part::head, "classifier"}}};
+const HeadModules kScore{"linear", {{Part::head, "score"}}, false};
+const HeadModules kDense{
+    "dense", {{Part::head_dense, "classifier.dense"}, {Part::head, "classifier.out_proj"}}};
 
-const PeftHeadForm* family_head(const Arch& arch) {
-  if (arch.family == "roberta" || arch.family == "roberta-prelayernorm" || arch.family == "esm")
-    return &kDense;
-  if (arch.family == "gpt2" || arch.family == "opt" || arch.family == "llama") return &kScore;
-  return nullptr;
-}
-
-PeftHeadForm own_head(bool dense) {
-  PeftHeadForm form = dense ? kDense : kLinear;
-  form.pool = "";
-  return form;
+HeadModules of_family(const Arch& arch) {
+  const HeadForm form = head_form(arch);
+  HeadModules all{"family", {}, form.bias};
+  for (const Part part : {Part::head_dense, Part::head})
+    if (part == Part::head || form.dense)
+      all.modules[part] = place_of(arch, {arch.stack, -1, part}, "weight").module;
+  return all;
 }
 
 std::string head_label(const Arch& arch, Part part, const char* name) {
   return to_string(Site{arch.stack, -1, part}) + " " + name;
 }
 
-bool is_heads(const std::string& name) {
+bool names_head(const std::string& name) {
   return name.starts_with("classifier.") || name.starts_with("score.");
 }
 
+// Whether the folder says that it holds the matrix for pooling that the family's head begins with.
+// A problem for each module to save that is no part of a head.
+bool saves_pooler(PeftReading& r) {
+  const bool may = r.out.task_type == "SEQ_CLS" && head_begins_with_pooler(r.arch);
+  bool saves = false;
+  for (const std::string& name : r.texts("modules_to_save")) {
+    if (may && name == kPooler)
+      saves = true;
+    else if (name != "classifier" && name != "score")
+      r.problem(
+          fmt::format("modules_to_save has {}; only a head may be there: classifier or score{}",
+                      name, may ? ", and pooler" : ""));
+  }
+  return saves;
+}
+
+// Takes one part of a head; false and a problem where it does not fit.
+bool take_part(PeftReading& r, const HeadModules& form, Part part, const std::string& module) {
+  const auto weight = r.tensors.find(module + ".weight"), bias = r.tensors.find(module + ".bias");
+  const std::int64_t rows = weight == r.tensors.end() ? -1 : weight->second.dim(0);
+  const bool biased = form.bias || part == Part::head_dense;
+  const bool fits = rows > 0 && weight->second.ndim() == 2 &&
+                    weight->second.dim(1) == r.arch.width &&
+                    (part == Part::head || rows == r.arch.width) &&
+                    (biased ? bias != r.tensors.end() && bias->second.shape() == Shape{rows}
+                            : bias == r.tensors.end());
+  if (!fits) {
+    r.problem(fmt::format("the head needs {}.weight [{}, {}]{}", module,
+                          part == Part::head ? "classes" : std::to_string(r.arch.width),
+                          r.arch.width,
+                          biased ? fmt::format(" and {}.bias", module) : " and no bias"));
+    return false;
+  }
+  r.out.values[head_label(r.arch, part, "weight")] = weight->second;
+  if (biased) r.out.values[head_label(r.arch, part, "bias")] = bias->second;
+  if (part == Part::head) r.out.head.rows = static_cast<int>(rows);
+  r.tensors.erase(weight);
+  if (biased) r.tensors.erase(bias);
+  return true;
+}
+
 void read_head(PeftReading& r) {
+  const bool pooler = saves_pooler(r);
   bool any = false, dense = false, score = false;
   for (const auto& [name, value] : r.tensors) {
-    any |= is_heads(name);
+    any |= names_head(name);
     dense |= name == "classifier.out_proj.weight";
     score |= name == "score.weight";
   }
   if (!any) return;
   const bool own = r.out.task_type.empty();
   if (!own && r.out.task_type != "SEQ_CLS") return;  // then its tensors are unexpected
-  const PeftHeadForm* of_family = family_head(r.arch);
-  if (!own && !of_family)
+  if (!own && family_named(r.arch.family).head.architecture.empty())
     return r.problem(fmt::format(
         "task_type SEQ_CLS: the class of family {} has a head that is not followed here",
         r.arch.family));
-  const PeftHeadForm form = own ? (score ? kScore : own_head(dense)) : *of_family;
-  for (const auto& [part, module] : form.modules) {
-    const auto weight = r.tensors.find(module + ".weight"), bias = r.tensors.find(module + ".bias");
-    const std::int64_t rows = weight == r.tensors.end() ? -1 : weight->second.dim(0);
-    const bool fits = rows > 0 && weight->second.ndim() == 2 &&
-                      weight->second.dim(1) == r.arch.width &&
-                      (part == Part::head || rows == r.arch.width) &&
-                      (form.bias ? bias != r.tensors.end() && bias->second.shape() == Shape{rows}
-                                 : bias == r.tensors.end());
-    if (!fits)
-      return r.problem(
-          fmt::format("the head needs {}.weight [{}, {}]{}", module,
-                      part == Part::head ? "classes" : std::to_string(r.arch.width), r.arch.width,
-                      form.bias ? fmt::format(" and {}.bias", module) : " and no bias"));
-    r.out.values[head_label(r.arch, part, "weight")] = weight->second;
-    r.out.values[head_label(r.arch, part, "bias")] =
-        form.bias ? bias->second : Array::zeros({rows});
-    if (part == Part::head) r.out.head = {form.head, own ? "" : form.pool, static_cast<int>(rows)};
-    r.tensors.erase(weight);
-    if (form.bias) r.tensors.erase(bias);
-  }
-  if (!form.bias)
-    r.out.notes.push_back("PEFT's head has no bias; here it has one, which starts at 0");
+  const HeadModules form = !own ? of_family(r.arch) : score ? kScore : dense ? kDense : kLinear;
+  r.out.head.head = form.head;
+  r.out.head.base_pooler = !own && head_begins_with_pooler(r.arch) && !pooler;
+  for (const auto& [part, module] : form.modules)
+    if (!(part == Part::head_dense && r.out.head.base_pooler) && !take_part(r, form, part, module))
+      return;
+  if (r.out.head.base_pooler)
+    r.out.notes.push_back(
+        "PEFT leaves the base's matrix for pooling as it is; here it trains, as the head's first");
+  if (!own || form.bias) return;
+  r.out.values[head_label(r.arch, Part::head, "bias")] = Array::zeros({r.out.head.rows});
+  r.out.notes.push_back("PEFT's head has no bias; here it has one, which starts at 0");
 }
 
 // The part of `source.parameters` that is the head's, by part and name.
@@ -114,38 +142,43 @@ using HeadValues = std::map<std::pair<Part, std::string>, Array>;
 HeadValues head_values(const PeftSource& source) {
   HeadValues all;
   for (const auto& p : source.parameters)
-    if (p->site.part == Part::head || p->site.part == Part::head_dense)
+    if (is_heads(p->site))
       all[{p->site.part, p->name}] = p->value.value().to(Dtype::f32).as_contiguous();
   return all;
 }
 
-bool is_zero(const Array& a) {
-  return std::ranges::all_of(a.to_vector(), [](double x) { return x == 0; });
+// Whether the head still begins with the base's own matrix for pooling.
+bool has_base_pooler(const PeftSource& s, const HeadValues& values) {
+  const auto same = [&](const Weight& w, const char* name) {
+    return values.at({Part::head_dense, name}).to_vector() == w.value().value().to_vector();
+  };
+  return s.pooler && same(s.pooler->w, "weight") && same(s.pooler->b, "bias");
 }
 
 void write_head(PeftWriting& w) {
   const PeftSource& s = w.source;
   const HeadValues values = head_values(s);
   if (values.empty()) return;
-  const PeftHeadForm* form = family_head(s.arch);
-  const bool of_family = form && form->head == s.head && form->pool == s.pool &&
-                         (form->bias || is_zero(values.at({Part::head, "bias"})));
-  const PeftHeadForm used = of_family ? *form : own_head(s.head == "dense");
+  const bool family = s.head == "family";
+  const HeadModules used = family ? of_family(s.arch) : s.head == "dense" ? kDense : kLinear;
+  const bool pooler = family && head_begins_with_pooler(s.arch);
+  const bool of_base = pooler && has_base_pooler(s, values);
   for (const auto& [place, value] : values)
-    if (used.bias || place.second == "weight")
+    if (!(of_base && place.first == Part::head_dense))
       w.tensors[used.modules.at(place.first) + "." + place.second] = value;
-  if (of_family) {
-    w.config["task_type"] = "SEQ_CLS";
-    w.config["modules_to_save"] = {"classifier", "score"};  // PEFT's own names for such a task
+  if (!family) {
+    w.config["modules_to_save"] = {"classifier"};
+    w.notes.push_back(fmt::format(
+        "transformers has no class with this head (head={}, pool={}): it is `classifier`, for a "
+        "module of your own around the base; head=family is the one that it has",
+        s.head, s.pool));
     return;
   }
-  w.config["modules_to_save"] = {"classifier"};
-  w.notes.push_back(fmt::format(
-      "no class of transformers' for {} has this head ({}, pooled by {}): it is `classifier`, for "
-      "a "
-      "module of your own around the base{}",
-      s.arch.family, s.head, s.pool,
-      form && form->head == s.head && form->pool == s.pool ? "; its class has no bias there" : ""));
+  w.config["task_type"] = "SEQ_CLS";
+  w.config["modules_to_save"] = {"classifier", "score"};  // PEFT's own names for such a task
+  if (!pooler || of_base) return;
+  w.config["modules_to_save"].push_back(kPooler);
+  w.notes.push_back("the base's matrix for pooling trained with the head: it is saved as `pooler`");
 }
 
 // --- folders ------------------------------------------------------------------------------------
@@ -159,9 +192,7 @@ std::map<std::string, Array> read_tensors(const fs::path& file, const Arch& arch
   bool whole = base.empty();
   for (const auto& [name, info] : reader.tensors()) whole |= name.starts_with(kPrefix + base);
   for (const auto& [name, info] : reader.tensors()) {
-    const bool floating = info.dtype == FileDtype::f64 || info.dtype == FileDtype::f32 ||
-                          info.dtype == FileDtype::f16 || info.dtype == FileDtype::bf16;
-    if (!name.starts_with(kPrefix) || !floating || info.shape.empty()) {
+    if (!name.starts_with(kPrefix) || !is_floating(info.dtype) || info.shape.empty()) {
       problems.push_back(
           fmt::format("unexpected tensor {} {} {}", name, name_of(info.dtype), info.shape));
       continue;
@@ -169,7 +200,7 @@ std::map<std::string, Array> read_tensors(const fs::path& file, const Arch& arch
     Array value = Array::empty(info.shape);
     reader.read_f32(name, value);
     std::string inside = name.substr(std::string_view(kPrefix).size());
-    if (!whole && !is_heads(inside)) inside = base + inside;
+    if (!whole && !names_head(inside)) inside = base + inside;
     tensors[inside] = std::move(value);
   }
   return tensors;
@@ -297,10 +328,6 @@ PeftAdapter read_peft_folder(const fs::path& folder, const Arch& arch) {
                                     "FEATURE_EXTRACTION"};
   if (!tasks.contains(out.task_type))
     r.problem(fmt::format("task_type {} is not followed here", out.task_type));
-  for (const std::string& name : r.texts("modules_to_save"))
-    if (name != "classifier" && name != "score")
-      r.problem(fmt::format("modules_to_save has {}; only a head may be there: classifier or score",
-                            name));
   r.unused(
       "auto_mapping base_model_name_or_path revision inference_mode peft_version runtime_config");
   r.tensors = read_tensors(folder / kValues, arch, r.problems);

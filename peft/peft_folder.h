@@ -15,9 +15,12 @@ namespace graft {
 
 // The head of a task, as far as a folder of PEFT's tells it.
 struct PeftHead {
-  std::string head;  // "linear" or "dense" (experiments/runs/finetune.h); "": there is none
-  std::string pool;  // "cls" or "last", as the family's class pools; "": PEFT does not know
-  int rows = 0;      // classes
+  // "family", the one of the family's class; "linear" or "dense", of a module of one's own, which
+  // PEFT does not know the pooling of (experiments/runs/finetune.h); "": there is none
+  std::string head;
+  int rows = 0;  // classes
+  // The head begins with the base's matrix for pooling, which is not in the folder.
+  bool base_pooler = false;
 };
 
 // A folder of PEFT's in words of ours.
@@ -40,10 +43,11 @@ PeftAdapter read_peft_folder(const std::filesystem::path&, const Arch&);
 struct PeftSource {
   const Arch& arch;
   std::string spec;
-  Parameters parameters;   // the adapter's and then the head's, with their values
-  std::string head, pool;  // "": the adapter has no head
-  bool language = false;   // trained to write text
-  std::string base;        // what the base model is called in the folder
+  Parameters parameters;           // the adapter's and then the head's, with their values
+  std::string head, pool;          // as in a run's spec; "": the adapter has no head
+  bool language = false;           // trained to write text
+  std::string base;                // what the base model is called in the folder
+  const Linear* pooler = nullptr;  // the base's matrix for pooling (saved_pooler), if it has one
 };
 
 // Writes a folder that PeftModel.from_pretrained opens on the base. A head that is the family's own

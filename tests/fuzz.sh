@@ -7,7 +7,8 @@
 #
 # What was learned stays in build/fuzz/corpus and is gone on from. An input that breaks a contract
 # lies in build/fuzz/found then; made small, it goes to tests/fuzz/regressions/TARGET, which the
-# ordinary tests read. JOBS=1 takes one core. The last line is "N passed, N failed, N skipped".
+# ordinary tests read. JOBS=1 takes one core; SEED=N draws other inputs (1; 0: new ones each time).
+# The last line is "N passed, N failed, N skipped".
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source experiments/packages.sh
@@ -34,7 +35,8 @@ fuzz() {
   local folders=("$work/corpus/$1" "$work/seeds/$1")
   [[ ! -d tests/fuzz/regressions/$1 ]] || folders+=("tests/fuzz/regressions/$1")
   mkdir -p "${folders[0]}"
-  "$work/bin/fuzz_$target" -max_total_time="$seconds" -timeout=20 -max_len=65536 \
+  "$work/bin/fuzz_$target" -seed="${SEED:-1}" -max_total_time="$seconds" -timeout=60 \
+    -report_slow_units=30 -max_len=65536 \
     -rss_limit_mb=2048 -malloc_limit_mb=256 -dict="$work/seeds/words.dict" \
     -artifact_prefix="$found" -print_final_stats=1 "${folders[@]}" > "$log" 2>&1 || status=$?
   said=$(awk '/^stat::number_of_executed_units/ { n = $2 } / cov: / { c = $4 }

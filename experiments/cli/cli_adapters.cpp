@@ -26,6 +26,12 @@ struct MergeOptions {
   bool without_head = false;
 };
 
+// Another model is never written over: it may be a base that adapters need.
+void check_free(const MergeOptions& o) {
+  check(!fs::exists(fs::path(o.out) / "config.json"),
+        "merge: '{}' holds a model already; give another --out", o.out);
+}
+
 void save_merged(Model& model, const fs::path& base, const MergeOptions& o) {
   const Tokenizer tokenizer = Tokenizer::load(base);
   const FileDtype dtype = o.dtype == "f16"    ? FileDtype::f16
@@ -122,6 +128,7 @@ void merge_alone(const MergeOptions& o, const AdapterFile& file, const Methods& 
 }
 
 void merge_command(const MergeOptions& o, const Methods& methods) {
+  check_free(o);
   const AdapterFile file = read_adapter_config(o.adapter);
   if (!file.more.contains("task_folder")) return merge_alone(o, file, methods);
   Loaded l = load(o.adapter, "", methods);

@@ -3,6 +3,7 @@
 #include "experiments/runs/finetune.h"
 #include "experiments/runs/named_task.h"
 #include "nn/models/folder.h"
+#include "nn/models/heads.h"
 #include "peft/files.h"
 #include "peft/peft_folder.h"
 
@@ -18,11 +19,11 @@ struct ImportOptions {
 };
 
 // A head that fits what is saved of one; the task's rows are not needed for that.
-std::unique_ptr<Head> head_for(const Model& model, Goal goal, std::vector<std::string> labels,
+std::unique_ptr<Head> head_for(const Model& model, std::vector<std::string> labels,
                                const RunSpec& run) {
-  if (goal == Goal::language || run.head == "cloze") return nullptr;  // nothing of it is saved
   EncodedTask task;
-  task.goal = goal, task.labels = std::move(labels);
+  task.goal = labels.empty() ? Goal::regression : Goal::classification;
+  task.labels = std::move(labels);
   return make_head(task, run, model);
 }
 
@@ -66,21 +67,32 @@ void import_command(const ImportOptions& o, const Methods& methods) {
         "import: '{}' has an adapter already; give another --out", o.out);
   const auto model = load_model(base_folder(o.model));
   const std::uint64_t base_hash = model->hash();
-  const PeftAdapter read = read_peft_folder(o.folder, model->arch());
+  PeftAdapter read = read_peft_folder(o.folder, model->arch());
+  const bool headed = !read.head.head.empty(), family = read.head.head == "family";
   RunSpec run;
-  run.head = read.head.head.empty() ? "linear" : read.head.head;
-  run.pool = read.head.pool.empty() ? o.pool : read.head.pool;
-  check(!o.pool_given || o.pool == run.pool, "import: --pool {}, but the head in '{}' pools by {}",
-        o.pool, o.folder, run.pool);
+  run.head = headed ? read.head.head : "linear";
+  if (!family) run.pool = o.pool;
+  check(!o.pool_given || !family,
+        "import: --pool {}, but the head in '{}' is its family's own, which has its own way of "
+        "pooling; leave it out",
+        o.pool, o.folder);
   const nlohmann::json more = about(o, read, run, base_hash);
-  std::vector<std::string> rows(static_cast<std::size_t>(read.head.rows));
-  if (!read.head.head.empty()) model->set_head(head_for(*model, Goal::classification, rows, run));
+  if (headed) {
+    check(!read.head.base_pooler || saved_pooler(*model),
+          "import: the head in '{}' begins with its base's matrix for pooling, which '{}' was "
+          "saved without; give the base that the adapter was trained on",
+          o.folder, o.model);
+    model->set_head(head_for(*model, more.at("labels"), run));
+  }
   const Adaptation adaptation(methods, read.spec, *model);
   const Parameters all = all_of(adaptation, *model);
+  if (read.head.base_pooler)  // the head was made with it
+    for (const auto& p : all)
+      if (p->site.part == Part::head_dense) read.values[p->label()] = p->value.value();
   set_adapter_values(read.values, all, o.folder);
   save_adapter(o.out, read.spec, all, more);
   for (const std::string& note : read.notes) fmt::print("{}\n", note);
-  if (!read.head.head.empty() && read.head.pool.empty())
+  if (headed && !family)
     fmt::print("the folder does not say how its head pools: pool={} is taken\n", run.pool);
   fmt::print("{} in {}\n", read.spec, o.out);
 }
@@ -101,17 +113,15 @@ void export_command(const std::string& folder, const std::string& out, const Met
   const AdapterValues values = read_adapter_values(folder);
   const std::string last = to_string(Site{model->arch().stack, -1, Part::head}) + " weight";
   const bool headed = values.contains(last);
-  if (headed) {
-    const auto labels = file.more.at("labels").get<std::vector<std::string>>();
-    model->set_head(
-        head_for(*model, labels.empty() ? Goal::regression : Goal::classification, labels, run));
-  }
+  const Linear* pooler = saved_pooler(*model);
+  std::unique_ptr<Head> of_base;  // it may hold the pooler
+  if (headed) of_base = model->set_head(head_for(*model, file.more.at("labels"), run));
   const Adaptation adaptation(methods, file.spec, *model);
   const Parameters all = all_of(adaptation, *model);
   set_adapter_values(values, all, folder);
   const auto notes =
       write_peft_folder(out, {model->arch(), file.spec, all, headed ? run.head : "", run.pool,
-                              language, fs::absolute(base).lexically_normal().string()});
+                              language, fs::absolute(base).lexically_normal().string(), pooler});
   for (const std::string& note : notes) fmt::print("{}\n", note);
   fmt::print("PEFT folder in {}\n", out);
 }

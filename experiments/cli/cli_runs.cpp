@@ -41,10 +41,11 @@ void read_init(TrainOptions& o, const Given& given) {
 }
 
 // Hands the run its start; says what becomes of the saved head.
-void start_from(const Start& start, const TrainOptions& o, const EncodedTask& task, bool quiet,
-                RunPlaces& places) {
+void start_from(const Start& start, const TrainOptions& o, const EncodedTask& task,
+                const Model& base, bool quiet, RunPlaces& places) {
   std::vector<std::string> notes = start.notes;
   const bool with_head = keeps_head(start, o.run, task, notes);
+  if (with_head) check_pooler(start, base);
   if (!quiet) {
     fmt::print("starts from {}: {}\n", start.folder, start.spec);
     for (const std::string& note : notes) fmt::print("{}\n", note);
@@ -127,7 +128,7 @@ Trained run(TrainOptions& o, const Methods& methods, bool quiet, const Save& sav
   StepProgress progress(stdout);
   if (!quiet)
     places.progress = [&](int step, int steps, double loss) { progress.at(step, steps, loss); };
-  if (o.start) start_from(*o.start, o, task, quiet, places);
+  if (o.start) start_from(*o.start, o, task, *model, quiet, places);
   if (!o.log.empty()) places.log = StepLog(o.log);
   AtBest at_best;
   if (save)

@@ -11,6 +11,7 @@
 #include "experiments/runs/run_state.h"
 #include "nn/choice.h"
 #include "nn/models/heads.h"
+#include "nn/pooling.h"
 #include "tensor/hash.h"
 
 namespace graft {
@@ -176,11 +177,8 @@ std::unique_ptr<Head> make_head(const EncodedTask& task, const RunSpec& given, c
   if (spec.head == "family") return family_head(task, spec, model).head;
   check(spec.head == "linear" || spec.head == "dense",
         "head={}: there are linear, dense, cloze and family", spec.head);
-  check(spec.pool == "mean" || spec.pool == "cls" || spec.pool == "last",
-        "pool={}: there are mean, cls and last", spec.pool);
-  const Pool pool = spec.pool == "mean" ? Pool::mean : spec.pool == "cls" ? Pool::cls : Pool::last;
-  auto head =
-      std::make_unique<LinearHead>(build, model.arch(), classes, pool, spec.head == "dense");
+  auto head = std::make_unique<LinearHead>(build, model.arch(), classes, pool_named(spec.pool),
+                                           spec.head == "dense");
   if (classes > 0) head->labels = task.labels;
   return head;
 }

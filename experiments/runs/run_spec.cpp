@@ -73,11 +73,11 @@ RunSpec RunSpec::from(const nlohmann::json& j) {
   get("seed", s.seed), get("checkpoint_blocks", s.checkpoint_blocks);
   check(
       s.warmup >= 0 && s.warmup < 1 && s.clip >= 0 && s.decay >= 0 && s.eps > 0 &&
-          std::isfinite(s.clip + s.decay + s.eps + s.lr),
+          std::isfinite(s.clip + s.decay + s.eps),
       "run: warmup {}, clip {}, decay {}, eps {}; need 0 <= warmup < 1, clip and decay of at least "
       "0, eps above 0",
       s.warmup, s.clip, s.decay, s.eps);
-  check(s.lr > 0 && s.epochs > 0 && s.batch > 0 && s.micro >= 0,
+  check(s.lr > 0 && std::isfinite(s.lr) && s.epochs > 0 && s.batch > 0 && s.micro >= 0,
         "run: lr {}, epochs {}, batch {}, micro {}; rates and counts must be above 0", s.lr,
         s.epochs, s.batch, s.micro);
   return s;

@@ -1,17 +1,11 @@
 #include "experiments/runs/start.h"
 
+#include "nn/models/heads.h"
 #include "peft/peft_folder.h"
 #include "tensor/hash.h"
 
 namespace graft {
 namespace {
-
-bool is_heads(const Site& site) { return site.part == Part::head || site.part == Part::head_dense; }
-
-bool is_heads(const std::string& label) {
-  return label.find(" head ") != std::string::npos ||
-         label.find(" head_dense ") != std::string::npos;
-}
 
 std::string hash_of(const AdapterValues& values) {
   Hash h;
@@ -40,7 +34,7 @@ Start read_start(const std::filesystem::path& folder, const Arch& arch) {
   if (is_peft_folder(folder)) {
     PeftAdapter read = read_peft_folder(folder, arch);
     s.spec = read.spec, s.values = std::move(read.values), s.notes = std::move(read.notes);
-    s.head = read.head.head, s.pool = read.head.pool, s.rows = read.head.rows;
+    s.head = read.head.head, s.rows = read.head.rows, s.base_pooler = read.head.base_pooler;
   } else {
     s = ours(folder);
   }
@@ -80,10 +74,17 @@ bool keeps_head(const Start& s, const RunSpec& run, const EncodedTask& task,
   if (!s.names_labels && !task.labels.empty())
     notes.push_back(fmt::format("the folder names no labels: the rows of its head are taken for {}",
                                 fmt::join(task.labels, ", ")));
-  if (s.pool.empty())
+  if (s.pool.empty() && s.head != "family")
     notes.push_back(
         fmt::format("the folder does not say how its head pools: pool={} is taken", run.pool));
   return true;
+}
+
+void check_pooler(const Start& s, const Model& base) {
+  check(!s.base_pooler || saved_pooler(base),
+        "the head in '{}' begins with its base's matrix for pooling, which this base was saved "
+        "without; give the base that the adapter was trained on",
+        s.folder);
 }
 
 void begin_at(const Start& s, const Parameters& parameters, bool with_head) {
@@ -91,8 +92,12 @@ void begin_at(const Start& s, const Parameters& parameters, bool with_head) {
   Parameters filled;
   for (const auto& [name, value] : s.values)
     if (with_head || !is_heads(name)) values[name] = value;
+  const auto fills = [&](const Site& site) {
+    if (!is_heads(site)) return true;
+    return with_head && !(s.base_pooler && site.part == Part::head_dense);
+  };
   for (const auto& p : parameters)
-    if (with_head || !is_heads(p->site)) filled.push_back(p);
+    if (fills(p->site)) filled.push_back(p);
   set_adapter_values(values, filled, s.folder);
 }
 

@@ -14,6 +14,7 @@ struct Start {
   std::vector<std::string> labels;  // of its classes
   bool names_labels = false;        // whether the folder says them; PEFT's do not
   int rows = 0;                     // of its last matrix
+  bool base_pooler = false;         // it begins with the base's matrix for pooling
   AdapterValues values;
   std::vector<std::string> notes;
   std::string hash;  // of all values
@@ -31,7 +32,11 @@ void settle(const Start&, RunSpec&, const Given&);
 // Whether the start's head is one for this task; says in `notes` what becomes of it.
 bool keeps_head(const Start&, const RunSpec&, const EncodedTask&, std::vector<std::string>& notes);
 
-// Fills a run's parameters, without the head's where it is a new one. Throws as set_adapter_values.
+// Throws where the saved head begins with a matrix of its base that this base lacks.
+void check_pooler(const Start&, const Model& base);
+
+// Fills a run's parameters, without the head's where it is a new one, nor the base's matrix that it
+// begins with: a head=family has that already. Throws as set_adapter_values.
 void begin_at(const Start&, const Parameters&, bool with_head);
 
 }  // namespace graft

@@ -6,6 +6,7 @@
 
 #include "nn/files/atomic.h"
 #include "nn/files/strict_json.h"
+#include "tensor/error.h"
 
 namespace graft {
 namespace {

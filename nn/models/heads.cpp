@@ -102,6 +102,13 @@ void take_over(const LinearHead& from, LinearHead& to) {
 
 }  // namespace
 
+bool is_heads(const Site& site) { return site.part == Part::head || site.part == Part::head_dense; }
+
+bool is_heads(std::string_view label) {
+  return label.find(" head ") != std::string_view::npos ||
+         label.find(" head_dense ") != std::string_view::npos;
+}
+
 std::string labels_in_words(const std::vector<std::string>& labels) {
   if (labels.empty()) return "one value";
   const std::size_t most = std::min<std::size_t>(labels.size(), 8);
@@ -175,6 +182,13 @@ bool head_begins_with_pooler(const Arch& a) {
              hf_name(a, {a.stack, -1, Part::head_dense}, "weight");
 }
 
+const Linear* saved_pooler(const Model& model) {
+  if (!head_begins_with_pooler(model.arch())) return nullptr;
+  if (model.pooler) return &*model.pooler;
+  const LinearHead* head = linear_of(model);
+  return head && same(head->form(), head_form(model.arch())) ? &*head->dense : nullptr;
+}
+
 void add_saved_head(Model& model, const std::filesystem::path& config_json) {
   const auto saved = read_head(config_json);
   if (!saved) return;
@@ -223,9 +237,9 @@ StartedHead start_family_head(const Build& build, const Model& model,
                   family_named(model.arch().family).head.architecture, labels_in_words(labels));
   if (alike)
     made.from += fmt::format("; the checkpoint's is for {}", labels_in_words(saved->labels));
-  if (model.pooler && head_begins_with_pooler(model.arch())) {
-    copy(model.pooler->w, made.head->dense->w);
-    copy(model.pooler->b, made.head->dense->b);
+  if (const Linear* pooler = saved_pooler(model)) {
+    copy(pooler->w, made.head->dense->w);
+    copy(pooler->b, made.head->dense->b);
     made.from += "; its first matrix is the checkpoint's for pooling";
   }
   return made;

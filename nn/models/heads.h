@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "nn/model.h"
@@ -13,6 +14,10 @@
 namespace graft {
 
 struct Family;
+
+// Whether a parameter is a head's: by its site, or by its label.
+bool is_heads(const Site&);
+bool is_heads(std::string_view label);
 
 // What config.json says of such a head: the names of its classes in the order of their ids. None:
 // it gives one value.
@@ -35,6 +40,9 @@ HeadForm head_form(const Arch&);
 
 // Whether that begins with the matrix for pooling that is saved with the family's bodies.
 bool head_begins_with_pooler(const Arch&);
+// That matrix as the checkpoint has it, in the body or in a head of the family's. Null: it has
+// none.
+const Linear* saved_pooler(const Model&);
 
 // Gives the model the head that a folder's config.json tells of, its numbers still to be read.
 void add_saved_head(Model&, const std::filesystem::path& config_json);

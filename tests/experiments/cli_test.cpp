@@ -73,19 +73,20 @@ TEST_CASE("an adapter with a head goes to PEFT and comes back with its labels fr
   const std::string task = " --task " + at + "beasts";
   run("train --model encoder" + task + " --method lora:r=2,on=q+v --head dense --pool cls" +
       " --epochs 1 --lr 1e-2 --out " + at + "run");
-  run("export " + at + "run/adapter --out " + at + "peft");
+  contains(run("export " + at + "run/adapter --out " + at + "peft"),
+           "has no class with this head (head=dense, pool=cls): it is `classifier`");
   const std::string to = "import " + at + "peft --model encoder --out " + at;
   contains(run(to + "x", 1), "has a head of 2 rows; give --task");
-  contains(run(to + "x" + task + " --pool mean", 1), "pools by cls");
   contains(run(to + "x --task " + shelf.task(), 1), "needs no head");
   CHECK(!fs::exists(at + "x"));
-  run(to + "back" + task);
+  contains(run(to + "mean" + task), "does not say how its head pools: pool=mean is taken");
+  run(to + "back" + task + " --pool cls");
   CHECK(run("eval " + at + "back") == run("eval " + at + "run/adapter"));
-  contains(run(to + "back" + task, 1), "has an adapter already");
+  contains(run(to + "back" + task + " --pool cls", 1), "has an adapter already");
   contains(
-      run("train --model encoder" + task + " --init " + at + "peft --pool mean --out " + at + "y",
+      run("train --model encoder" + task + " --init " + at + "peft --head linear --out " + at + "y",
           1),
-      "--pool mean, but the adapter in");
+      "--head linear, but the adapter in");
   contains(
       run("train --model encoder" + task + " --init " + at + "peft --epochs 1 --out " + at + "y"),
       "the rows of its head are taken for noun.animal, noun.food");

@@ -68,6 +68,9 @@ TEST_CASE("the quickstart adapts the tiny base to a text, and its adapter writes
 
   const fs::path merged = folder / "merged";
   CHECK(program_says("", "graft", "merge " + quoted(out) + " --out " + quoted(merged)).status == 0);
+  const Said twice = program_says("", "graft", "merge " + quoted(out) + " --out " + quoted(merged));
+  CHECK(twice.status == 1);
+  contains(twice.text, "holds a model already");
   const Said whole = program_says(
       "", "graft", "generate --model " + quoted(merged) + " --prompt '" + prompt + "'");
   CHECK(whole.status == 0);

@@ -108,6 +108,9 @@ TEST_CASE("a saved head is kept for a task with its labels, and announced as new
   REQUIRE(notes.size() == 2);
   contains(notes[0], "the rows of its head are taken for noun.food, noun.animal");
   contains(notes[1], "does not say how its head pools: pool=mean is taken");
+  start.head = "family", notes.clear();
+  CHECK(keeps_head(start, bench.spec, bench.task, notes));
+  CHECK(notes.size() == 1);  // a family's head has its own way of pooling
   start.rows = 3, notes.clear();
   CHECK_FALSE(keeps_head(start, bench.spec, bench.task, notes));
   contains(notes.at(0), "the adapter's is for 3 classes");

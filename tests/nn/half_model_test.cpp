@@ -41,7 +41,8 @@ double resident(const fs::path& folder) {
   double bytes = 0;
   bool ours = false;
   for (std::string line; std::getline(maps, line);) {
-    if (line.find('/') != std::string::npos) ours = line.find(folder.string()) != std::string::npos;
+    const bool field = line.substr(0, line.find(' ')).ends_with(':');  // else a mapping begins
+    if (!field) ours = line.find(folder.string()) != std::string::npos;
     if (ours && line.starts_with("Rss:")) bytes += 1024 * std::stod(line.substr(4));
   }
   return bytes;

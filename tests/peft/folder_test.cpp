@@ -35,7 +35,7 @@ TEST_CASE("an adapter saved with its base's hash is put back on that base, and o
   SmallModel other(arch, Dtype::f32, 0.3);
   contains(error_of([&] { load_adapter(folder / "adapter", all_methods(), other); }),
            "was trained on a base with other weights than this one, 'somewhere'");
-  save_adapter(folder / "adapter", "layernorm", {}, {});
+  save_adapter(folder / "adapter", "layernorm", {}, nlohmann::json::object());
   contains(error_of([&] { load_adapter(folder / "adapter", all_methods(), same); }),
            "lacks 'base_hash'");
 }

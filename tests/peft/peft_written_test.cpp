@@ -1,0 +1,125 @@
+// What is written for PEFT's folders is what they are read as; heads of families and of one's own.
+#include <doctest/doctest.h>
+
+#include <cstdlib>
+#include <span>
+
+#include "tests/peft/peft_fixtures.h"
+
+using namespace graft;
+using namespace graft::testing;
+
+namespace {
+
+struct Written {
+  const char *name, *base, *spec, *head, *pool;
+  bool language;
+};
+constexpr Written kWritten[] = {
+    {"roberta", "roberta", "lora:r=2,alpha=5,on=q+o+down,dropout=0.1", "family", "", false},
+    {"roberta-mean", "roberta", "lora:r=2,on=q", "linear", "mean", false},
+    {"prelayernorm", "roberta-prelayernorm", "lora:r=2,on=q+k+v+o+up+down", "family", "", false},
+    {"esm", "esm", "lora:r=1,on=v,layers=1", "family", "", false},
+    {"bert-own", "bert", "lora:r=2,alpha=16,on=q+v", "linear", "mean", false},
+    {"bert-parts", "bert", "lora:r=2,on=o|lora:r=3,alpha=1,on=down,layers=0", "linear", "mean",
+     false},
+    {"gpt2", "gpt2", "lora:r=2,alpha=6,on=q+v+o+down", "", "", true},
+    {"gpt2-rs", "gpt2", "lora:r=2,alpha=3,on=q+k+v+up,scale=rs,layers=1", "", "", true},
+    {"opt", "opt", "lora:r=2,on=k+up", "", "", true},
+    {"llama", "llama", "lora:r=2,alpha=1.5,on=q+gate+up+down", "", "", true},
+    {"llama-score", "llama", "lora:r=2,on=q+v", "family", "", false},
+    {"gpt2-score", "gpt2", "lora:r=2,on=o", "family", "", false},
+    {"opt-score", "opt", "lora:r=2,on=v", "family", "", false},
+    {"bert-pooler", "bert", "lora:r=2,on=q+down", "family", "", false},
+    {"bert-classifier", "bert-head", "lora:r=2,on=o+up", "family", "", false},
+    {"t5", "t5", "lora:r=2,alpha=4,on=q+xv+up", "", "", true}};
+
+}  // namespace
+
+TEST_CASE("an adapter written for PEFT and read again is the same function") {
+  for (const Written& row : kWritten) {
+    const std::string name = row.name;
+    CAPTURE(name);
+    const bool kept = name == "bert-classifier";
+    const Ours ours(row.base, row.spec, row.head, row.pool, kept);
+    const Folder folder;
+    const auto notes = ours.write(folder.path, row.language);
+    CHECK(std::ranges::count(notes,
+                             "the base's matrix for pooling trained with the head: it is "
+                             "saved as `pooler`") == (name == "bert-pooler"));
+    Adapted again(folder.path, row.base);
+    const Batch batch = some_batch(*ours.model);
+    const std::string kind = *row.head ? "scores" : "logits";
+    Ctx ctx;
+    const Sequence s = ours.model->forward(batch, ctx);
+    const Array before = *row.head ? ours.model->head().scores(*ours.model, s, batch, ctx).value()
+                                   : logits_of(*ours.model, batch).value();
+    CHECK(difference(again.output(kind, batch), before) <= 1e-6);
+    if (std::string_view(row.base) != "gpt2") {
+      for (const auto& p : ours.parameters)
+        if (!kept || p->site.part != Part::head_dense)
+          CHECK(same_bits(again.read.values.at(p->label()), p->value.value()));
+    }
+    contains(error_of([&] { ours.write(folder.path); }), "has an adapter already");
+  }
+}
+
+TEST_CASE("the family's head goes under its class; others are announced as a module of one's own") {
+  const auto written = [](const char* base, const char* head, const char* pool) {
+    const Ours ours(base, "lora:r=2,on=q", head, pool);
+    const Folder folder;
+    std::string text;
+    for (const std::string& note : ours.write(folder.path)) text += note;
+    const auto config = ordered_json::parse(read_file(folder / "adapter_config.json"));
+    return text + " | " + config["task_type"].dump() + config["modules_to_save"].dump();
+  };
+  CHECK(written("roberta", "family", "mean") == R"( | "SEQ_CLS"["classifier","score"])");
+  CHECK(written("llama", "family", "mean") == R"( | "SEQ_CLS"["classifier","score"])");
+  contains(written("bert", "family", "mean"), R"("SEQ_CLS"["classifier","score","pooler"])");
+  for (const char* own : {"linear", "dense"})
+    for (const char* base : {"roberta", "llama"}) {
+      const std::string all = written(base, own, "last");
+      contains(all, fmt::format("has no class with this head (head={}, pool=last): it is", own));
+      contains(all, R"(head=family is the one that it has | null["classifier"])");
+    }
+}
+
+// For tests/fixtures/peft/adapters.py; run with --no-skip.
+
+TEST_CASE("folders for adapters.py" * doctest::skip()) {
+  const char* out = std::getenv("GRAFT_PEFT");
+  if (!out) {
+    MESSAGE("SKIPPED: GRAFT_PEFT names no folder to write to");
+    return;
+  }
+  for (const Written& row : kWritten) {
+    if (std::string_view(row.name) == "roberta-mean") continue;  // as bert-own
+    const Ours ours(row.base, row.spec, row.head, row.pool,
+                    std::string_view(row.name) == "bert-classifier");
+    const fs::path folder = fs::path(out) / row.name;
+    ours.write(folder, row.language);
+    const Batch batch = some_batch(*ours.model);
+    Ctx ctx;
+    const Sequence s = ours.model->forward(batch, ctx);
+    const bool headed = *row.head;
+    const Array result = headed ? ours.model->head().scores(*ours.model, s, batch, ctx).value()
+                                : logits_of(*ours.model, batch).value();
+    SafetensorsWriter writer;
+    const auto ints = [&](const char* name, const auto& values) {
+      const std::vector<std::int32_t> v(values.begin(), values.end());
+      writer.add(name, FileDtype::i32, {static_cast<std::int64_t>(v.size())},
+                 std::as_bytes(std::span(v)));
+    };
+    ints("tokens", batch.token), ints("lengths", batch.length);
+    if (batch.source)
+      ints("source", batch.source->token), ints("source_lengths", batch.source->length);
+    writer.add(headed ? "scores" : "logits", result);
+    writer.write(folder / "outputs.safetensors");
+    const bool own = headed && std::string_view(row.pool) == "mean";
+    write_file_atomically(folder / "about.json", ordered_json{{"base", row.base},
+                                                              {"kind", !headed ? "logits"
+                                                                       : own   ? "own"
+                                                                               : "scores"}}
+                                                     .dump());
+  }
+}
