@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <thread>
 
 namespace graft {
 namespace {
@@ -40,7 +41,11 @@ std::string label_of(const json& config) {
 }
 
 Campaign::Campaign(Lab& lab, std::string experiment, const CampaignOptions& options)
-    : lab_(lab), experiment_(std::move(experiment)), options_(options), begun_(clock_seconds()) {
+    : lab_(lab),
+      experiment_(std::move(experiment)),
+      options_(options),
+      claims_(options.out),
+      begun_(clock_seconds()) {
   for (std::uint64_t s : options_.tuning_seeds)
     check(std::find(options_.seeds.begin(), options_.seeds.end(), s) == options_.seeds.end(),
           "{}: seed {} is for tuning and for reporting; they must differ", experiment_, s);
@@ -78,11 +83,16 @@ void Campaign::copy(Run run, const std::string& experiment) {
   now_->append(run);
 }
 
-const Run& Campaign::trial(const Arm& arm) {
-  const std::string name = tuning_name(experiment_);
+const Run* Campaign::recorded_trial(const Arm& arm) const {
   for (const Records* records : {committed_.get(), now_.get()})
     for (RunKind kind : {RunKind::full, this->kind()})
-      if (const Run* run = records->find(name, kind, arm)) return *run;
+      if (const Run* run = records->find(tuning_name(experiment_), kind, arm)) return run;
+  return nullptr;
+}
+
+const Run& Campaign::trial(const Arm& arm) {
+  const std::string name = tuning_name(experiment_);
+  if (const Run* run = recorded_trial(arm)) return *run;
   if (const Run* run = sibling(arm, true)) {
     copy(*run, name);
     return *now_->find(name, kind(), arm);
@@ -95,12 +105,37 @@ const Run& Campaign::trial(const Arm& arm) {
   return *now_->find(name, kind(), arm);
 }
 
-Trial Campaign::try_rate(json config, double rate) {
+// The trials that other jobs are at are left to them and asked for again: a job that was killed
+// in the middle of one has left it to the others.
+void Campaign::run_trials(std::vector<Arm> missing) {
+  bool told = false;
+  const auto drop_recorded = [&] {
+    now_->refresh();
+    std::erase_if(missing, [&](const Arm& arm) { return recorded_trial(arm) != nullptr; });
+  };
+  for (drop_recorded(); !missing.empty(); drop_recorded()) {
+    const int before = trained_now_;
+    for (const Arm& arm : missing) {
+      const auto claim = claims_.take(arm.key());
+      if (!claim) continue;
+      now_->refresh();  // it may have ended just before
+      trial(arm);
+    }
+    if (trained_now_ > before) continue;
+    check(!out_of_time(), "{}: out of time while other jobs were tuning", experiment_);
+    if (!told) fmt::print("waiting for the trials that other jobs are at\n");
+    told = true;
+    std::fflush(stdout);
+    std::this_thread::sleep_for(std::chrono::milliseconds(200));
+  }
+}
+
+Trial Campaign::trial_of(json config, double rate) {
   config["lr"] = rate;
   std::vector<double> dev;
   int epoch = 0;
   for (std::uint64_t seed : options_.tuning_seeds) {
-    const Run& run = trial({config, seed});
+    const Run& run = *recorded_trial({config, seed});
     dev.push_back(run.metrics.at("dev"));
     epoch = static_cast<int>(run.metrics.at("best epoch"));
   }
@@ -111,28 +146,39 @@ std::vector<json> Campaign::tuned(const std::vector<Search>& searches) {
   const int seeds = static_cast<int>(options_.tuning_seeds.size());
   std::vector<Tuning> found;
   for (const Search& s : searches) found.push_back({label_of(s.config), {}, seeds});
-  const auto add = [&](int step) {
-    for (std::size_t i = 0; i < searches.size(); ++i) {
-      const int centre = static_cast<int>(std::lround(2 * std::log10(searches[i].middle)));
-      const Trial t = try_rate(searches[i].config, half_decade(centre + step));
-      auto& trials = found[i].trials;
-      trials.insert(step < 0 ? trials.begin() : trials.end(), t);
-    }
+  const auto rate_at = [](const Search& s, int step) {
+    return half_decade(static_cast<int>(std::lround(2 * std::log10(s.middle))) + step);
+  };
+  const auto add = [&](const std::vector<int>& steps) {
+    std::vector<Arm> wanted;
+    for (int step : steps)
+      for (const Search& s : searches)
+        for (std::uint64_t seed : options_.tuning_seeds) {
+          wanted.push_back({s.config, seed});
+          wanted.back().config["lr"] = rate_at(s, step);
+        }
+    run_trials(std::move(wanted));
+    for (int step : steps)
+      for (std::size_t i = 0; i < searches.size(); ++i) {
+        const Trial t = trial_of(searches[i].config, rate_at(searches[i], step));
+        auto& trials = found[i].trials;
+        trials.insert(step < 0 ? trials.begin() : trials.end(), t);
+      }
   };
   const auto any_best_at = [&](auto end) {
     return std::any_of(found.begin(), found.end(),
                        [&](const Tuning& t) { return &chosen(t) == &end(t.trials); });
   };
   int low = -2, high = 2;
-  for (int step : {0, -1, 1, -2, 2}) add(step);
+  add({0, -1, 1, -2, 2});
   for (int extra = 0; extra < kExtensions && !found.empty(); ++extra) {
     const bool below =
         any_best_at([](const auto& trials) -> const Trial& { return trials.front(); });
     const bool above =
         any_best_at([](const auto& trials) -> const Trial& { return trials.back(); });
     if (!below && !above) break;
-    if (below) add(--low);
-    if (above) add(++high);
+    if (below) add({--low});
+    if (above) add({++high});
   }
   std::vector<json> configs;
   for (std::size_t i = 0; i < searches.size(); ++i) {

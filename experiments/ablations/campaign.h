@@ -6,6 +6,7 @@
 #include <filesystem>
 
 #include "experiments/ablations/lab.h"
+#include "experiments/harness/claims.h"
 #include "experiments/harness/progress.h"
 #include "experiments/harness/tables.h"
 
@@ -39,7 +40,7 @@ class Campaign {
   // half-decade grid around its `middle`. While any one's best lies on an edge, the grids of all
   // grow there, so that every arm has the same number of trials; after four such steps the page
   // says so (check_fair) and gives no verdict. Trials come from the committed record where it has
-  // them, else they are run now.
+  // them, else they are run now; jobs with other shards of the same folder each run a part.
   std::vector<nlohmann::json> tuned(const std::vector<Search>&);
   // Runs what is not recorded yet, all of the first seed first.
   void run(const std::vector<nlohmann::json>& configs, const Measurement& = {});
@@ -57,15 +58,18 @@ class Campaign {
   RunKind kind() const { return options_.quick ? RunKind::quick : RunKind::full; }
 
  private:
+  const Run* recorded_trial(const Arm&) const;
   const Run& trial(const Arm&);
+  void run_trials(std::vector<Arm>);  // none of these is missing afterwards
   const Run* sibling(const Arm&, bool tuning) const;
   void copy(Run, const std::string& experiment);
-  Trial try_rate(nlohmann::json config, double rate);
+  Trial trial_of(nlohmann::json config, double rate);
 
   Lab& lab_;
   std::string experiment_;
   CampaignOptions options_;
   std::unique_ptr<Records> now_, committed_;
+  Claims claims_;
   std::vector<std::unique_ptr<Records>> siblings_;
   std::vector<Tuning> tunings_;
   int trained_now_ = 0;

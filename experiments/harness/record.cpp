@@ -56,9 +56,15 @@ void flush_folder(const fs::path& folder) {
   if (flushed != 0) fail_at("flush", folder);
 }
 
-bool is_record_file(const fs::path& path) {
-  std::string file = path.filename().string();
-  return file.starts_with("runs.") && file.ends_with(".jsonl");
+std::vector<fs::path> record_files(const fs::path& folder) {
+  std::vector<fs::path> paths;
+  if (!fs::exists(folder)) return paths;
+  for (const auto& entry : fs::directory_iterator(folder)) {
+    const std::string file = entry.path().filename().string();
+    if (file.starts_with("runs.") && file.ends_with(".jsonl")) paths.push_back(entry.path());
+  }
+  std::sort(paths.begin(), paths.end());
+  return paths;
 }
 
 }  // namespace
@@ -114,10 +120,10 @@ Run from_line(std::string_view line) {
   return run;
 }
 
-Records::Records(const fs::path& folder) { read_all(folder); }
+Records::Records(const fs::path& folder) : folder_(folder) { read_all(folder); }
 
 Records::Records(const fs::path& folder, const std::string& shard)
-    : path_(folder / ("runs." + shard + ".jsonl")) {
+    : folder_(folder), path_(folder / ("runs." + shard + ".jsonl")) {
   check(!shard.empty() && shard.find_first_of("/.") == shard.npos,
         "records: \"{}\" cannot name a shard's file", shard);
   fs::create_directories(folder);
@@ -143,12 +149,7 @@ Records::~Records() {
 }
 
 void Records::read_all(const fs::path& folder) {
-  std::vector<fs::path> paths;
-  if (fs::exists(folder))
-    for (const auto& entry : fs::directory_iterator(folder))
-      if (is_record_file(entry.path())) paths.push_back(entry.path());
-  std::sort(paths.begin(), paths.end());
-  for (const fs::path& path : paths) {
+  for (const fs::path& path : record_files(folder)) {
     std::size_t whole = read(path);
     // Only the writer of a file cuts it: in another's, the "torn" line may be still on its way.
     if (path != path_) continue;
@@ -157,9 +158,16 @@ void Records::read_all(const fs::path& folder) {
   }
 }
 
+void Records::refresh() {
+  const std::size_t notes = notes_.size();
+  for (const fs::path& path : record_files(folder_))
+    if (path != path_) read(path);
+  notes_.resize(notes);  // another's last line may be on its way
+}
+
 std::size_t Records::read(const fs::path& path) {
   std::string text = read_file(path);
-  std::size_t at = 0;
+  std::size_t& at = read_to_[path];
   for (int number = 1; at < text.size(); ++number) {
     std::size_t end = text.find('\n', at);
     bool last = end == text.npos || end + 1 == text.size();

@@ -47,13 +47,17 @@ class Records {
   Records(const Records&) = delete;
   Records& operator=(const Records&) = delete;
 
+  // Takes in what other jobs have recorded in the meantime.
+  void refresh();
   // Returns once the line is on the disk. Throws for a run that is recorded already, and when the
   // disk refuses the line, which then leaves no trace.
   void append(const Run& run);
 
   bool has(const std::string& experiment, RunKind kind, const Arm& arm) const;
   const Run* find(const std::string& experiment, RunKind kind, const Arm& arm) const;
-  const std::vector<Run>& runs() const { return runs_; }  // find()'s pointers end at append()
+  const std::vector<Run>& runs() const {
+    return runs_;
+  }  // find()'s pointers end at append(), refresh()
 
   // One line for each thing dropped on opening: a torn last line (cut off, or no JSON), which a
   // kill leaves behind. Damage elsewhere throws instead, as does one run with two different
@@ -62,13 +66,15 @@ class Records {
 
  private:
   void read_all(const std::filesystem::path& folder);
-  std::size_t read(const std::filesystem::path& path);  // the bytes before a torn last line
+  // From where it was read to, up to a torn last line; returns where that begins.
+  std::size_t read(const std::filesystem::path& path);
   void keep(Run run, const std::filesystem::path& path);
 
   std::vector<Run> runs_;
   std::unordered_map<std::string, std::size_t> place_;
   std::vector<std::string> notes_;
-  std::filesystem::path path_;
+  std::map<std::filesystem::path, std::size_t> read_to_;
+  std::filesystem::path folder_, path_;
   int file_ = -1;
 };
 
