@@ -279,7 +279,7 @@ TEST_CASE("claims are judged by the scores: held, not held, outside the regime")
   make_up(e, s, bench.path / "contrary", [&](const std::string& arm) { return contrary.at(arm); });
   CHECK(verdicts(e, s, bench.path / "contrary").at("T-L2d") == Verdict::not_held);
   auto weak = as_claimed();
-  weak["bag of words"] = 64;
+  weak["bag of words"] = 69;
   make_up(e, s, bench.path / "weak", [&](const std::string& arm) { return weak.at(arm); });
   for (const auto& [id, verdict] : verdicts(e, s, bench.path / "weak"))
     CHECK(verdict == Verdict::outside_regime);
@@ -316,7 +316,7 @@ TEST_CASE("a results folder keeps to one set-up and takes more tasks and seeds")
   Setup more = s;
   more.tasks = {"topic"}, more.scale.seeds = {1, 2};
   const Setup joined = keep_setup(bench.path / "out", e.name, RunKind::full, more);
-  CHECK(joined.tasks == std::vector<std::string>{"hyper3", "topic"});
+  CHECK(joined.tasks == std::vector<std::string>{"supersense", "topic"});
   CHECK(joined.scale.seeds.size() == 5);
   Setup sister = s;
   sister.weights = "another base of the same name";

@@ -105,7 +105,7 @@ TEST_CASE("the language half is on where there is a causal base, and says so whe
   Setup s = setup_for(e, shelf.bases(), "encoder", {}, quick_scale(), true);
   CHECK(s.decoder == "decoder");
   CHECK(s.decoder_width == 64);
-  CHECK(s.tasks == std::vector<std::string>{"hyper3", "defgen"});
+  CHECK(s.tasks == std::vector<std::string>{"supersense", "defgen"});
   CHECK(Setup::from(s.json()).json() == s.json());
   CHECK(s.about.empty());
   contains(
@@ -123,7 +123,7 @@ TEST_CASE("the language half is on where there is a causal base, and says so whe
   fs::remove_all(shelf.folder / "decoder");
   Setup off = setup_for(e, shelf.bases(), "encoder", {}, quick_scale(), true);
   CHECK(off.decoder.empty());
-  CHECK(off.tasks == std::vector<std::string>{"hyper3"});
+  CHECK(off.tasks == std::vector<std::string>{"supersense"});
   contains(language_is_off(off), "none called 'decoder'");
   off.tasks = {"defgen"};
   contains(error_of([&] { check_setup(all_methods(), shelf.bases(), e, off); }),
