@@ -60,6 +60,22 @@ PrefixOptions::PrefixOptions(Options& o, const Arch& arch)
         "prefix: positions= in a model that has only relative ones");
 }
 
+PrefixWeights prefix_weights(const PrefixOptions& o, const Site& site,
+                             const std::function<Tensor(const std::string&)>& at) {
+  const auto own = [&](const char* name) { return at(to_string(site) + " prefix." + name); };
+  const auto shared = [&](const char* name) {
+    return at(to_string(Site{site.stack, -1, site.part}) + " prefix." + name);
+  };
+  PrefixWeights w;
+  if (!o.mlp) {
+    w.k = own("k"), w.v = own("v");
+    return w;
+  }
+  w.embed = shared("embed"), w.in = {shared("in.weight"), shared("in.bias")};
+  w.k_of = {own("k.weight"), own("k.bias")}, w.v_of = {own("v.weight"), own("v.bias")};
+  return w;
+}
+
 bool PrefixOptions::has(const Site& site, const Arch& arch) const {
   return where.has(site, std::max(arch.layers, arch.encoder_layers)) &&
          std::find(stacks.begin(), stacks.end(), site.stack) != stacks.end();

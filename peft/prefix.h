@@ -2,6 +2,8 @@
 // (prefix.cpp) and by PEFT's folders (peft_prompts.cpp).
 #pragma once
 
+#include <functional>
+
 #include "nn/parameter.h"
 #include "peft/virtual_rows.h"
 
@@ -40,5 +42,9 @@ struct PrefixWeights {
     return linear(tanh(linear(embed, in.w, in.b)), out.w, out.b);
   }
 };
+
+// Those of one attention, by the parameters' labels.
+PrefixWeights prefix_weights(const PrefixOptions&, const Site& attention,
+                             const std::function<Tensor(const std::string& label)>&);
 
 }  // namespace graft

@@ -11,9 +11,10 @@
 // is [0, 0.5). normal: N(0, 1), PEFT's. vocab: the rows of tokens drawn from the first top=5000
 // ids, which BPE and SentencePiece order by frequency (the paper draws from the 5000 most frequent;
 // PEFT from all: give a top= as large as the vocabulary). text: the rows of tokens=, from the first
-// again where they end before p (PEFT's). labels: those of tokens=, one row for each label, its
-// tokens' mean, and vocab's for the rest (the paper's). `graft train` makes tokens= of text= and of
-// the task's labels, so that a record says which.
+// again where they end before p (PEFT's, which has the tokenizer's special tokens among them).
+// labels: those of tokens=, one row for each label, its tokens' mean, and vocab's for the rest (the
+// paper's). `graft train` makes tokens= of text= and of the task's labels, so that a record says
+// which.
 // Positions: the prompt's rows take 0..p-1 and the text's those from p on, as in PEFT, which hands
 // transformers both as one text of embeddings; T5's relative places count them alike. Prompt rows
 // have no label and are not pooled; pooled=yes lets a head read them as PEFT's SEQ_CLS on an
