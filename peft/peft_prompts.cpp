@@ -277,6 +277,7 @@ void write_peft_llama_adapter(PeftWriting& w) {
   check(o.text("gate", "tanh") == "linear" && layers.last == a.layers - 1,
         "export: '{}'; PEFT has gate=linear, and the uppermost layers", w.source.spec);
   check(w.source.head.empty(), "export: PEFT saves no head with ADAPTION_PROMPT");
+  w.config.erase("modules_to_save");  // its configuration has none
   w.config["adapter_len"] = length;
   w.config["adapter_layers"] = layers.count(a.layers);
   w.config["target_modules"] = kAttention;

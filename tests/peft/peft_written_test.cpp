@@ -72,7 +72,7 @@ TEST_CASE("an adapter written for PEFT and read again is the same function") {
         if (!kept || p->site.part != Part::head_dense)
           CHECK(same_bits(again.read.values.at(p->label()), p->value.value()));
     }
-    contains(error_of([&] { ours.write(folder.path); }), "has an adapter already");
+    contains(error_of([&] { ours.write(folder.path, row.language); }), "has an adapter already");
   }
 }
 
