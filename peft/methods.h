@@ -43,8 +43,8 @@ inline Methods all_methods() {
       {"prefix", "Li and Liang 2021, section 4; P-tuning v2 with layers=",
        "attention banks, embedding out (positions)",
        "2 L P d_kv per kind of attention; mlp: P d + mid (d + 1) + 2 L d_kv (mid + 1)",
-       "length=10 mlp=no mid=512 init=random std=1 tokens=none positions=shift on=attn layers=all "
-       "in=both",
+       "length=10 mlp=no mid=512 init=random std=1 tokens=none positions=shift place=prefix "
+       "on=attn layers=all in=both",
        false, false, make_prefix, "prefix:length=3,mlp=yes,mid=4"},
       {"ptuning", "Liu et al. 2021, section 3", "embedding out",
        "n d + the encoder's; lstm with hidden=d/2: 14 d^2 + 18 d",

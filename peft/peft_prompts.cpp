@@ -246,8 +246,9 @@ void write_peft_prefix(PeftWriting& w) {
   const Arch& a = w.source.arch;
   check(!a.crosses(), "export: PEFT's prefix of an encoder-decoder is another function");
   check(a.family != "esm", "export: transformers' {} takes no prefix", a.family);
-  check(o.where.count(a.layers) == a.layers && o.shift,
-        "export: '{}'; PEFT has a prefix in all layers and with positions=shift", w.source.spec);
+  check(o.where.count(a.layers) == a.layers && o.shift && !o.infix,
+        "export: '{}'; PEFT has a prefix in all layers, with positions=shift, and no infix",
+        w.source.spec);
   const std::int64_t kv = key_width(a);
   write_sizes(w, o.length, kv, a.kv_heads);
   w.config["prefix_projection"] = false;

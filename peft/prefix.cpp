@@ -23,7 +23,11 @@
 // and have no relative bias.
 // An encoder-decoder has a prefix in all three kinds of attention, as the paper's BART:
 // on=attn+cross; in=encoder or decoder leaves one stack out.
-// Merge: no. Not here: the infix.
+// place=infix (section 7.2, [x; INFIX; y]) has the keys and values between what a decoder is given
+// and what it writes, so that x does not see them: rows of their own before the token that the
+// first label stands at, or, generating, before the prompt's last token. They take the positions
+// there, and in every layer their keys and values are the trained ones, which a cache then holds.
+// Merge: no.
 #include "peft/prefix.h"
 
 #include "peft/methods.h"
@@ -39,7 +43,8 @@ PrefixOptions::PrefixOptions(Options& o, const Arch& arch)
       init(o.choice("init", "random", {"random", "text"})),
       std(o.real("std", 1)),
       tokens(tokens_of(o, arch)),
-      shift(o.choice("positions", "shift", {"shift", "stay"}) == "shift") {
+      shift(o.choice("positions", "shift", {"shift", "stay"}) == "shift"),
+      infix(o.choice("place", "prefix", {"prefix", "infix"}) == "infix") {
   for (const Part part : where.parts)
     check(part == Part::attn || (part == Part::cross && arch.crosses()), "prefix: on={}; need {}",
           to_string(where.parts), arch.crosses() ? "attn, cross or attn+cross" : "attn");
@@ -58,6 +63,11 @@ PrefixOptions::PrefixOptions(Options& o, const Arch& arch)
           row.size());
   check(!o.has("positions") || arch.learned_positions || arch.rope_theta > 0,
         "prefix: positions= in a model that has only relative ones");
+  if (!infix) return;
+  check(arch.causal && !arch.crosses(), "prefix: place=infix in {}; need a decoder alone",
+        arch.crosses() ? "an encoder-decoder" : "an encoder");
+  check(where.count(arch.layers) == arch.layers && !o.has("positions") && init == "random",
+        "prefix: place=infix takes all layers, the positions where it stands, and init=random");
 }
 
 PrefixWeights prefix_weights(const PrefixOptions& o, const Site& site,
@@ -83,6 +93,41 @@ bool PrefixOptions::has(const Site& site, const Arch& arch) const {
 
 namespace {
 
+constexpr std::int32_t kInfixRow = -3;  // Sequence::source of the infix's own rows
+
+// Where an infix stands in each sequence.
+std::vector<std::vector<Gap>> infix_gaps(const Sequence& s, int length, const Ctx& ctx) {
+  std::vector<std::vector<Gap>> gaps;
+  int start = 0;
+  for (const int l : s.length) {
+    int at = l - 1;
+    if (!ctx.cache) {
+      check(!ctx.batch->token_label.empty(),
+            "prefix: place=infix reads a text without labels; they say where what is written "
+            "begins");
+      const auto labelled = [&](int row) {
+        return s.source[row] >= 0 && ctx.batch->token_label[s.source[row]] >= 0;
+      };
+      for (at = 0; at < l && !labelled(start + at);) ++at;
+    }
+    gaps.push_back({{std::max(at, 0), length}});
+    start += l;
+  }
+  return gaps;
+}
+
+// Keys or values of a text's rows with the trained ones at the infix's.
+Tensor with_infix(const Tensor& of_text, const Tensor& trained, const Sequence& s) {
+  std::vector<std::int32_t> from;
+  const auto rows = static_cast<std::int32_t>(of_text.dim(0));
+  for (const int l : s.length)
+    for (int i = 0, next = 0; i < l; ++i) {
+      const auto row = static_cast<std::int32_t>(from.size());
+      from.push_back(s.source[row] == kInfixRow ? rows + next++ : row);
+    }
+  return gather(concat({of_text, trained}, 0), Array::of(from));
+}
+
 using Activations = std::map<Site, std::pair<Array, Array>>;  // keys and values by attention
 
 struct Prefix : Adapter, PrefixOptions {
@@ -102,6 +147,7 @@ struct Prefix : Adapter, PrefixOptions {
         if (attention && has({stack, layer, of}, m.arch()))
           add(m, {stack, layer, of}, *attention, words);
     }
+    if (infix) return hold_rows(m);
     if (!shift || !(m.arch().learned_positions || m.arch().rope_theta > 0)) return;
     for (const Stack stack : stacks) {
       const auto move = [by = length](Sequence s, const Ctx& ctx) {
@@ -111,6 +157,16 @@ struct Prefix : Adapter, PrefixOptions {
       };
       hold({stack, -1, Part::embed}, model_of(m, stack).embedding.out.add("prefix", move));
     }
+  }
+
+  void hold_rows(Model& m) {
+    const auto put = [length = length](Sequence s, const Ctx& ctx) {
+      if (ctx.goes_on()) return s;
+      const auto gaps = infix_gaps(s, length, ctx);
+      const Tensor rows(Array::zeros({length, s.rows.dim(1)}, s.rows.dtype()));
+      return with_rows(std::move(s), rows, gaps, kInfixRow, ctx);
+    };
+    hold({m.arch().stack, -1, Part::embed}, m.embedding.out.add("infix", put));
   }
 
   void add(const Model& m, const Site& site, Attention& attention, const Activations& words) {
@@ -133,8 +189,13 @@ struct Prefix : Adapter, PrefixOptions {
         w.v.value().copy_from(words.at(attention.q.site).second);
       }
     }
-    hold(site, attention.banks.add("prefix", [w](Attn a, const Ctx&) {
-      a.banks.push_back({w.keys(), w.values(), {}});
+    hold(site, attention.banks.add("prefix", [w, infix = infix](Attn a, const Ctx& ctx) {
+      if (!infix) {
+        a.banks.push_back({w.keys(), w.values(), {}});
+      } else if (!ctx.goes_on()) {
+        a.k = with_infix(a.k, w.keys(), *ctx.sequence);
+        a.v = with_infix(a.v, w.values(), *ctx.sequence);
+      }
       return a;
     }));
   }

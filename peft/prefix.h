@@ -23,6 +23,7 @@ struct PrefixOptions {
   double std;
   std::vector<std::vector<std::int32_t>> tokens;  // of init=text
   bool shift;                                     // the text's positions begin at `length`
+  bool infix;
 };
 
 // One attention's prefix as it is computed from what trains.

@@ -24,6 +24,7 @@
 // A step with a cache puts nothing in again. Cannot be merged: it is no change of a weight.
 #include "peft/prompt.h"
 
+#include "nn/pooling.h"
 #include "peft/methods.h"
 
 namespace graft {
@@ -64,7 +65,7 @@ struct Prompt : Adapter, PromptOptions {
       hold(site, embedding.out.add("prompt", [=, this](Sequence s, const Ctx& ctx) {
         if (ctx.goes_on()) return s;
         const std::vector<std::vector<Gap>> gaps(s.length.size(), {{0, length}});
-        return with_rows(std::move(s), p, gaps, pooled, ctx);
+        return with_rows(std::move(s), p, gaps, pooled ? kPooledRow : -1, ctx);
       }));
     }
   }

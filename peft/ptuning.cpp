@@ -26,6 +26,7 @@
 
 #include <charconv>
 
+#include "nn/pooling.h"
 #include "peft/methods.h"
 
 namespace graft {
@@ -181,7 +182,7 @@ struct Ptuning : Adapter, PtuningOptions {
       gaps.push_back(place.gaps(s, i, start, ctx));
       start += s.length[i];
     }
-    return with_rows(std::move(s), rows, gaps, pooled, ctx);
+    return with_rows(std::move(s), rows, gaps, pooled ? kPooledRow : -1, ctx);
   }
 
   std::int64_t formula(const Arch& a) const override {

@@ -2,12 +2,10 @@
 
 #include <charconv>
 
-#include "nn/pooling.h"
-
 namespace graft {
 
 Sequence with_rows(Sequence s, const Tensor& rows, const std::vector<std::vector<Gap>>& gaps,
-                   bool pooled, const Ctx& ctx) {
+                   std::int32_t source, const Ctx& ctx) {
   check(ctx.batch && gaps.size() == s.length.size(),
         "virtual rows: {} lists of gaps for {} sequences of {} batch", gaps.size(), s.length.size(),
         ctx.batch ? "a" : "no");
@@ -28,7 +26,7 @@ Sequence with_rows(Sequence s, const Tensor& rows, const std::vector<std::vector
       for (; gap != gaps[i].end() && gap->at == at; ++gap)
         for (int j = 0; j < gap->count; ++j) {
           from.push_back(tokens + next++);
-          out.source.push_back(pooled ? kPooledRow : -1);
+          out.source.push_back(source);
           out.position.push_back(here + moved++);
           out.example.push_back(static_cast<std::int32_t>(ctx.batch->example[i]));
         }

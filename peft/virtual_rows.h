@@ -16,10 +16,10 @@ struct Gap {
 // s with rows of `rows` [n, D] put in: gaps[i] are those of sequence i, in ascending order, and
 // take 0, 1, 2, ... of `rows` in turn, alike in every sequence. A row that is put in has the
 // position of the row that it stands before (or one more than the last); all that follow move up.
-// It is virtual: no label stands there, and heads read over it unless `pooled`. ctx must have the
-// batch, for the examples' numbers.
+// It is virtual, with `source` < 0: no label stands there, and heads read over it unless that is
+// kPooledRow. ctx must have the batch, for the examples' numbers.
 Sequence with_rows(Sequence s, const Tensor& rows, const std::vector<std::vector<Gap>>& gaps,
-                   bool pooled, const Ctx& ctx);
+                   std::int32_t source, const Ctx& ctx);
 
 // The stacks whose texts get rows: the only one, or an encoder-decoder's by `in=` (encoder, which
 // reads, is the standard; decoder; both).

@@ -42,6 +42,9 @@ TEST_CASE("a prompt that cannot be is refused in words") {
   contains(refusal("prefix:tokens=1"), "init=random has no use for tokens=");
   contains(refusal("prefix:init=text,tokens=1,std=2"), "need at least 0, and init=random");
   contains(refusal("prefix:positions=stay", both), "only relative ones");
+  contains(refusal("prefix:place=infix"), "place=infix in an encoder; need a decoder alone");
+  contains(refusal("prefix:place=infix", both), "place=infix in an encoder-decoder");
+  contains(refusal("prefix:place=infix,layers=0", decoder), "place=infix takes all layers");
   contains(refusal("ptuning:template=3"), "need an a (or a and b)");
   contains(refusal("ptuning:template=a"), "no rows in it");
   contains(refusal("ptuning:template=3+x"), "'x' is no piece");
@@ -160,8 +163,9 @@ TEST_CASE("prompts that PEFT has no words for are not written") {
   refused("gpt2", "prompt:length=2", "a task that it has a class for", "", false);
   refused("llama", "prompt:length=2|prefix:length=2", "has no counterpart in PEFT");
   refused("llama", "ptuning:template=t1+2+a,encoder=none", "PEFT has rows at the start alone");
-  refused("gpt2", "prefix:length=2,layers=1", "in all layers and with positions=shift");
-  refused("gpt2", "prefix:length=2,positions=stay", "in all layers and with positions=shift");
+  refused("gpt2", "prefix:length=2,layers=1", "in all layers, with positions=shift");
+  refused("gpt2", "prefix:length=2,positions=stay", "in all layers, with positions=shift");
+  refused("gpt2", "prefix:length=2,place=infix", "and no infix");
   refused("t5", "prefix:length=2", "is another function");
   refused("esm", "prefix:length=2", "takes no prefix", "family", false);
   refused("llama", "llama_adapter:length=2,layers=1", "PEFT has gate=linear");

@@ -327,3 +327,54 @@ TEST_CASE("with a cache prompts give the bits of reading everything again") {
       step(1, 0, nullptr);
     }
 }
+
+TEST_CASE("an infix is seen by what is written alone, and with a cache as without") {
+  for (const Arch& arch : {small_arch(Stack::decoder), llama_like()}) {
+    CAPTURE(arch.family);
+    SmallModel model(arch, Dtype::f64);
+    Batch batch = ragged(arch, {6});
+    batch.token_label = {-1, -1, -1, 5, 6, 7};  // three tokens are given, and one that begins
+    const Array bare = logits_of(model, batch).value();
+    const Adaptation infix(all_methods(), "prefix:length=2,place=infix,mlp=yes,mid=3", model);
+    jitter(infix);
+    const Sequence s = embedded(model, batch);
+    CHECK(s.source == Ints{0, 1, 2, -3, -3, 3, 4, 5});
+    CHECK(s.position == Ints{0, 1, 2, 3, 4, 5, 6, 7});
+    const Array adapted = logits_of(model, batch).value();
+    const auto rows = [](const Array& a, int from, int to) {
+      return a.slice(0, from, to).as_contiguous();
+    };
+    CHECK(difference(rows(adapted, 0, 3), rows(bare, 0, 3)) < 1e-12);
+    CHECK(difference(rows(adapted, 3, 6), rows(bare, 3, 6)) > 1e-3);
+    Ctx training{.train = true};
+    const Gradients gradients =
+        backward(model.lm_loss(model.forward(batch, training), batch, training));
+    for (const auto& p : infix.parameters()) CHECK(gradients.has(p->value));
+
+    const NoRecord off;
+    KvCache cache(arch.layers, 1);
+    for (const auto& [from, to] : {std::pair{0, 4}, std::pair{4, 5}, std::pair{5, 6}}) {
+      Batch part;
+      part.token = {batch.token.begin() + from, batch.token.begin() + to};
+      part.length = {to - from}, part.example = {0};
+      Ctx ctx;
+      ctx.cache = &cache;
+      const Sequence t = model.forward(part, ctx);
+      const Ints last{static_cast<std::int32_t>(t.source.size()) - 1};
+      CHECK(same_bits(model.lm_logits(t, last, ctx).value(), rows(adapted, to - 1, to)));
+    }
+    batch.token_label.clear();
+    contains(error_of([&] { rows_of(model, batch); }), "reads a text without labels");
+  }
+}
+
+TEST_CASE("an infix before all of a text is a prefix") {
+  const Arch arch = small_arch(Stack::decoder);
+  SmallModel model(arch, Dtype::f64);
+  Batch batch = ragged(arch, {4, 3});
+  const auto logits = [&](const char* spec) {
+    const Adaptation adaptation(all_methods(), spec, model);
+    return logits_of(model, batch).value();
+  };
+  CHECK(difference(logits("prefix:length=2,place=infix"), logits("prefix:length=2")) < 1e-12);
+}
