@@ -13,7 +13,7 @@ ordinary_words=(
   adapter adapters attach bank common config contract features files folder full generator head merge
   method methods modules none norm norms own param peft prefix prompt routed save selective site spec
   table
-  top where
+  top virtual_rows where
 )
 
 # code_files FOLDER...: the C++ and CUDA files in them.

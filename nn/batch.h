@@ -35,7 +35,7 @@ struct Batch {
 struct Sequence {
   Tensor rows;                         // [N, D]
   std::vector<int> length;             // rows of each sequence
-  std::vector<std::int32_t> source;    // index of the row's token within the batch, -1: virtual
+  std::vector<std::int32_t> source;    // index of the row's token in the batch, < 0: virtual
   std::vector<std::int32_t> position;  // position that is added or rotated
   std::vector<std::int32_t> example;   // per row, for random draws
   // What the encoder of an encoder-decoder made of its text: its rows after the final norm.

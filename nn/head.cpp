@@ -8,6 +8,8 @@
 namespace graft {
 namespace {
 
+bool counts(std::int32_t source) { return source >= 0 || source == kPooledRow; }
+
 // Virtual rows do not count: the mean is over rows that are tokens.
 Tensor mean_of_tokens(const Sequence& s) {
   std::vector<std::int32_t> rows;
@@ -16,7 +18,7 @@ Tensor mean_of_tokens(const Sequence& s) {
   for (int l : s.length) {
     const std::size_t before = rows.size();
     for (int i = start; i < start + l; ++i)
-      if (s.source[i] >= 0) rows.push_back(i);
+      if (counts(s.source[i])) rows.push_back(i);
     check(rows.size() > before, "pool: a sequence of {} rows has no token", l);
     length.push_back(static_cast<int>(rows.size() - before));
     start += l;
@@ -32,9 +34,9 @@ Tensor one_token(const Sequence& s, Pool pool, const Batch* batch, int pad) {
   for (int l : s.length) {
     int first = -1, last = -1;
     for (int i = start; i < start + l; ++i) {
-      if (s.source[i] < 0) continue;
+      if (!counts(s.source[i])) continue;
       if (first < 0) first = last = i;
-      if (pad < 0 || batch->token[s.source[i]] != pad) last = i;
+      if (pad < 0 || s.source[i] < 0 || batch->token[s.source[i]] != pad) last = i;
     }
     check(first >= 0, "pool: a sequence of {} rows has no token", l);
     rows.push_back(pool == Pool::cls ? first : last);

@@ -20,6 +20,10 @@ class Adapter {
   // what attach() allocates.
   virtual std::int64_t formula(const Arch&) const = 0;
 
+  // Whether it starts elsewhere than at the base by an option that was given, whatever its row
+  // says.
+  virtual bool starts_elsewhere() const { return false; }
+
   // Puts the adapted weights in the base's place, so that inference costs nothing more; and takes
   // them out again, bit for bit. Copies of base weights stand there already; a method that edits
   // slots says how, and throws where it cannot.

@@ -83,6 +83,7 @@ struct Contract {
       for (std::size_t i = 0; i < a.size(); ++i) most = std::max(most, std::abs(a[i] - b[i]));
       return most;
     }();
+    for (const auto& a : adapted.adaptation->adapters()) starts_as_base &= !a->starts_elsewhere();
     if (starts_as_base)
       add("starts as the base, bit for bit",
           same_bits(bare.scores().value(), adapted.scores().value()),

@@ -15,7 +15,9 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 
 constexpr const char *kConfig = "adapter_config.json", *kValues = "adapter_model.safetensors",
-                     *kPrefix = "base_model.model.";
+                     *kPromptTensor = "prompt_embeddings";
+
+std::string prefix_of(bool prompt) { return prompt ? "base_model." : "base_model.model."; }
 
 std::vector<std::string> words(const std::string& text) {
   std::vector<std::string> all;
@@ -183,23 +185,24 @@ void write_head(PeftWriting& w) {
 
 // --- folders ------------------------------------------------------------------------------------
 
-std::map<std::string, Array> read_tensors(const fs::path& file, const Arch& arch,
+std::map<std::string, Array> read_tensors(const fs::path& file, const Arch& arch, bool prompt,
                                           std::vector<std::string>& problems) {
   const SafetensorsReader reader(file);
-  const std::string& base = family_named(arch.family).prefix;
+  const std::string &base = family_named(arch.family).prefix, prefix = prefix_of(prompt);
   std::map<std::string, Array> tensors;
   // A body that was wrapped alone has names without the family's prefix.
-  bool whole = base.empty();
-  for (const auto& [name, info] : reader.tensors()) whole |= name.starts_with(kPrefix + base);
+  bool whole = base.empty() || prompt;
+  for (const auto& [name, info] : reader.tensors()) whole |= name.starts_with(prefix + base);
   for (const auto& [name, info] : reader.tensors()) {
-    if (!name.starts_with(kPrefix) || !is_floating(info.dtype) || info.shape.empty()) {
+    const bool rows = prompt && name == kPromptTensor;
+    if (!(rows || name.starts_with(prefix)) || !is_floating(info.dtype) || info.shape.empty()) {
       problems.push_back(
           fmt::format("unexpected tensor {} {} {}", name, name_of(info.dtype), info.shape));
       continue;
     }
     Array value = Array::empty(info.shape);
     reader.read_f32(name, value);
-    std::string inside = name.substr(std::string_view(kPrefix).size());
+    std::string inside = rows ? name : name.substr(prefix.size());
     if (!whole && !names_head(inside)) inside = base + inside;
     tensors[inside] = std::move(value);
   }
@@ -227,8 +230,10 @@ void as_bare(PeftWriting& w) {
   std::map<std::string, Array> tensors;
   for (auto& [name, value] : w.tensors) tensors[bare(name)] = value;
   w.tensors = std::move(tensors);
-  for (json& target : w.config["target_modules"]) target = bare(target);
+  if (const auto at = w.config.find("target_modules"); at != w.config.end() && at->is_array())
+    for (json& target : *at) target = bare(target);
   for (const char* key : {"rank_pattern", "alpha_pattern"}) {
+    if (!w.config.contains(key)) continue;
     json renamed = json::object();
     for (const auto& [name, value] : w.config.value(key, json::object()).items())
       renamed[bare(name)] = value;
@@ -254,7 +259,12 @@ void note_leftovers(PeftReading& r) {
 }  // namespace
 
 const std::vector<PeftMethod>& peft_methods() {
-  static const std::vector<PeftMethod> table{{"LORA", "lora", read_peft_lora, write_peft_lora}};
+  static const std::vector<PeftMethod> table{
+      {"LORA", "lora", read_peft_lora, write_peft_lora},
+      {"PROMPT_TUNING", "prompt", read_peft_prompt, write_peft_prompt, true},
+      {"PREFIX_TUNING", "prefix", read_peft_prefix, write_peft_prefix, true},
+      {"P_TUNING", "ptuning", read_peft_ptuning, write_peft_ptuning, true},
+      {"ADAPTION_PROMPT", "llama_adapter", read_peft_llama_adapter, write_peft_llama_adapter}};
   return table;
 }
 
@@ -330,7 +340,9 @@ PeftAdapter read_peft_folder(const fs::path& folder, const Arch& arch) {
     r.problem(fmt::format("task_type {} is not followed here", out.task_type));
   r.unused(
       "auto_mapping base_model_name_or_path revision inference_mode peft_version runtime_config");
-  r.tensors = read_tensors(folder / kValues, arch, r.problems);
+  r.tensors = read_tensors(folder / kValues, arch, row->prompt, r.problems);
+  if (row->prompt && out.task_type.empty())
+    r.problem("no task_type: PEFT reads a prompt in only for the tasks that it has a class for");
   read_head(r);
   row->read(r);
   note_leftovers(r);
@@ -357,10 +369,15 @@ std::vector<std::string> write_peft_folder(const fs::path& folder, const PeftSou
   row->write(w);
   write_head(w);
   if (!source.arch.lm && head_values(source).empty()) as_bare(w);
+  check(!row->prompt || !w.config["task_type"].is_null(),
+        "export: PEFT puts a prompt in only for a task that it has a class for: text, or "
+        "classification with head=family, not head={}",
+        source.head.empty() ? "none" : source.head);
   check(!fs::exists(folder / kConfig), "export: '{}' has an adapter already; give another folder",
         folder.string());
   SafetensorsWriter writer;
-  for (const auto& [name, value] : w.tensors) writer.add(kPrefix + name, value);
+  for (const auto& [name, value] : w.tensors)
+    writer.add(row->prompt && name == kPromptTensor ? name : prefix_of(row->prompt) + name, value);
   std::error_code error;
   fs::create_directories(folder, error);
   check(!error, "export: cannot make folder '{}': {}", folder.string(), error.message());

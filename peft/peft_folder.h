@@ -93,10 +93,21 @@ struct PeftMethod {
   std::string method;     // as a spec has it
   void (*read)(PeftReading&);
   void (*write)(PeftWriting&);
+  // PEFT's "prompt learning": the folder has `prompt_embeddings` and perhaps a head, whose names
+  // lack "model."; it works for the task types alone that PEFT has a class for.
+  bool prompt = false;
 };
 const std::vector<PeftMethod>& peft_methods();
 
 void read_peft_lora(PeftReading&);
 void write_peft_lora(PeftWriting&);
+void read_peft_prompt(PeftReading&);
+void write_peft_prompt(PeftWriting&);
+void read_peft_prefix(PeftReading&);
+void write_peft_prefix(PeftWriting&);
+void read_peft_ptuning(PeftReading&);
+void write_peft_ptuning(PeftWriting&);
+void read_peft_llama_adapter(PeftReading&);
+void write_peft_llama_adapter(PeftWriting&);
 
 }  // namespace graft

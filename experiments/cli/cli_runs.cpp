@@ -7,6 +7,7 @@
 #include "experiments/harness/progress.h"
 #include "experiments/runs/finetune.h"
 #include "experiments/runs/named_task.h"
+#include "experiments/runs/prompt_words.h"
 #include "experiments/runs/start.h"
 #include "experiments/runs/step_log.h"
 #include "nn/files/atomic.h"
@@ -115,6 +116,7 @@ Trained run(TrainOptions& o, const Methods& methods, bool quiet, const Save& sav
   const auto model = load_model(folder);
   const Tokenizer tokenizer = Tokenizer::load(folder);
   const TaskData data = task_named(o.task);
+  o.run.method = with_tokens(o.run.method, tokenizer, data);
   if (!o.head_given && model->has_head() && data.kind != TaskData::Kind::language &&
       tells(model->head(), data.labels))
     o.run.head = "family";

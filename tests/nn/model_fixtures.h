@@ -47,8 +47,9 @@ inline Batch batch_of(const SafetensorsReader& outputs) {
 inline Tensor logits_of(const Model& model, const Batch& batch) {
   Ctx ctx;
   const Sequence s = model.forward(batch, ctx);
-  std::vector<std::int32_t> rows(static_cast<std::size_t>(batch.tokens()));
-  for (std::size_t i = 0; i < rows.size(); ++i) rows[i] = static_cast<std::int32_t>(i);
+  std::vector<std::int32_t> rows;  // of tokens
+  for (std::size_t i = 0; i < s.source.size(); ++i)
+    if (s.source[i] >= 0) rows.push_back(static_cast<std::int32_t>(i));
   return model.lm_logits(s, rows, ctx);
 }
 
