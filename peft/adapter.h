@@ -27,6 +27,14 @@ class Adapter {
   virtual void unmerge();
   bool merged() const { return merged_; }
 
+  // Of what the method's row promises for its standard options, what these do not keep: the start,
+  // and merging ("": they merge, else why not).
+  bool starts_as_base() const { return starts_as_base_; }
+  const std::string& no_merge() const { return no_merge_; }
+  // Whether a linear reads its input scaled by this adapter. Merged, only the matrix is scaled, so
+  // an edit of that linear must have been merged before.
+  virtual bool scales_input(const Site&) const { return false; }
+
   virtual Tensor penalty() const { return {}; }  // a regulariser to add to the loss
   virtual void after_backward(int /*step*/) {}   // budget schedules
 
@@ -60,6 +68,8 @@ class Adapter {
   void hold(const Site&, Handle);
 
   bool merged_ = false;
+  bool starts_as_base_ = true;
+  std::string no_merge_;
 
  private:
   std::string name_;
