@@ -48,10 +48,11 @@ inline Methods all_methods() {
        false, false, make_series, "series:m=3"},
       {"ia3", "Liu et al. 2022, 3.3", "linear out of k v, mlp hidden", "L (2 d_kv + d_ff)",
        "on=k+v+xk+xv+down layers=all", true, true, make_ia3, "ia3"},
-      {"lora", "Hu et al. 2021, eq. 3", "linear out: q k v o gate up down",
+      {"lora", "Hu et al. 2021, eq. 3", "linear out: q k v o gate up down; embedding out",
        "r (in + out) per matrix",
-       "r=8 alpha=r on=q+v dropout=0 init=gaussian scale=plain layers=all", true, true, make_lora,
-       "lora:r=2,alpha=4,on=q+k+v+o+up+down"},
+       "r=8 alpha=r on=q+v (or all, embed) ranks= alphas= dropout=0 init=gaussian scale=plain "
+       "bias=none save= layers=all",
+       true, true, make_lora, "lora:r=2,alpha=4,on=q+k+v+o+up+down"},
   };
 }
 

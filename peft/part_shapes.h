@@ -1,6 +1,8 @@
 // The matrices of a block as an architecture alone tells them: what formulas of counts are made of.
 #pragma once
 
+#include <algorithm>
+
 #include "nn/modules.h"
 
 namespace graft {
@@ -63,6 +65,32 @@ inline std::vector<Part> linear_parts(const Arch& a) {
   if (a.crosses()) parts.insert(parts.end(), {Part::xq, Part::xk, Part::xv, Part::xo});
   if (a.gated) parts.push_back(Part::gate);
   parts.insert(parts.end(), {Part::up, Part::down});
+  return parts;
+}
+
+// --- norms ---------------------------------------------------------------------------------------
+
+inline constexpr Part kNorms[] = {Part::norm_embed, Part::norm1, Part::norm_x, Part::norm2,
+                                  Part::norm_out};
+inline bool is_norm(Part part) { return std::ranges::count(kNorms, part) > 0; }
+inline std::int64_t norm_size(const Arch& a) { return a.width * (a.rms ? 1 : 2); }
+
+// How many norms with this part a stack has in a range of layers. One outside the blocks counts as
+// below the first or above the last.
+inline std::int64_t norms_of(const Where& where, const Arch& a, Part part) {
+  if (part == Part::norm_embed) return a.embed_norm && where.first == 0;
+  if (part == Part::norm_out) return a.final_norm && where.last >= a.layers - 1;
+  if (part == Part::norm_x && !a.crosses()) return 0;
+  return where.count(a.layers);
+}
+
+// The norms that an architecture has.
+inline std::vector<Part> norm_parts(const Arch& a) {
+  std::vector<Part> parts;
+  for (Part part : kNorms)
+    for (const Arch& stack : a.stacks())
+      if (norms_of({{}, 0, -1 + stack.layers}, stack, part) > 0 && !std::ranges::count(parts, part))
+        parts.push_back(part);
   return parts;
 }
 

@@ -263,13 +263,14 @@ Joined joined(const PeftModule& m, const std::map<Site, Pair>& pairs) {
     const auto at = pairs.find(piece.site);
     if (at == pairs.end()) continue;
     const LoraOptions& o = *at->second.options;
-    check(out.rank == 0 || scale == o.scale(),
+    const double own = o.scale(piece.site);
+    check(out.rank == 0 || scale == own,
           "export: q, k and v of {} are scaled by {} and {}; in PEFT they are one module with one "
           "scale",
-          m.name, scale, o.scale());
-    scale = o.scale(), rank_stabilised = o.rank_stabilised;
+          m.name, scale, own);
+    scale = own, rank_stabilised = o.rank_stabilised;
     out.rank += static_cast<int>(at->second.a.dim(0));
-    if (m.pieces.size() == 1) return {at->second.a, at->second.b, out.rank, o.alpha};
+    if (m.pieces.size() == 1) return {at->second.a, at->second.b, out.rank, o.alpha(piece.site)};
   }
   out.alpha = scale * (rank_stabilised ? std::sqrt(double(out.rank)) : double(out.rank));
   out.a = Array::zeros({out.rank, m.in}), out.b = Array::zeros({m.out, out.rank});

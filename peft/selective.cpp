@@ -22,7 +22,6 @@
 namespace graft {
 namespace {
 
-std::int64_t norm_size(const Arch& a) { return a.width * (a.rms ? 1 : 2); }
 // What a block has: q k v o up down (gate), and xq xk xv xo in a decoder that reads an encoder.
 std::int64_t linear_biases(const Arch& a) {
   if (!a.biases) return 0;
@@ -97,23 +96,6 @@ struct Top : Adapter {
   int k;
 };
 
-// The norms of a stack that has such a part: in every block, or one outside them, which counts as
-// below the first or above the last.
-bool has_norm(const Arch& a, Part part) {
-  if (part == Part::norm_embed) return a.embed_norm;
-  return part == Part::norm_out ? a.final_norm : part == Part::norm_x ? a.crosses() : true;
-}
-std::int64_t norms_in(const Where& where, const Arch& a, Part part) {
-  if (!has_norm(a, part)) return 0;
-  if (part == Part::norm_embed) return where.first == 0;
-  if (part == Part::norm_out) return where.last >= a.layers - 1;
-  return where.count(a.layers);
-}
-
-constexpr Part kNorms[] = {Part::norm_embed, Part::norm1, Part::norm_x, Part::norm2,
-                           Part::norm_out};
-bool is_norm(Part part) { return std::ranges::count(kNorms, part) > 0; }
-
 // Parts and layers of norms and linears, of which some parameters train. `on=all`: `all_parts`.
 struct Chosen : Adapter {
   Chosen(const std::string& name, Options& o, const Arch& a, const std::vector<Part>& all_parts)
@@ -138,14 +120,6 @@ struct Chosen : Adapter {
   }
   Where where;
 };
-
-std::vector<Part> norm_parts(const Arch& a) {
-  std::vector<Part> parts;
-  for (Part part : kNorms)
-    for (const Arch& stack : a.stacks())
-      if (has_norm(stack, part) && !std::ranges::count(parts, part)) parts.push_back(part);
-  return parts;
-}
 
 std::vector<Part> biased_parts(const Arch& a) {
   std::vector<Part> parts;
@@ -174,7 +148,7 @@ struct BitFit : Chosen {
     std::int64_t n = 0;
     for (const Arch& stack : a.stacks())
       for (Part part : where.parts)
-        n += is_norm(part) ? norms_in(where, stack, part) * stack.width
+        n += is_norm(part) ? norms_of(where, stack, part) * stack.width
                            : count_of(where, stack, part) * shape_of(stack, part).out;
     return n;
   }
@@ -192,7 +166,7 @@ struct LayerNormOnly : Chosen {
   std::int64_t formula(const Arch& a) const override {
     std::int64_t n = 0;
     for (const Arch& stack : a.stacks())
-      for (Part part : where.parts) n += norms_in(where, stack, part) * norm_size(stack);
+      for (Part part : where.parts) n += norms_of(where, stack, part) * norm_size(stack);
     return n;
   }
 };

@@ -153,6 +153,7 @@ TEST_CASE("what a bottleneck adapter cannot be is one clear error") {
   contains(refusal("houlsby:init=bert"), "need one of truncated, normal, mam");
   contains(refusal("houlsby:dropout=1"), "need 0 <= dropout < 1");
   contains(refusal("series:m=256"), "series: m=256 in a model of width 24; need m <= 24");
-  contains(refusal("series:on=gate,m=2"), "series: on=gate in layers 0..1 is nowhere in this model");
+  contains(refusal("series:on=gate,m=2"),
+           "series: on=gate in layers 0..1 is nowhere in this model");
   contains(refusal("pfeiffer:m=2|pfeiffer:m=3"), "two methods make a parameter 'encoder 0 mlp");
 }

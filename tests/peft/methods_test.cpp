@@ -141,7 +141,7 @@ TEST_CASE("a composition that cannot be merged whole stays unmerged, bit for bit
 }
 
 TEST_CASE("what a spec gets wrong is one clear error, and the model stays as it was") {
-  contains(refusal("lora:rank=8"), "lora: unknown option 'rank'; it takes alpha, dropout");
+  contains(refusal("lora:rank=8"), "lora: unknown option 'rank'; it takes alpha, alphas, bias");
   contains(refusal("lora:r=8,r=4"), "'r' is given twice");
   contains(refusal("lra:r=8"), "method 'lra' is unknown; there are head, full");
   contains(refusal("lora:r=0"), "lora: r=0; need a whole number of at least 1");
