@@ -227,8 +227,11 @@ void as_bare(PeftWriting& w) {
   std::map<std::string, Array> tensors;
   for (auto& [name, value] : w.tensors) tensors[bare(name)] = value;
   w.tensors = std::move(tensors);
-  for (json& target : w.config["target_modules"]) target = bare(target);
+  for (const char* key : {"target_modules", "feedforward_modules"})
+    if (w.config.contains(key))
+      for (json& target : w.config[key]) target = bare(target);
   for (const char* key : {"rank_pattern", "alpha_pattern"}) {
+    if (!w.config.contains(key)) continue;
     json renamed = json::object();
     for (const auto& [name, value] : w.config.value(key, json::object()).items())
       renamed[bare(name)] = value;
@@ -254,7 +257,10 @@ void note_leftovers(PeftReading& r) {
 }  // namespace
 
 const std::vector<PeftMethod>& peft_methods() {
-  static const std::vector<PeftMethod> table{{"LORA", "lora", read_peft_lora, write_peft_lora}};
+  static const std::vector<PeftMethod> table{
+      {"LORA", "lora", read_peft_lora, write_peft_lora},
+      {"IA3", "ia3", read_peft_ia3, write_peft_ia3},
+      {"LN_TUNING", "layernorm", read_peft_norms, write_peft_norms}};
   return table;
 }
 

@@ -98,5 +98,9 @@ const std::vector<PeftMethod>& peft_methods();
 
 void read_peft_lora(PeftReading&);
 void write_peft_lora(PeftWriting&);
+void read_peft_ia3(PeftReading&);
+void write_peft_ia3(PeftWriting&);
+void read_peft_norms(PeftReading&);
+void write_peft_norms(PeftWriting&);
 
 }  // namespace graft

@@ -32,7 +32,14 @@ constexpr Written kWritten[] = {
     {"opt-score", "opt", "lora:r=2,on=v", "family", "", false},
     {"bert-pooler", "bert", "lora:r=2,on=q+down", "family", "", false},
     {"bert-classifier", "bert-head", "lora:r=2,on=o+up", "family", "", false},
-    {"t5", "t5", "lora:r=2,alpha=4,on=q+xv+up", "", "", true}};
+    {"t5", "t5", "lora:r=2,alpha=4,on=q+xv+up", "", "", true},
+    {"ia3-bert", "bert", "ia3:on=k+v+down", "linear", "mean", false},
+    {"ia3-gpt2", "gpt2", "ia3:on=k+v+down", "", "", true},
+    {"ia3-llama", "llama", "ia3:on=q+up,layers=1|ia3:on=down", "family", "", false},
+    {"ia3-t5", "t5", "ia3", "", "", true},
+    {"norms-roberta", "roberta", "layernorm", "family", "", false},
+    {"norms-gpt2", "gpt2", "layernorm:on=norm2,layers=0|layernorm:on=norm_out", "", "", true},
+    {"norms-t5", "t5", "layernorm", "", "", true}};
 
 }  // namespace
 
