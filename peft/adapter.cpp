@@ -113,6 +113,12 @@ void Adaptation::enable(int first, int last, bool on) {
   for (auto& a : adapters_) a->enable(first, last, on);
 }
 void Adaptation::merge() {
+  for (auto later = adapters_.begin(); later != adapters_.end(); ++later)
+    for (auto a = adapters_.begin(); a != later; ++a)
+      for (const Adapter::Fired& f : (*later)->fired())
+        check(!(*a)->scales_input(f.site),
+              "{}: it cannot be merged under {}, which reads what it scales at {}; write {} first",
+              (*a)->name(), (*later)->name(), to_string(f.site), (*later)->name());
   std::size_t done = 0;
   try {
     for (; done < adapters_.size(); ++done) adapters_[done]->merge();

@@ -20,16 +20,20 @@ class Adapter {
   // what attach() allocates.
   virtual std::int64_t formula(const Arch&) const = 0;
 
-  // Whether it starts elsewhere than at the base by an option that was given, whatever its row
-  // says.
-  virtual bool starts_elsewhere() const { return false; }
-
   // Puts the adapted weights in the base's place, so that inference costs nothing more; and takes
   // them out again, bit for bit. Copies of base weights stand there already; a method that edits
   // slots says how, and throws where it cannot.
   virtual void merge();
   virtual void unmerge();
   bool merged() const { return merged_; }
+
+  // Of what the method's row promises for its standard options, what these do not keep: the start,
+  // and merging ("": they merge, else why not).
+  bool starts_as_base() const { return starts_as_base_; }
+  const std::string& no_merge() const { return no_merge_; }
+  // Whether a linear reads its input scaled by this adapter. Merged, only the matrix is scaled, so
+  // an edit of that linear must have been merged before.
+  virtual bool scales_input(const Site&) const { return false; }
 
   virtual Tensor penalty() const { return {}; }  // a regulariser to add to the loss
   virtual void after_backward(int /*step*/) {}   // budget schedules
@@ -64,6 +68,8 @@ class Adapter {
   void hold(const Site&, Handle);
 
   bool merged_ = false;
+  bool starts_as_base_ = true;
+  std::string no_merge_;
 
  private:
   std::string name_;

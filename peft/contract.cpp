@@ -83,8 +83,9 @@ struct Contract {
       for (std::size_t i = 0; i < a.size(); ++i) most = std::max(most, std::abs(a[i] - b[i]));
       return most;
     }();
-    for (const auto& a : adapted.adaptation->adapters()) starts_as_base &= !a->starts_elsewhere();
-    if (starts_as_base)
+    bool claims = starts_as_base;
+    for (const auto& a : adapted.adaptation->adapters()) claims &= a->starts_as_base();
+    if (claims)
       add("starts as the base, bit for bit",
           same_bits(bare.scores().value(), adapted.scores().value()),
           fmt::format("largest difference {}", difference));
@@ -193,6 +194,7 @@ struct Contract {
   void merging() {
     Trial t(methods, spec, kind);
     for (const auto& p : t.trained()) Trial::jitter(*p, 0.2);
+    for (const auto& a : t.adaptation->adapters()) mergeable &= a->no_merge().empty();
     const Array before = t.scores().value();
     try {
       t.adaptation->merge();

@@ -32,6 +32,7 @@ struct LlamaAdapter : Adapter {
         random(o.choice("init", "zero", {"zero", "random"}) == "random") {
     check(gate != "none" || !o.has("init"),
           "llama_adapter: init= with gate=none; it says how the gate starts");
+    starts_as_base_ = !random && gate != "none";
   }
 
   void attach(Model& m) override {
@@ -59,8 +60,6 @@ struct LlamaAdapter : Adapter {
       return a;
     }));
   }
-
-  bool starts_elsewhere() const override { return random || gate == "none"; }
 
   std::int64_t formula(const Arch& a) const override {
     std::int64_t n = 0;

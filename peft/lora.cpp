@@ -12,36 +12,31 @@
 // released code from U(-1/sqrt(in), 1/sqrt(in)). init=gaussian (default) has that uniform's
 // variance, 1/(3 in): our choice; init=kaiming is the code's. scale=rs divides by sqrt(r)
 // (Kalajdzievski 2023).
+//
+// As in the released code: on=embed adds (alpha / r) B a to a token's row, a its column of A, which
+// starts at 0 and B at N(0, 1), without dropout; bias=all or lora_only trains the base's biases,
+// and save= base modules whole, in private copies. ranks= and alphas= give parts, or parts of some
+// layers, numbers of their own: `ranks=v:8;q.0-3:4`, of which the last that matches counts.
 #include "peft/lora.h"
 
 #include <cmath>
+#include <set>
 
 #include "peft/methods.h"
+#include "peft/part_shapes.h"
 
 namespace graft {
-
-LoraOptions::LoraOptions(Options& o, const Arch& arch)
-    : where(o.where("q+v", arch)),
-      r(o.integer("r", 8)),
-      alpha(o.real("alpha", r)),
-      dropout_rate(o.real("dropout", 0)),
-      kaiming(o.choice("init", "gaussian", {"gaussian", "kaiming"}) == "kaiming"),
-      rank_stabilised(o.choice("scale", "plain", {"plain", "rs"}) == "rs") {
-  check(0 <= dropout_rate && dropout_rate < 1, "lora: dropout={}; need 0 <= dropout < 1",
-        dropout_rate);
-}
-
-double LoraOptions::scale() const {
-  return alpha / (rank_stabilised ? std::sqrt(double(r)) : double(r));
-}
-
 namespace {
 
 struct Lora : Adapter, LoraOptions {
-  Lora(Options& o, const Arch& arch) : Adapter("lora"), LoraOptions(o, arch) {}
+  Lora(Options& o, const Arch& arch) : Adapter("lora"), LoraOptions(o, arch) {
+    if (embed && arch.tied && arch.lm)
+      no_merge_ = "its matrix of embeddings is the vocabulary's, too, which is not adapted";
+  }
 
   void attach(Model& m) override {
-    for (Linear* l : m.linears(where)) {
+    for (Linear* l : where.parts.empty() ? std::vector<Linear*>() : m.linears(where)) {
+      const int r = rank(l->site);
       check(r <= std::min(l->in(), l->out_width()),
             "lora: r={} on {}, a {} x {} matrix; need r <= {}", r, to_string(l->site),
             l->out_width(), l->in(), std::min(l->in(), l->out_width()));
@@ -51,53 +46,100 @@ struct Lora : Adapter, LoraOptions {
       const Tensor a = param(m, l->site, "lora_A", {r, l->in()}, init);
       const Tensor b = param(m, l->site, "lora_B", {l->out_width(), r}, {Init::Kind::zeros, 0});
       const std::uint32_t noise = stream_id((to_string(l->site) + "/lora dropout").c_str());
-      hold(l->site, l->out.add("lora", [=, p = dropout_rate, s = scale()](Tensor y, const Tensor& x,
-                                                                          const Ctx& ctx) {
+      hold(l->site, l->out.add("lora", [=, p = dropout_rate, s = scale(l->site)](
+                                           Tensor y, const Tensor& x, const Ctx& ctx) {
         const Tensor in = ctx.train ? dropout(x, p, {ctx.key, noise}, ctx.address) : x;
         return add_linear(std::move(y), linear(in, a), b, s);  // eq. 3
       }));
-      pairs.push_back({l, a, b});
+      pairs.push_back({&l->w, l->site, a, b});
     }
+    if (embed) attach_embedding(m);
+    train_base(m);
+  }
+
+  // A lies as [vocabulary, r], so that a token's column is a row.
+  void attach_embedding(Model& m) {
+    Weight& table = m.encoder ? m.encoder->embedding.token : m.embedding.token;
+    const Site site = table.parameter().site;
+    const int r = rank(site), vocab = m.arch().vocab, d = m.arch().width;
+    check(r <= std::min(vocab, d), "lora: r={} on the embedding, a {} x {} matrix; need r <= {}", r,
+          vocab, d, std::min(vocab, d));
+    const Tensor a = param(m, site, "lora_embedding_A", {vocab, r}, {Init::Kind::zeros, 0});
+    const Tensor b = param(m, site, "lora_embedding_B", {d, r}, {Init::Kind::normal, 1});
+    const auto edit = [=, s = scale(site)](Sequence rows, const Ctx& ctx) {
+      std::vector<std::int32_t> token;
+      std::vector<double> real;  // rows that another edit inserted are no tokens
+      for (const std::int32_t source : rows.source) {
+        token.push_back(source < 0 ? 0 : ctx.batch->token[source]);
+        real.push_back(source < 0 ? 0 : 1);
+      }
+      Tensor columns = gather(a, Array::of(token));
+      if (std::ranges::count(real, 0) > 0)
+        columns = columns * Tensor(Array::of(real, {columns.dim(0), 1}).to(columns.dtype()));
+      rows.rows = add_linear(std::move(rows.rows), columns, b, s);
+      return rows;
+    };
+    if (m.encoder) hold(site, m.encoder->embedding.out.add("lora", edit));
+    hold(site, m.embedding.out.add("lora", edit));
+    pairs.push_back({&table, site, b, a});  // the table is transposed: A B^T
+  }
+
+  // save= and bias=.
+  void train_base(Model& m) {
+    const auto saved = [&](const Site& site) { return std::ranges::count(save, site.part) > 0; };
+    if (!save.empty())
+      m.each([&](Weight& w) {
+        if (saved(w.parameter().site)) own(w);
+      });
+    if (biases == Biases::none) return;
+    const int layers = std::max(m.arch().layers, m.arch().encoder_layers);
+    m.each([&](Weight& w) {
+      const auto& [site, name, value, decay, rate] = w.parameter();
+      const bool chosen = biases == Biases::all ? is_linear(site.part) || is_norm(site.part)
+                                                : where.has(site, layers);
+      if (name == "bias" && chosen && !saved(site)) own(w);
+    });
   }
 
   std::int64_t formula(const Arch& a) const override {
-    const std::int64_t d = a.width, f = a.hidden, kv = std::int64_t{a.kv_heads} * a.head_width(),
-                       inner = std::int64_t{a.heads} * a.head_width();
-    std::int64_t count = 0;
+    std::int64_t count = saved(a);
     for (const Arch& stack : a.stacks())
-      for (Part part : where.parts) {
-        const bool across =
-            part == Part::xq || part == Part::xk || part == Part::xv || part == Part::xo;
-        if (across && !stack.crosses()) continue;
-        const bool key = part == Part::k || part == Part::v || part == Part::xk || part == Part::xv;
-        const bool mlp = part == Part::up || part == Part::gate || part == Part::down;
-        count += where.count(stack.layers) * r * (d + (key ? kv : mlp ? f : inner));
-      }
+      for (Part part : where.parts)
+        for (int layer = where.first; layer <= std::min(where.last, stack.layers - 1); ++layer) {
+          if ((is_across(part) && !stack.crosses()) || (part == Part::gate && !stack.gated))
+            continue;
+          const PartShape s = shape_of(stack, part);
+          count += rank({stack.stack, layer, part}) * (s.in + s.out);
+        }
+    if (embed) count += rank({a.stack, -1, Part::embed}) * (std::int64_t{a.vocab} + a.width);
     return count;
   }
 
   void merge() override {
     check(!merged_, "lora: it is merged already");
-    for (auto& [l, a, b] : pairs) {
-      auto p = std::make_shared<Parameter>(l->w.parameter());
+    check(no_merge_.empty(), "lora: it cannot be merged: {}", no_merge_);
+    for (auto& [weight, site, a, b] : pairs) {
+      auto p = std::make_shared<Parameter>(weight->parameter());
       Array w = p->value.value().own_copy();  // f32, if the base has half precision
-      kernels::gemm(w, b.value(), a.value(), scale(), 1);
+      const Array in = site.part == Part::embed ? a.value().transpose() : a.value();
+      kernels::gemm(w, b.value(), in, scale(site), 1);
       p->value = Tensor(w);
-      in_place.emplace_back(l->w, std::move(p));
+      in_place.emplace_back(*weight, std::move(p));
     }
-    enable(where.first, where.last, false);
+    enable(embed ? -1 : where.first, where.last, false);
     merged_ = true;
   }
 
   void unmerge() override {
     check(merged_, "lora: it is not merged");
     while (!in_place.empty()) in_place.pop_back();
-    enable(where.first, where.last, true);
+    enable(embed ? -1 : where.first, where.last, true);
     merged_ = false;
   }
 
   struct Pair {
-    Linear* linear;
+    Weight* weight;
+    Site site;
     Tensor a, b;
   };
   std::vector<Pair> pairs;

@@ -11,6 +11,10 @@ std::unique_ptr<Adapter> make_top(Options&, const Arch&);
 std::unique_ptr<Adapter> make_bitfit(Options&, const Arch&);
 std::unique_ptr<Adapter> make_layernorm(Options&, const Arch&);
 std::unique_ptr<Adapter> make_houlsby(Options&, const Arch&);
+std::unique_ptr<Adapter> make_pfeiffer(Options&, const Arch&);
+std::unique_ptr<Adapter> make_parallel(Options&, const Arch&);
+std::unique_ptr<Adapter> make_series(Options&, const Arch&);
+std::unique_ptr<Adapter> make_ia3(Options&, const Arch&);
 std::unique_ptr<Adapter> make_lora(Options&, const Arch&);
 std::unique_ptr<Adapter> make_prompt(Options&, const Arch&);
 std::unique_ptr<Adapter> make_prefix(Options&, const Arch&);
@@ -26,17 +30,33 @@ inline Methods all_methods() {
       {"top", "Houlsby et al. 2019, 3.4: fine-tune the top k layers",
        "the upper blocks' parameters", "k (4d^2 + 2dF + ...)", "k=1", true, true, make_top,
        "top:k=1"},
-      {"bitfit", "Ben Zaken et al. 2021", "every bias", "L (9d + 2F...) biases", "layers=all", true,
-       true, make_bitfit, "bitfit"},
+      {"bitfit", "Ben Zaken et al. 2021", "every bias", "L (9d + 2F...) biases",
+       "on=all layers=all", true, true, make_bitfit, "bitfit"},
       {"layernorm", "Houlsby et al. 2019, 3.4: norms only", "every norm's gain and bias",
-       "2d per norm", "", true, true, make_layernorm, "layernorm"},
+       "2d per norm", "on=all layers=all", true, true, make_layernorm, "layernorm"},
       {"houlsby", "Houlsby et al. 2019, 2.1", "attention and mlp out",
-       "2 L (2md + d + m) + 2d per norm", "m=64 std=0.01 on=attn+mlp f=gelu norms=yes layers=all",
+       "2 L (2md + d + m) + 2d per norm",
+       "m=64 on=attn+mlp place=serial f=gelu init=truncated std=0.01 s=1 norm=none gamma=1 "
+       "bias=yes "
+       "norms=yes dropout=0 layers=all",
        false, false, make_houlsby, "houlsby:m=3"},
-      {"lora", "Hu et al. 2021, eq. 3", "linear out: q k v o gate up down",
+      {"pfeiffer", "Pfeiffer et al. 2021", "mlp out", "L (2md + d + m)",
+       "m=d/16 on=mlp place=joined f=relu init=normal std=0.02 and houlsby's others", false, false,
+       make_pfeiffer, "pfeiffer:m=3"},
+      {"parallel", "He et al. 2022, table 1 and 4.6", "mlp out", "L (2md + d + m)",
+       "m=d/2 on=mlp place=parallel f=relu init=mam s=4 and houlsby's others; linears", false, true,
+       make_parallel, "parallel:m=3"},
+      {"series", "Hu et al. 2023 (LLM-Adapters), eq. 3", "mlp out, or linear out", "2md each",
+       "m=256 on=mlp place=serial f=tanh init=normal std=0.02 bias=no and houlsby's others; "
+       "linears",
+       false, false, make_series, "series:m=3"},
+      {"ia3", "Liu et al. 2022, 3.3", "linear out of k v, mlp hidden", "L (2 d_kv + d_ff)",
+       "on=k+v+xk+xv+down layers=all", true, true, make_ia3, "ia3"},
+      {"lora", "Hu et al. 2021, eq. 3", "linear out: q k v o gate up down; embedding out",
        "r (in + out) per matrix",
-       "r=8 alpha=r on=q+v dropout=0 init=gaussian scale=plain layers=all", true, true, make_lora,
-       "lora:r=2,alpha=4,on=q+k+v+o+up+down"},
+       "r=8 alpha=r on=q+v (or all, embed) ranks= alphas= dropout=0 init=gaussian scale=plain "
+       "bias=none save= layers=all",
+       true, true, make_lora, "lora:r=2,alpha=4,on=q+k+v+o+up+down"},
       {"prompt", "Lester et al. 2021, section 2", "embedding out", "p d",
        "length=100 init=random tokens=none top=5000 pooled=no in=encoder", false, false,
        make_prompt, "prompt:length=3"},

@@ -230,8 +230,9 @@ void as_bare(PeftWriting& w) {
   std::map<std::string, Array> tensors;
   for (auto& [name, value] : w.tensors) tensors[bare(name)] = value;
   w.tensors = std::move(tensors);
-  if (const auto at = w.config.find("target_modules"); at != w.config.end() && at->is_array())
-    for (json& target : *at) target = bare(target);
+  for (const char* key : {"target_modules", "feedforward_modules"})
+    if (const auto at = w.config.find(key); at != w.config.end() && at->is_array())
+      for (json& target : *at) target = bare(target);
   for (const char* key : {"rank_pattern", "alpha_pattern"}) {
     if (!w.config.contains(key)) continue;
     json renamed = json::object();
@@ -264,7 +265,9 @@ const std::vector<PeftMethod>& peft_methods() {
       {"PROMPT_TUNING", "prompt", read_peft_prompt, write_peft_prompt, true},
       {"PREFIX_TUNING", "prefix", read_peft_prefix, write_peft_prefix, true},
       {"P_TUNING", "ptuning", read_peft_ptuning, write_peft_ptuning, true},
-      {"ADAPTION_PROMPT", "llama_adapter", read_peft_llama_adapter, write_peft_llama_adapter}};
+      {"ADAPTION_PROMPT", "llama_adapter", read_peft_llama_adapter, write_peft_llama_adapter},
+      {"IA3", "ia3", read_peft_ia3, write_peft_ia3},
+      {"LN_TUNING", "layernorm", read_peft_norms, write_peft_norms}};
   return table;
 }
 

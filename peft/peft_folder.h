@@ -109,5 +109,9 @@ void read_peft_ptuning(PeftReading&);
 void write_peft_ptuning(PeftWriting&);
 void read_peft_llama_adapter(PeftReading&);
 void write_peft_llama_adapter(PeftWriting&);
+void read_peft_ia3(PeftReading&);
+void write_peft_ia3(PeftWriting&);
+void read_peft_norms(PeftReading&);
+void write_peft_norms(PeftWriting&);
 
 }  // namespace graft

@@ -8,8 +8,7 @@
 #include <tuple>
 
 #include "peft/lora.h"
-#include "peft/peft_folder.h"
-#include "peft/peft_modules.h"
+#include "peft/peft_targets.h"
 
 namespace graft {
 namespace {
@@ -80,58 +79,6 @@ std::vector<Found> take_pairs(PeftReading& r, const std::vector<PeftModule>& mod
     if (b != none) r.tensors.erase(b);
   }
   return found;
-}
-
-std::vector<int> layers_asked(PeftReading& r) {
-  r.asked.insert("layers_to_transform");
-  const json given = r.config.value("layers_to_transform", json());
-  std::vector<int> layers;
-  if (given.is_null()) return layers;
-  const json list = given.is_array() ? given : json::array({given});
-  for (const json& one : list) {
-    if (!one.is_number_unsigned() || one.get<std::uint64_t>() > 100000) {
-      r.problem(fmt::format("layers_to_transform has {}; need numbers of layers", one.dump()));
-      continue;
-    }
-    layers.push_back(one);
-  }
-  // Which of the two numbers in T5's names PEFT takes for the layer depends on its version.
-  if (!layers.empty() && r.arch.crosses())
-    r.problem("layers_to_transform means different layers in different versions of PEFT");
-  return layers;
-}
-
-// What the configuration says is adapted must be what the file has.
-void check_targets(PeftReading& r, const std::vector<PeftModule>& modules,
-                   const std::vector<Found>& found) {
-  const json targets_json = r.config.value("target_modules", json());
-  const std::vector<std::string> targets = r.texts("target_modules");
-  if (targets_json.is_string())
-    return r.problem(fmt::format(
-        "target_modules is the pattern '{}'; only a list of names is followed here", targets[0]));
-  const std::vector<int> layers = layers_asked(r);
-  const auto targeted = [&](const PeftModule& m, const std::string& target) {
-    return m.name == target ||
-           (is_target(m.name, target) &&
-            (layers.empty() || std::ranges::count(layers, m.pieces[0].site.layer)));
-  };
-  std::set<const PeftModule*> there;
-  for (const Found& f : found) there.insert(f.module);
-  for (const std::string& target : targets) {
-    bool any = false;
-    for (const PeftModule& m : modules) {
-      if (!targeted(m, target)) continue;
-      any = true;
-      if (!there.contains(&m))
-        r.problem(
-            fmt::format("target_modules has {}, but there is no {}.lora_A.weight", target, m.name));
-    }
-    if (!any) r.problem(fmt::format("target_modules has {}; no linear is called that", target));
-  }
-  for (const PeftModule* m : there)
-    if (std::ranges::none_of(targets, [&](const auto& t) { return targeted(*m, t); }))
-      r.problem(fmt::format("{} is in the file, but not in target_modules{}", m->name,
-                            layers.empty() ? "" : " and layers_to_transform"));
 }
 
 void give_values(PeftReading& r, const Found& f) {
@@ -205,7 +152,9 @@ void check_start(PeftReading& r) {
 void read_peft_lora(PeftReading& r) {
   const std::vector<PeftModule> modules = peft_modules(r.arch);
   std::vector<Found> found = take_pairs(r, modules);
-  check_targets(r, modules, found);
+  std::set<const PeftModule*> there;
+  for (const Found& f : found) there.insert(f.module);
+  check_targets(r, modules, there, "linear", "lora_A.weight");
   check_start(r);
   const int rank = r.get("r", 8);
   const double alpha = r.get("lora_alpha", 8.0), dropout = r.get("lora_dropout", 0.0);
@@ -263,13 +212,14 @@ Joined joined(const PeftModule& m, const std::map<Site, Pair>& pairs) {
     const auto at = pairs.find(piece.site);
     if (at == pairs.end()) continue;
     const LoraOptions& o = *at->second.options;
-    check(out.rank == 0 || scale == o.scale(),
+    const double own = o.scale(piece.site);
+    check(out.rank == 0 || scale == own,
           "export: q, k and v of {} are scaled by {} and {}; in PEFT they are one module with one "
           "scale",
-          m.name, scale, o.scale());
-    scale = o.scale(), rank_stabilised = o.rank_stabilised;
+          m.name, scale, own);
+    scale = own, rank_stabilised = o.rank_stabilised;
     out.rank += static_cast<int>(at->second.a.dim(0));
-    if (m.pieces.size() == 1) return {at->second.a, at->second.b, out.rank, o.alpha};
+    if (m.pieces.size() == 1) return {at->second.a, at->second.b, out.rank, o.alpha(piece.site)};
   }
   out.alpha = scale * (rank_stabilised ? std::sqrt(double(out.rank)) : double(out.rank));
   out.a = Array::zeros({out.rank, m.in}), out.b = Array::zeros({m.out, out.rank});
@@ -309,6 +259,12 @@ void write_peft_lora(PeftWriting& w) {
   std::vector<LoraOptions> options;
   for (Options& o : methods) {
     options.emplace_back(o, w.source.arch);
+    check(
+        !options.back().embed && options.back().save.empty() &&
+            options.back().biases == LoraOptions::Biases::none,
+        "export: '{}' adapts embeddings (on=embed), biases or modules to save, which this version "
+        "does not write for PEFT",
+        w.source.spec);
     check(options[0].rank_stabilised == options.back().rank_stabilised &&
               options[0].dropout_rate == options.back().dropout_rate,
           "export: '{}' has parts with different scale= or dropout=; a folder of PEFT's has one",

@@ -5,16 +5,10 @@
 
 #include "nn/model.h"
 #include "nn/models/family.h"
+#include "peft/part_shapes.h"
 
 namespace graft {
 namespace {
-
-std::vector<Part> linear_parts(const Arch& arch) {
-  std::vector<Part> parts{Part::q, Part::k, Part::v, Part::o, Part::up, Part::down};
-  if (arch.gated) parts.push_back(Part::gate);
-  if (arch.crosses()) parts.insert(parts.end(), {Part::xq, Part::xk, Part::xv, Part::xo});
-  return parts;
-}
 
 // Names of all modules in the family's tables, in every layer.
 std::set<std::string> all_names(const Arch& arch) {
@@ -56,6 +50,17 @@ std::vector<PeftModule> peft_modules(const Arch& arch) {
     m.pieces.push_back({l->site, l->out_width()});
     m.out += l->out_width();
   }
+  return all;
+}
+
+std::vector<PeftModule> peft_norms(const Arch& arch) {
+  Model shapes(arch, {.storage = false});
+  std::vector<PeftModule> all;
+  for (const Norm* norm : shapes.norms())
+    all.push_back({place_of(arch, norm->site, "weight").module,
+                   arch.width,
+                   arch.width,
+                   {{norm->site, arch.width}}});
   return all;
 }
 

@@ -22,6 +22,9 @@ struct PeftModule {
 // Every linear of the blocks, in the model's order.
 std::vector<PeftModule> peft_modules(const Arch&);
 
+// Every norm, those outside the blocks, too.
+std::vector<PeftModule> peft_norms(const Arch&);
+
 // Whether PEFT finds a module by an entry of target_modules: its whole name, or the end of it from
 // a dot on.
 bool is_target(const std::string& module, const std::string& target);

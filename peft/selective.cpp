@@ -7,18 +7,21 @@
 //   top        the k uppermost blocks (an encoder-decoder's: the decoder's) and the final norm
 //   (Houlsby et al. 2019, section 3.4, where
 //              fine-tuning the top layers is the baseline at equal size).
-//   bitfit     every bias of the blocks and norms (Ben Zaken et al. 2021, 2106.10199).
-//   layernorm  every norm's gain and bias (Houlsby et al. 2019, section 3.4).
+//   bitfit     every bias of the blocks and norms (Ben Zaken et al. 2021, 2106.10199); on=q+up are
+//              those that the paper finds to be almost as good, of queries and intermediate layers.
+//              BERT's bias for pooling, 1/134 of the paper's count, is its head's here.
+//   layernorm  every norm's gain and bias (Houlsby et al. 2019, section 3.4; Zhao et al. 2023,
+//              2312.11420), or those of on=norm1+norm_out and the like.
 //
 // Start: the base, bit for bit. Merge: the copies stand in the base's place already.
 #include <algorithm>
 
 #include "peft/methods.h"
+#include "peft/part_shapes.h"
 
 namespace graft {
 namespace {
 
-std::int64_t norm_size(const Arch& a) { return a.width * (a.rms ? 1 : 2); }
 // What a block has: q k v o up down (gate), and xq xk xv xo in a decoder that reads an encoder.
 std::int64_t linear_biases(const Arch& a) {
   if (!a.biases) return 0;
@@ -93,43 +96,77 @@ struct Top : Adapter {
   int k;
 };
 
-struct BitFit : Adapter {
-  BitFit(Options& o, const Arch& a) : Adapter("bitfit"), where(o.layers(a)) {
-    check(a.biases || !a.rms, "bitfit: this model has no biases");
+// Parts and layers of norms and linears, of which some parameters train. `on=all`: `all_parts`.
+struct Chosen : Adapter {
+  Chosen(const std::string& name, Options& o, const Arch& a, const std::vector<Part>& all_parts)
+      : Adapter(name), where(o.layers(a)) {
+    const std::string on = o.text("on", "all");
+    where.parts = all_parts;
+    try {
+      if (on != "all") where.parts = parts_named(on);
+    } catch (const Error& e) {
+      fail("{}: on={}: {}", name, on, e.what());
+    }
+    for (Part part : where.parts)
+      check(std::ranges::count(all_parts, part) > 0, "{}: on={}: this model has {}", name, on,
+            to_string(all_parts));
   }
-  void attach(Model& m) override {
-    const auto bias = [&](Weight& w) {
-      if (w.parameter().name == "bias") own(w);
-    };
-    if (m.encoder) attach_stack(*m.encoder, bias);
-    attach_stack(m, bias);
-  }
-  void attach_stack(Model& m, const EachWeight& bias) {
-    const int layers = m.arch().layers;
-    for (int i = where.first; i <= std::min(where.last, layers - 1); ++i) m.blocks[i]->each(bias);
-    if (where.first == 0 && m.embedding.norm) m.embedding.norm->each(bias);
-    if (where.last >= layers - 1 && m.final_norm) m.final_norm->each(bias);
-  }
-  std::int64_t formula(const Arch& a) const override {
-    const std::int64_t norm = a.rms ? 0 : a.width;
-    std::int64_t n = 0;
-    for (const Arch& stack : a.stacks())
-      n += where.count(stack.layers) * (linear_biases(stack) + (2 + stack.crosses()) * norm) +
-           (where.first == 0 && a.embed_norm ? norm : 0) +
-           (where.last >= stack.layers - 1 && a.final_norm ? norm : 0);
-    return n;
+  // Whether `part` is outside the blocks and in the range, or in a block of the range.
+  bool takes(const Site& site, int layers) const {
+    if (!where.has(site.part)) return false;
+    if (site.part == Part::norm_embed) return where.first == 0;
+    if (site.part == Part::norm_out) return where.last >= layers - 1;
+    return site.layer >= where.first && site.layer <= where.last;
   }
   Where where;
 };
 
-struct LayerNormOnly : Adapter {
-  LayerNormOnly(Options&, const Arch&) : Adapter("layernorm") {}
+std::vector<Part> biased_parts(const Arch& a) {
+  std::vector<Part> parts;
+  if (a.biases) parts = linear_parts(a);
+  if (!a.rms) std::ranges::copy(norm_parts(a), std::back_inserter(parts));
+  check(!parts.empty(), "bitfit: this model has no biases");
+  return parts;
+}
+
+struct BitFit : Chosen {
+  BitFit(Options& o, const Arch& a) : Chosen("bitfit", o, a, biased_parts(a)) {}
   void attach(Model& m) override {
-    for (Norm* norm : m.norms()) norm->each([&](Weight& w) { own(w); });
+    if (m.encoder) attach_stack(*m.encoder);
+    attach_stack(m);
+  }
+  void attach_stack(Model& m) {
+    const auto bias = [&](Weight& w) {
+      const Parameter& p = w.parameter();
+      if (p.name == "bias" && takes(p.site, m.arch().layers)) own(w);
+    };
+    for (auto& block : m.blocks) block->each(bias);
+    if (m.embedding.norm) m.embedding.norm->each(bias);
+    if (m.final_norm) m.final_norm->each(bias);
   }
   std::int64_t formula(const Arch& a) const override {
     std::int64_t n = 0;
-    for (const Arch& stack : a.stacks()) n += stack.norms() * norm_size(a);
+    for (const Arch& stack : a.stacks())
+      for (Part part : where.parts)
+        n += is_norm(part) ? norms_of(where, stack, part) * stack.width
+                           : count_of(where, stack, part) * shape_of(stack, part).out;
+    return n;
+  }
+};
+
+struct LayerNormOnly : Chosen {
+  LayerNormOnly(Options& o, const Arch& a) : Chosen("layernorm", o, a, norm_parts(a)) {}
+  void attach(Model& m) override {
+    const int layers = m.arch().layers, below = m.arch().encoder_layers;
+    for (Norm* norm : m.norms()) {
+      const bool encoder = below > 0 && norm->site.stack == Stack::encoder;
+      if (takes(norm->site, encoder ? below : layers)) norm->each([&](Weight& w) { own(w); });
+    }
+  }
+  std::int64_t formula(const Arch& a) const override {
+    std::int64_t n = 0;
+    for (const Arch& stack : a.stacks())
+      for (Part part : where.parts) n += norms_of(where, stack, part) * norm_size(stack);
     return n;
   }
 };

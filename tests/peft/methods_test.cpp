@@ -1,66 +1,17 @@
 // Methods: the contract on every row and on compositions, counts, LoRA's forms, specs, lifetimes.
-#include <doctest/doctest.h>
-
 #include "nn/files/atomic.h"
-#include "nn/models/presets.h"
-#include "peft/contract.h"
 #include "peft/files.h"
-#include "peft/methods.h"
-#include "tests/nn/folder.h"
-#include "tests/nn/small_models.h"
+#include "tests/peft/method_cases.h"
 
 using namespace graft;
 using namespace graft::testing;
 
 namespace {
 
-void keeps_contract_on(const std::string& spec, Body body) {
-  const Threads one(1);
-  const auto clauses = run_contract(all_methods(), spec, body);
-  CHECK(clauses.size() >= 10);
-  for (const Clause& c : clauses) {
-    CAPTURE(spec);
-    CAPTURE(name(body));
-    CAPTURE(c.text);
-    CAPTURE(c.detail);
-    CHECK(c.kept);
-  }
-}
-
-void keeps_contract(const std::string& spec) {
-  for (const Body body : kBodies) keeps_contract_on(spec, body);
-}
-
-// What attaching a spec says.
-std::string refusal(const std::string& spec, const Arch& arch = small_arch(Stack::encoder)) {
-  Model model(arch, {});
-  const std::uint64_t before = model.hash();
-  const std::string message = error_of([&] { Adaptation(all_methods(), spec, model); });
-  CHECK(model.hash() == before);
-  return message;
-}
-
-struct Counted {
-  std::int64_t trains, all;
-};
-
-// From shapes alone, as `graft count` does.
-Counted counted(const std::string& arch, const std::string& spec) {
-  Model model(arch_named(arch), {.storage = false});
-  const std::int64_t base = model.parameters();
-  const Adaptation adaptation(all_methods(), spec, model);
-  CHECK(adaptation.count() == adaptation.formula());
-  return {adaptation.count(), base + adaptation.count()};
-}
-
 Tensor loss_of(const Model& model, const Batch& batch, bool checkpoint = false) {
   Ctx ctx{.checkpoint = checkpoint};
   const Sequence s = model.forward(batch, ctx);
   return model.lm_loss(s, batch, ctx);
-}
-
-void jitter(const Parameters& parameters) {
-  for (const auto& p : parameters) add_noise(*p, 0.2, 3);
 }
 
 }  // namespace
@@ -190,7 +141,7 @@ TEST_CASE("a composition that cannot be merged whole stays unmerged, bit for bit
 }
 
 TEST_CASE("what a spec gets wrong is one clear error, and the model stays as it was") {
-  contains(refusal("lora:rank=8"), "lora: unknown option 'rank'; it takes alpha, dropout");
+  contains(refusal("lora:rank=8"), "lora: unknown option 'rank'; it takes alpha, alphas, bias");
   contains(refusal("lora:r=8,r=4"), "'r' is given twice");
   contains(refusal("lra:r=8"), "method 'lra' is unknown; there are head, full");
   contains(refusal("lora:r=0"), "lora: r=0; need a whole number of at least 1");

@@ -26,7 +26,15 @@ constexpr Row kRows[] = {
     {"gpt2-fused", "gpt2", "lora:r=3,alpha=6,on=q+k+v+down"},
     {"t5", "t5", "lora:r=2,alpha=4,on=q+v+xq"},
     {"bert-body", "bert", "lora:r=2,alpha=4,on=q+k"},
-    {"bert-own", "bert", "lora:r=2,alpha=4,on=q+v"}};
+    {"bert-own", "bert", "lora:r=2,alpha=4,on=q+v"},
+    {"ia3-bert", "bert", "ia3:on=k+v+down"},
+    {"ia3-gpt2", "gpt2", "ia3:on=q+k+v+down"},
+    {"ia3-llama", "llama", "ia3:on=k+v+down"},
+    {"ia3-t5", "t5", "ia3:on=k+v+xk+xv+down"},
+    {"norms-bert", "bert", "layernorm:on=norm_embed+norm1+norm2"},
+    {"norms-gpt2", "gpt2", "layernorm:on=norm_out|layernorm:on=norm1,layers=1"},
+    {"norms-llama", "llama", "layernorm:on=norm1+norm2+norm_out"},
+    {"norms-t5", "t5", "layernorm:on=norm1+norm_x+norm2+norm_out"}};
 
 }  // namespace
 
@@ -40,7 +48,8 @@ TEST_CASE("adapters that PEFT trained give PEFT's outputs here") {
     const Array got = adapted.output(kind_of(outputs), batch_of(outputs));
     CHECK(difference(got, expected(outputs)) <= 1e-5);
     CHECK(is_peft_folder(peft_fixture(row.name)));
-    const bool scores = kind_of(outputs) == "scores", own = name == "bert-own";
+    const bool scores = kind_of(outputs) == "scores",
+               own = name == "bert-own" || name == "ia3-bert";
     CHECK(adapted.read.head.head == (!scores ? "" : own ? "linear" : "family"));
     CHECK(adapted.read.head.base_pooler == (name == "bert-classifier"));
   }
@@ -89,7 +98,7 @@ TEST_CASE("options of PEFT's LoRA that change the result are not read over") {
     CAPTURE(option);
     contains(folder.error("bert"), why);
   };
-  refused("peft_type", "IA3", "peft_type is 'IA3'; this version follows LORA");
+  refused("peft_type", "VERA", "peft_type is 'VERA'; this version follows LORA, IA3, LN_TUNING");
   refused("task_type", "TOKEN_CLS", "task_type TOKEN_CLS is not followed here");
   refused("modules_to_save", {"embed_tokens"}, "modules_to_save has embed_tokens");
   refused("init_lora_weights", "pissa", "changes the base's weights before training");
@@ -186,6 +195,9 @@ TEST_CASE("adapters that PEFT has no words for are not written") {
     CHECK(!fs::exists(folder / "x"));
   };
   refused("bert", "houlsby:m=2", "has no counterpart in PEFT that this version writes");
+  refused("gpt2", "lora:r=2,on=embed", "adapts embeddings (on=embed), biases or modules to save");
+  refused("bert", "lora:r=2,bias=all", "adapts embeddings (on=embed), biases or modules to save");
+  refused("bert", "ia3|layernorm", "has no counterpart in PEFT");
   refused("bert", "lora:r=2|bitfit", "has no counterpart in PEFT");
   refused("bert", "lora:r=2,on=q|lora:r=2,on=v,scale=rs", "different scale= or dropout=");
   refused("gpt2", "lora:r=2,on=q|lora:r=2,alpha=5,on=v", "are scaled by 1 and 2.5");

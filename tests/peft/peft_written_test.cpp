@@ -44,7 +44,14 @@ constexpr Written kWritten[] = {
     {"ptuning-roberta", "roberta", "ptuning:template=2+a,hidden=3,pooled=yes", "family", "", false},
     {"ptuning-llama", "llama", "ptuning:template=2+a,encoder=mlp,hidden=5", "", "", true},
     {"ptuning-t5", "t5", "ptuning:template=2+a,encoder=mlp2", "", "", true},
-    {"adaption-llama", "llama", "llama_adapter:length=3,gate=linear,layers=top1", "", "", true}};
+    {"adaption-llama", "llama", "llama_adapter:length=3,gate=linear,layers=top1", "", "", true},
+    {"ia3-bert", "bert", "ia3:on=k+v+down", "linear", "mean", false},
+    {"ia3-gpt2", "gpt2", "ia3:on=k+v+down", "", "", true},
+    {"ia3-llama", "llama", "ia3:on=q+up,layers=1|ia3:on=down", "family", "", false},
+    {"ia3-t5", "t5", "ia3", "", "", true},
+    {"norms-roberta", "roberta", "layernorm", "family", "", false},
+    {"norms-gpt2", "gpt2", "layernorm:on=norm2,layers=0|layernorm:on=norm_out", "", "", true},
+    {"norms-t5", "t5", "layernorm", "", "", true}};
 
 }  // namespace
 

@@ -1,0 +1,60 @@
+// What the tests of methods share: the contract on a spec, and what attaching a wrong one says.
+#pragma once
+
+#include <doctest/doctest.h>
+
+#include "nn/models/presets.h"
+#include "peft/contract.h"
+#include "peft/methods.h"
+#include "tests/nn/folder.h"
+#include "tests/nn/small_models.h"
+
+namespace graft::testing {
+
+inline void keeps_contract_on(const std::string& spec, Body body) {
+  const Threads one(1);
+  const auto clauses = run_contract(all_methods(), spec, body);
+  CHECK(clauses.size() >= 10);
+  for (const Clause& c : clauses) {
+    CAPTURE(spec);
+    CAPTURE(name(body));
+    CAPTURE(c.text);
+    CAPTURE(c.detail);
+    CHECK(c.kept);
+  }
+}
+
+inline void keeps_contract(const std::string& spec) {
+  for (const Body body : kBodies) keeps_contract_on(spec, body);
+}
+
+// What attaching a spec says.
+inline std::string refusal(const std::string& spec, const Arch& arch = small_arch(Stack::encoder)) {
+  Model model(arch, {});
+  const std::uint64_t before = model.hash();
+  const std::string message = error_of([&] { Adaptation(all_methods(), spec, model); });
+  CHECK(model.hash() == before);
+  return message;
+}
+
+struct Counted {
+  std::int64_t trains, all;
+};
+
+// From shapes alone, as `graft count` does.
+inline Counted counted(const Arch& arch, const std::string& spec) {
+  Model model(arch, {.storage = false});
+  const std::int64_t base = model.parameters();
+  const Adaptation adaptation(all_methods(), spec, model);
+  CHECK(adaptation.count() == adaptation.formula());
+  return {adaptation.count(), base + adaptation.count()};
+}
+inline Counted counted(const std::string& arch, const std::string& spec) {
+  return counted(arch_named(arch), spec);
+}
+
+inline void jitter(const Parameters& parameters) {
+  for (const auto& p : parameters) add_noise(*p, 0.2, 3);
+}
+
+}  // namespace graft::testing
