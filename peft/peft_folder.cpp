@@ -69,7 +69,7 @@ bool names_head(const std::string& name) {
 }
 
 // Whether the folder says that it holds the matrix for pooling that the family's head begins with.
-// A problem for each module to save that is no part of a head.
+// Notes the modules to save that are no part of a head.
 bool saves_pooler(PeftReading& r) {
   const bool may = r.out.task_type == "SEQ_CLS" && head_begins_with_pooler(r.arch);
   bool saves = false;
@@ -77,9 +77,7 @@ bool saves_pooler(PeftReading& r) {
     if (may && name == kPooler)
       saves = true;
     else if (name != "classifier" && name != "score")
-      r.problem(
-          fmt::format("modules_to_save has {}; only a head may be there: classifier or score{}",
-                      name, may ? ", and pooler" : ""));
+      r.saved.push_back(name);
   }
   return saves;
 }
@@ -165,11 +163,16 @@ void write_head(PeftWriting& w) {
   const HeadModules used = family ? of_family(s.arch) : s.head == "dense" ? kDense : kLinear;
   const bool pooler = family && head_begins_with_pooler(s.arch);
   const bool of_base = pooler && has_base_pooler(s, values);
+  const auto save = [&](const char* name) {
+    json& saved = w.config["modules_to_save"];
+    if (saved.is_null()) saved = json::array();
+    saved.push_back(name);
+  };
   for (const auto& [place, value] : values)
     if (!(of_base && place.first == Part::head_dense))
       w.tensors[used.modules.at(place.first) + "." + place.second] = value;
   if (!family) {
-    w.config["modules_to_save"] = {"classifier"};
+    save("classifier");
     w.notes.push_back(fmt::format(
         "transformers has no class with this head (head={}, pool={}): it is `classifier`, for a "
         "module of your own around the base; head=family is the one that it has",
@@ -177,9 +180,9 @@ void write_head(PeftWriting& w) {
     return;
   }
   w.config["task_type"] = "SEQ_CLS";
-  w.config["modules_to_save"] = {"classifier", "score"};  // PEFT's own names for such a task
+  save("classifier"), save("score");  // PEFT's own names for such a task
   if (!pooler || of_base) return;
-  w.config["modules_to_save"].push_back(kPooler);
+  save(kPooler);
   w.notes.push_back("the base's matrix for pooling trained with the head: it is saved as `pooler`");
 }
 
@@ -230,7 +233,7 @@ void as_bare(PeftWriting& w) {
   std::map<std::string, Array> tensors;
   for (auto& [name, value] : w.tensors) tensors[bare(name)] = value;
   w.tensors = std::move(tensors);
-  for (const char* key : {"target_modules", "feedforward_modules"})
+  for (const char* key : {"target_modules", "feedforward_modules", "modules_to_save"})
     if (const auto at = w.config.find(key); at != w.config.end() && at->is_array())
       for (json& target : *at) target = bare(target);
   for (const char* key : {"rank_pattern", "alpha_pattern"}) {
@@ -250,6 +253,12 @@ json read_config(const fs::path& folder) {
 
 // A problem for each key that nothing asked for and each tensor that nothing took.
 void note_leftovers(PeftReading& r) {
+  const bool pooler = r.out.task_type == "SEQ_CLS" && head_begins_with_pooler(r.arch);
+  for (const std::string& name : r.saved)
+    r.problem(fmt::format(
+        "modules_to_save has {}; only a head may be there: classifier or score{}, or with LoRA a "
+        "module of the base",
+        name, pooler ? ", and pooler" : ""));
   for (const auto& [key, value] : r.config.items())
     if (!r.asked.contains(key) && !is_off(value))
       r.problem(fmt::format("option {} = {} is not followed here", key, shown(value)));
@@ -328,7 +337,7 @@ bool is_peft_folder(const fs::path& folder) {
 
 PeftAdapter read_peft_folder(const fs::path& folder, const Arch& arch) {
   PeftAdapter out;
-  PeftReading r{arch, read_config(folder), {}, out, {}, {}};
+  PeftReading r{arch, read_config(folder), {}, out, {}, {}, {}};
   check(r.config.is_object(), "{}: need an object", (folder / kConfig).string());
   const std::string type = r.get("peft_type", std::string());
   const PeftMethod* row = row_of(type);

@@ -67,6 +67,7 @@ struct PeftReading {
   PeftAdapter& out;
   std::set<std::string> asked;
   std::vector<std::string> problems;
+  std::vector<std::string> saved;  // names of modules_to_save that are no head's; a row takes them
 
   void problem(std::string text) { problems.push_back(std::move(text)); }
   // The value of a key, or `otherwise` where it is absent or null; a problem where it has another

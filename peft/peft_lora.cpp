@@ -8,14 +8,13 @@
 #include <tuple>
 
 #include "peft/lora.h"
+#include "peft/peft_base.h"
 #include "peft/peft_targets.h"
 
 namespace graft {
 namespace {
 
 using nlohmann::json;
-
-// --- reading ------------------------------------------------------------------------------------
 
 struct Found {
   const PeftModule* module;
@@ -60,11 +59,14 @@ std::map<std::string, double> pattern(PeftReading& r, const char* key,
   return values;
 }
 
+bool is_embedding(const PeftModule& m) { return m.pieces[0].site.part == Part::embed; }
+
 std::vector<Found> take_pairs(PeftReading& r, const std::vector<PeftModule>& modules) {
   std::vector<Found> found;
   for (const PeftModule& m : modules) {
-    const auto a = r.tensors.find(m.name + ".lora_A.weight");
-    const auto b = r.tensors.find(m.name + ".lora_B.weight");
+    const bool table = is_embedding(m);
+    const auto a = r.tensors.find(m.name + (table ? ".lora_embedding_A" : ".lora_A.weight"));
+    const auto b = r.tensors.find(m.name + (table ? ".lora_embedding_B" : ".lora_B.weight"));
     const auto none = r.tensors.end();
     if (a == none && b == none) continue;
     if (a == none || b == none || a->second.ndim() != 2 || a->second.dim(1) != m.in ||
@@ -82,6 +84,12 @@ std::vector<Found> take_pairs(PeftReading& r, const std::vector<PeftModule>& mod
 }
 
 void give_values(PeftReading& r, const Found& f) {
+  if (is_embedding(*f.module)) {
+    const std::string label = to_string(f.module->pieces[0].site) + " lora_embedding_";
+    r.out.values[label + "A"] = f.a.transpose().as_contiguous();
+    r.out.values[label + "B"] = f.b;
+    return;
+  }
   std::int64_t row = 0;
   for (const auto& [site, rows] : f.module->pieces) {
     const std::string label = to_string(site) + " ";
@@ -96,11 +104,17 @@ using Group = std::tuple<int, double, int, int>;  // rank, alpha, first and last
 
 // The spec that edits exactly these linears. Layers count in both stacks of an encoder-decoder, so
 // what is adapted in one must be in the other.
-std::string spec_of(PeftReading& r, const std::vector<Found>& found, const std::string& more) {
+// `more` goes to every part of it, `linears` to those of linears, `once` to the first.
+std::string spec_of(PeftReading& r, const std::vector<Found>& found, const std::string& more,
+                    const std::string& linears, const std::string& once) {
   std::map<Part, std::map<int, std::map<Stack, std::pair<int, double>>>> at;
-  for (const Found& f : found)
+  const Found* table = nullptr;
+  for (const Found& f : found) {
+    if (is_embedding(*f.module)) table = &f;
     for (const auto& piece : f.module->pieces)
-      at[piece.site.part][piece.site.layer][piece.site.stack] = {f.rank(), f.alpha};
+      if (piece.site.part != Part::embed)
+        at[piece.site.part][piece.site.layer][piece.site.stack] = {f.rank(), f.alpha};
+  }
   std::map<Group, std::vector<Part>> groups;
   for (const auto& [part, layers] : at) {
     std::vector<Group> runs;
@@ -127,13 +141,49 @@ std::string spec_of(PeftReading& r, const std::vector<Found>& found, const std::
   const int last_layer = std::max(r.arch.layers, r.arch.encoder_layers) - 1;
   for (const auto& [group, parts] : groups) {
     const auto [rank, alpha, first, last] = group;
-    spec += fmt::format("{}lora:r={},alpha={},on={}{}", spec.empty() ? "" : "|", rank, alpha,
-                        to_string(parts), more);
+    spec += fmt::format("{}lora:r={},alpha={},on={}{}{}{}", spec.empty() ? "" : "|", rank, alpha,
+                        to_string(parts), more, linears, spec.empty() ? once : "");
     if (first != 0 || last != last_layer)
       spec += first == last ? fmt::format(",layers={}", first)
                             : fmt::format(",layers={}-{}", first, last);
   }
+  if (table)
+    spec += fmt::format("{}lora:r={},alpha={},on=embed{}{}", spec.empty() ? "" : "|", table->rank(),
+                        table->alpha, more, spec.empty() ? once : "");
   return spec;
+}
+
+// The base's biases that train; copies that PEFT's bias=all saves of heads beside them.
+void take_biases(PeftReading& r, const std::string& which, const std::vector<PeftTensor>& tensors,
+                 const std::vector<Found>& found, const std::set<Part>& saved) {
+  if (which != "none" && which != "all" && which != "lora_only")
+    return r.problem(fmt::format("option bias = {} is not followed here", which));
+  if (which == "none") return;
+  std::erase_if(r.tensors, [](const auto& t) {
+    return t.first.ends_with(".modules_to_save.bias") || t.first.ends_with(".original_module.bias");
+  });
+  for (const PeftTensor& t : tensors) {
+    const bool adapted =
+        std::ranges::any_of(found, [&](const Found& f) { return f.module->name == t.module; });
+    if (is_inner_bias(t) && !saved.contains(t.part()) && (adapted || which == "all"))
+      take_base(r, t, t.module + (adapted ? ".base_layer." : ".") + t.tensor);
+  }
+}
+
+// The tokens' table, as a module that can be adapted.
+void add_embedding(std::vector<PeftModule>& modules, const std::vector<PeftTensor>& tensors,
+                   const Arch& arch) {
+  for (const PeftTensor& t : tensors)
+    if (t.part() == Part::embed && t.parameter == "weight")
+      modules.push_back({t.module, arch.vocab, arch.width, {{t.pieces[0].site, arch.width}}});
+}
+
+// PEFT saves the table along with its update.
+void drop_copy(PeftReading& r, const PeftModule& m) {
+  const auto copy = r.tensors.find(m.name + ".base_layer.weight");
+  if (copy == r.tensors.end() || copy->second.shape() != Shape{m.in, m.out}) return;
+  r.tensors.erase(copy);
+  r.out.notes.push_back("the folder's copy of the embeddings is taken to be the base's");
 }
 
 void check_start(PeftReading& r) {
@@ -150,7 +200,9 @@ void check_start(PeftReading& r) {
 }  // namespace
 
 void read_peft_lora(PeftReading& r) {
-  const std::vector<PeftModule> modules = peft_modules(r.arch);
+  std::vector<PeftModule> modules = peft_modules(r.arch);
+  const std::vector<PeftTensor> tensors = peft_tensors(r.arch);
+  add_embedding(modules, tensors, r.arch);
   std::vector<Found> found = take_pairs(r, modules);
   std::set<const PeftModule*> there;
   for (const Found& f : found) there.insert(f.module);
@@ -164,7 +216,7 @@ void read_peft_lora(PeftReading& r) {
       "eva_config corda_config lora_ga_config loftq_config megatron_config megatron_core "
       "qalora_group_size");
   r.off(
-      "bias exclude_modules use_dora use_qalora lora_bias layers_pattern layer_replication "
+      "exclude_modules use_dora use_qalora lora_bias layers_pattern layer_replication "
       "trainable_token_indices target_parameters alora_invocation_tokens arrow_config use_bdlora "
       "velora_config monteclora_config kasa_config ensure_weight_tying");
   const auto ranks = pattern(r, "rank_pattern", found), alphas = pattern(r, "alpha_pattern", found);
@@ -176,6 +228,10 @@ void read_peft_lora(PeftReading& r) {
     if (said != f.rank())
       r.problem(
           fmt::format("{} has rank {}, the configuration says {}", f.module->name, f.rank(), said));
+    if (is_embedding(*f.module)) {
+      drop_copy(r, *f.module);
+      if (r.arch.crosses()) r.problem("PEFT adapts an embedding that neither stack of T5 reads");
+    }
     fused |= f.module->pieces.size() > 1;
     give_values(r, f);
   }
@@ -183,123 +239,15 @@ void read_peft_lora(PeftReading& r) {
   if (fused)
     r.out.notes.push_back(
         "PEFT has one lora_A for q, k and v; here each has a copy of its own, trained apart");
+  const std::set<Part> saved = take_saved(r, tensors);
+  const std::string biases = r.get("bias", std::string("none"));
+  take_biases(r, biases, tensors, found, saved);
+  std::string once = biases == "all" ? ",bias=all" : "";
+  if (!saved.empty()) once += ",save=" + to_string(std::vector<Part>(saved.begin(), saved.end()));
   r.out.spec = spec_of(r, found,
                        (dropout > 0 ? fmt::format(",dropout={}", dropout) : "") +
-                           (rank_stabilised ? ",scale=rs" : ""));
-}
-
-// --- writing ------------------------------------------------------------------------------------
-
-namespace {
-
-struct Pair {
-  Array a, b;
-  const LoraOptions* options = nullptr;
-};
-
-// One module's A, B, rank and alpha out of its pieces'.
-struct Joined {
-  Array a, b;
-  int rank = 0;
-  double alpha = 0;
-};
-
-Joined joined(const PeftModule& m, const std::map<Site, Pair>& pairs) {
-  Joined out;
-  double scale = 0;
-  bool rank_stabilised = false;
-  for (const auto& piece : m.pieces) {
-    const auto at = pairs.find(piece.site);
-    if (at == pairs.end()) continue;
-    const LoraOptions& o = *at->second.options;
-    const double own = o.scale(piece.site);
-    check(out.rank == 0 || scale == own,
-          "export: q, k and v of {} are scaled by {} and {}; in PEFT they are one module with one "
-          "scale",
-          m.name, scale, own);
-    scale = own, rank_stabilised = o.rank_stabilised;
-    out.rank += static_cast<int>(at->second.a.dim(0));
-    if (m.pieces.size() == 1) return {at->second.a, at->second.b, out.rank, o.alpha(piece.site)};
-  }
-  out.alpha = scale * (rank_stabilised ? std::sqrt(double(out.rank)) : double(out.rank));
-  out.a = Array::zeros({out.rank, m.in}), out.b = Array::zeros({m.out, out.rank});
-  std::int64_t row = 0, column = 0;
-  for (const auto& piece : m.pieces) {
-    if (const auto at = pairs.find(piece.site); at != pairs.end()) {
-      const std::int64_t r = at->second.a.dim(0);
-      out.a.slice(0, column, column + r).copy_from(at->second.a);
-      out.b.slice(0, row, row + piece.rows).slice(1, column, column + r).copy_from(at->second.b);
-      column += r;
-    }
-    row += piece.rows;
-  }
-  return out;
-}
-
-json number(double x) { return x == std::floor(x) ? json(static_cast<std::int64_t>(x)) : json(x); }
-
-// The value that most modules have goes into the configuration itself, the others into a pattern.
-void write_numbers(PeftWriting& w, const char* key, const char* pattern_key,
-                   const std::map<std::string, double>& by_module) {
-  std::map<double, std::set<std::string>> modules;
-  for (const auto& [name, value] : by_module) modules[value].insert(name);
-  const auto most =
-      std::ranges::max_element(modules, {}, [](const auto& m) { return m.second.size(); });
-  w.config[key] = number(most->first);
-  w.config[pattern_key] = json::object();
-  for (const auto& [value, names] : modules)
-    for (const std::string& name : value == most->first ? std::set<std::string>() : names)
-      w.config[pattern_key][name] = number(value);
-}
-
-}  // namespace
-
-void write_peft_lora(PeftWriting& w) {
-  std::vector<Options> methods = parse_spec(w.source.spec);
-  std::vector<LoraOptions> options;
-  for (Options& o : methods) {
-    options.emplace_back(o, w.source.arch);
-    check(
-        !options.back().embed && options.back().save.empty() &&
-            options.back().biases == LoraOptions::Biases::none,
-        "export: '{}' adapts embeddings (on=embed), biases or modules to save, which this version "
-        "does not write for PEFT",
-        w.source.spec);
-    check(options[0].rank_stabilised == options.back().rank_stabilised &&
-              options[0].dropout_rate == options.back().dropout_rate,
-          "export: '{}' has parts with different scale= or dropout=; a folder of PEFT's has one",
-          w.source.spec);
-  }
-  std::map<Site, Pair> pairs;
-  const int layers = std::max(w.source.arch.layers, w.source.arch.encoder_layers);
-  for (const auto& p : w.source.parameters) {
-    if (p->name != "lora_A" && p->name != "lora_B") continue;
-    Pair& pair = pairs[p->site];
-    (p->name == "lora_A" ? pair.a : pair.b) = p->value.value().to(Dtype::f32).as_contiguous();
-    for (const LoraOptions& o : options)
-      if (o.where.has(p->site, layers)) pair.options = &o;
-  }
-  std::map<std::string, double> ranks, alphas;
-  std::set<std::string> names;
-  for (const PeftModule& m : peft_modules(w.source.arch)) {
-    if (std::ranges::none_of(m.pieces, [&](const auto& p) { return pairs.contains(p.site); }))
-      continue;
-    const Joined j = joined(m, pairs);
-    w.tensors[m.name + ".lora_A.weight"] = j.a, w.tensors[m.name + ".lora_B.weight"] = j.b;
-    ranks[m.name] = j.rank, alphas[m.name] = j.alpha;
-    names.insert(m.name);
-    if (m.pieces.size() > 1 && w.notes.empty())
-      w.notes.push_back(
-          "q, k and v are one module in PEFT: their lora_As stand in one, of as many ranks");
-  }
-  write_numbers(w, "r", "rank_pattern", ranks);
-  write_numbers(w, "lora_alpha", "alpha_pattern", alphas);
-  w.config["target_modules"] = targets_for(w.source.arch, names);
-  w.config["lora_dropout"] = options[0].dropout_rate;
-  w.config["use_rslora"] = options[0].rank_stabilised;
-  w.config["bias"] = "none";
-  w.config["init_lora_weights"] = true;
-  w.config["fan_in_fan_out"] = w.source.arch.family == "gpt2";  // Conv1D's
+                           (rank_stabilised ? ",scale=rs" : ""),
+                       biases == "lora_only" ? ",bias=lora_only" : "", once);
 }
 
 }  // namespace graft

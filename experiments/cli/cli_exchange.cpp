@@ -1,11 +1,12 @@
-// graft import, export: adapters from and to the folders of Hugging Face's PEFT.
+// graft import, export: adapters from and to the folders of Hugging Face's PEFT and of
+// AdapterHub.
 #include "experiments/cli/cli.h"
 #include "experiments/runs/finetune.h"
 #include "experiments/runs/named_task.h"
 #include "nn/models/folder.h"
 #include "nn/models/heads.h"
+#include "peft/adapterhub.h"
 #include "peft/files.h"
-#include "peft/peft_folder.h"
 
 namespace graft::cli {
 namespace {
@@ -67,7 +68,9 @@ void import_command(const ImportOptions& o, const Methods& methods) {
         "import: '{}' has an adapter already; give another --out", o.out);
   const auto model = load_model(base_folder(o.model));
   const std::uint64_t base_hash = model->hash();
-  PeftAdapter read = read_peft_folder(o.folder, model->arch());
+  PeftAdapter read = is_adapterhub_folder(o.folder)
+                         ? read_adapterhub_folder(o.folder, model->arch())
+                         : read_peft_folder(o.folder, model->arch());
   const bool headed = !read.head.head.empty(), family = read.head.head == "family";
   RunSpec run;
   run.head = headed ? read.head.head : "linear";
@@ -119,11 +122,12 @@ void export_command(const std::string& folder, const std::string& out, const Met
   const Adaptation adaptation(methods, file.spec, *model);
   const Parameters all = all_of(adaptation, *model);
   set_adapter_values(values, all, folder);
-  const auto notes =
-      write_peft_folder(out, {model->arch(), file.spec, all, headed ? run.head : "", run.pool,
-                              language, fs::absolute(base).lexically_normal().string(), pooler});
+  const bool hub = is_for_adapterhub(file.spec);
+  const auto notes = (hub ? write_adapterhub_folder : write_peft_folder)(
+      out, {model->arch(), file.spec, all, headed ? run.head : "", run.pool, language,
+            fs::absolute(base).lexically_normal().string(), pooler});
   for (const std::string& note : notes) fmt::print("{}\n", note);
-  fmt::print("PEFT folder in {}\n", out);
+  fmt::print("{} folder in {}\n", hub ? "AdapterHub" : "PEFT", out);
 }
 
 }  // namespace
@@ -131,9 +135,9 @@ void export_command(const std::string& folder, const std::string& out, const Met
 void add_exchange_commands(CLI::App& app, const Methods& methods) {
   static ImportOptions o;
   static std::string adapter, out;
-  CLI::App* in = app.add_subcommand("import", "An adapter in a folder of PEFT's as one of graft's");
-  in->add_option("folder", o.folder, "with adapter_config.json, adapter_model.safetensors")
-      ->required();
+  CLI::App* in = app.add_subcommand(
+      "import", "An adapter in a folder of PEFT's or AdapterHub's as one of graft's");
+  in->add_option("folder", o.folder, "with adapter_config.json and its safetensors")->required();
   in->add_option("--model", o.model, "the base it is for: a name or a model folder")
       ->capture_default_str();
   in->add_option("--task", o.task, "the task that its head is for, or that it writes text of");
@@ -146,9 +150,10 @@ void add_exchange_commands(CLI::App& app, const Methods& methods) {
     import_command(o, methods);
   });
 
-  CLI::App* to = app.add_subcommand("export", "An adapter as a folder that PEFT opens");
+  CLI::App* to = app.add_subcommand(
+      "export", "An adapter as a folder that PEFT opens; bottlenecks, AdapterHub");
   to->add_option("adapter", adapter, "the adapter's folder")->required();
-  to->add_option("--out", out, "folder of PEFT's files")->required();
+  to->add_option("--out", out, "folder of PEFT's or AdapterHub's files")->required();
   to->callback([&] { export_command(adapter, out, methods); });
 }
 

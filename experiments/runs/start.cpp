@@ -1,7 +1,7 @@
 #include "experiments/runs/start.h"
 
 #include "nn/models/heads.h"
-#include "peft/peft_folder.h"
+#include "peft/adapterhub.h"
 #include "tensor/hash.h"
 
 namespace graft {
@@ -31,8 +31,9 @@ Start ours(const std::filesystem::path& folder) {
 
 Start read_start(const std::filesystem::path& folder, const Arch& arch) {
   Start s;
-  if (is_peft_folder(folder)) {
-    PeftAdapter read = read_peft_folder(folder, arch);
+  const bool hub = is_adapterhub_folder(folder);
+  if (hub || is_peft_folder(folder)) {
+    PeftAdapter read = hub ? read_adapterhub_folder(folder, arch) : read_peft_folder(folder, arch);
     s.spec = read.spec, s.values = std::move(read.values), s.notes = std::move(read.notes);
     s.head = read.head.head, s.rows = read.head.rows, s.base_pooler = read.head.base_pooler;
   } else {

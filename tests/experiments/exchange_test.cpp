@@ -84,3 +84,23 @@ TEST_CASE("a head that begins with its base's matrix for pooling needs that base
     contains(refused.text, "begins with its base's matrix for pooling, which");
   }
 }
+
+TEST_CASE("bottleneck adapters go to AdapterHub's folder and back, and runs start from it") {
+  const Bases b({"gpt2"});
+  const std::string train =
+      "train --model gpt2 --task " + b.task("beasts") + " --max-tokens 40" + at_rate("3e-3");
+  b.hears(train + "--method parallel:m=3,place=residual --out " + b.out("a"));
+  const std::string said = b.hears("export " + b.out("a/adapter") + " --out " + b.out("hub"));
+  contains(said, "the head is not written: AdapterHub keeps heads in files of its own");
+  contains(said, "AdapterHub folder in");
+  CHECK(config_of(b.folder.path / "hub")["config"]["is_parallel"] == true);
+  b.hears("import " + b.out("hub") + " --model gpt2 --out " + b.out("back"));
+  const AdapterValues was = read_adapter_values(b.folder.path / "a/adapter"),
+                      is = read_adapter_values(b.folder.path / "back");
+  CHECK(is.size() == 8);
+  for (const auto& [name, value] : is) CHECK(same_bits(was.at(name), value));
+  const std::string next = b.hears(train + "--init " + b.out("hub") + " --out " + b.out("next"));
+  contains(next, "the head is new: the adapter has none");
+  const json run = json::parse(read_file(b.folder.path / "next/run.json"))["run"];
+  CHECK(run["method"] == "parallel:m=3,on=mlp,place=residual,f=relu");
+}
