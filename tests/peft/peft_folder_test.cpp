@@ -103,7 +103,7 @@ TEST_CASE("options of PEFT's LoRA that change the result are not read over") {
     CAPTURE(option);
     contains(folder.error("bert"), why);
   };
-  refused("peft_type", "VERA", "peft_type is 'VERA'; this version follows LORA, IA3, LN_TUNING");
+  refused("peft_type", "VERA", "peft_type is 'VERA'; this version follows LORA, PROMPT_TUNING, ");
   refused("task_type", "TOKEN_CLS", "task_type TOKEN_CLS is not followed here");
   refused("modules_to_save", {"embed_tokens"}, "modules_to_save has embed_tokens");
   refused("init_lora_weights", "pissa", "changes the base's weights before training");
