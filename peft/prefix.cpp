@@ -30,6 +30,9 @@
 // Merge: no.
 #include "peft/prefix.h"
 
+#include <algorithm>
+#include <cmath>
+
 #include "peft/methods.h"
 
 namespace graft {
@@ -192,7 +195,7 @@ struct Prefix : Adapter, PrefixOptions {
     hold(site, attention.banks.add("prefix", [w, infix = infix](Attn a, const Ctx& ctx) {
       if (!infix) {
         a.banks.push_back({w.keys(), w.values(), {}});
-      } else if (!ctx.goes_on()) {
+      } else if (std::ranges::count(ctx.sequence->source, kInfixRow) > 0) {
         a.k = with_infix(a.k, w.keys(), *ctx.sequence);
         a.v = with_infix(a.v, w.values(), *ctx.sequence);
       }
