@@ -1,3 +1,4 @@
+// long: the table of PEFT folders, and what reading and writing any of them shares.
 #include "peft/peft_folder.h"
 
 #include <algorithm>
