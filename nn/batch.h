@@ -66,7 +66,8 @@ struct Ctx {
   PlaceBias bias = {};      // of the stack's self-attention, where it has one
   // Of a decoder that reads on: the batch holds the new tokens only. Nothing may learn then.
   KvCache* cache = nullptr;
-  // The batch goes on where earlier ones stopped: edits insert no rows of their own again.
+  // The batch goes on where earlier ones stopped: edits insert no rows of their own again. For
+  // edits of the embedding alone: once it has run, a first batch "goes on", too.
   bool goes_on() const { return cache && !cache->empty(); }
 };
 

@@ -62,11 +62,13 @@ struct Prompt : Adapter, PromptOptions {
       Tensor p = param(m, site, "prompt", {length, m.arch().width}, start);
       if (m.build().storage && init != "random" && init != "normal")
         p.value().copy_from(words(m, embedding, site));
-      hold(site, embedding.out.add("prompt", [=, this](Sequence s, const Ctx& ctx) {
-        if (ctx.goes_on()) return s;
-        const std::vector<std::vector<Gap>> gaps(s.length.size(), {{0, length}});
-        return with_rows(std::move(s), p, gaps, pooled ? kPooledRow : -1, ctx);
-      }));
+      hold(site,
+           embedding.out.add("prompt", [p, length = length, source = pooled ? kPooledRow : -1](
+                                           Sequence s, const Ctx& ctx) {
+             if (ctx.goes_on()) return s;
+             const std::vector<std::vector<Gap>> gaps(s.length.size(), {{0, length}});
+             return with_rows(std::move(s), p, gaps, source, ctx);
+           }));
     }
   }
 

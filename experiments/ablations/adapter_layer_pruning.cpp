@@ -342,11 +342,9 @@ Experiment adapter_layer_pruning() {
       .tasks = {"supersense", "topic"},
       .subject = kAll,
       .remarks =
-          {"The paper's tasks are MNLI and CoLA. The first task here stands in for MNLI "
-           "(supersense: of which of 38 kinds is what a definition defines?), the second for a "
-           "small task "
-           "like CoLA or RTE (topic). hyper3 is nearer to MNLI, but so few rows of it teach no "
-           "method more than bag of words knows.",
+          {"The paper's tasks are MNLI and CoLA; topic stands in for a small task like CoLA or "
+           "RTE.",
+           kForMnli,
            "A full run tunes every arm for itself, with equal trials; in a short run all arms with "
            "adapters use the rate of adapters in all layers with initial deviation 0.01. Adam's "
            "eps is 1e-6, as in the paper's code, unless an arm says otherwise."},

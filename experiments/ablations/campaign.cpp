@@ -44,7 +44,7 @@ Campaign::Campaign(Lab& lab, std::string experiment, const CampaignOptions& opti
     : lab_(lab),
       experiment_(std::move(experiment)),
       options_(options),
-      claims_(options.out),
+      locks_(options.out),
       begun_(clock_seconds()) {
   for (std::uint64_t s : options_.tuning_seeds)
     check(std::find(options_.seeds.begin(), options_.seeds.end(), s) == options_.seeds.end(),
@@ -114,14 +114,15 @@ void Campaign::run_trials(std::vector<Arm> missing) {
     std::erase_if(missing, [&](const Arm& arm) { return recorded_trial(arm) != nullptr; });
   };
   for (drop_recorded(); !missing.empty(); drop_recorded()) {
-    const int before = trained_now_;
+    bool any = false;
     for (const Arm& arm : missing) {
-      const auto claim = claims_.take(arm.key());
-      if (!claim) continue;
+      const auto held = locks_.take(arm.key());
+      if (!held) continue;
+      any = true;
       now_->refresh();  // it may have ended just before
       trial(arm);
     }
-    if (trained_now_ > before) continue;
+    if (any) continue;
     check(!out_of_time(), "{}: out of time while other jobs were tuning", experiment_);
     if (!told) fmt::print("waiting for the trials that other jobs are at\n");
     told = true;

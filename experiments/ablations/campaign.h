@@ -6,7 +6,7 @@
 #include <filesystem>
 
 #include "experiments/ablations/lab.h"
-#include "experiments/harness/claims.h"
+#include "experiments/harness/arm_locks.h"
 #include "experiments/harness/progress.h"
 #include "experiments/harness/tables.h"
 
@@ -69,7 +69,7 @@ class Campaign {
   std::string experiment_;
   CampaignOptions options_;
   std::unique_ptr<Records> now_, committed_;
-  Claims claims_;
+  ArmLocks locks_;
   std::vector<std::unique_ptr<Records>> siblings_;
   std::vector<Tuning> tunings_;
   int trained_now_ = 0;

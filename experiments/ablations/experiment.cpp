@@ -72,6 +72,10 @@ const Experiment& experiment_named(const std::vector<Experiment>& all, const std
   return *at;
 }
 
+const char* const kForMnli =
+    "supersense stands in for MNLI: of which of 38 kinds is what a definition defines? hyper3 (is "
+    "one word above, below or beside the other?) is nearer to it, and is run by --task hyper3.";
+
 json arm_config(const Setup& s, const std::string& task, const std::string& method) {
   return {{"base", s.base},
           {"task", task},

@@ -97,6 +97,8 @@ std::vector<PlannedArm> baseline_arms(const Setup&, const std::string& task,
 // What adapting must beat of the base alone: "head only" or, where the base answers in text and so
 // has no head, "nothing trained".
 std::string base_floor(const Setup&);
+// What a page says of the task that stands in for MNLI.
+extern const char* const kForMnli;
 // {base, task, rows, method, epochs, batch}.
 nlohmann::json arm_config(const Setup&, const std::string& task, const std::string& method);
 // By how many points adapting must beat bag of words for a task to carry claims.

@@ -251,11 +251,10 @@ Experiment lora_rank_sweep() {
       .tasks = {"supersense"},
       .subject = label("q+v", 8, kPolicies[0]),
       .remarks =
-          {"The paper's tasks are WikiSQL, MNLI and, with GPT-2, E2E. supersense (of which of 38 "
-           "kinds is what a definition defines?) stands in for the first two, and defgen (a word "
-           "-> its "
-           "definition) with a causal base for E2E. hyper3 is nearer to MNLI, but so few rows of "
-           "it teach no method more than bag of words knows.",
+          {"The paper's tasks are WikiSQL, MNLI and, with GPT-2, E2E, for which defgen (a word -> "
+           "its "
+           "definition) with a causal base stands in.",
+           kForMnli,
            "The paper keeps alpha fixed (at the first r tried: 8 here), which scales the update "
            "by 8/r. On q+v two more policies keep alpha/r fixed (alpha = 2r) or divide by sqrt(r). "
            "With language modelling alpha is 32, the paper's for GPT-2.",

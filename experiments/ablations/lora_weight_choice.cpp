@@ -117,28 +117,25 @@ void figures_of(Page& page, const View& view, const std::filesystem::path& stem)
 }  // namespace
 
 Experiment lora_weight_choice() {
-  return {
-      .name = "lora_weight_choice",
-      .title = "Which matrices LoRA should adapt",
-      .paper =
-          "Hu et al. 2021, 'LoRA: Low-Rank Adaptation of Large Language Models' (2106.09685), "
-          "table 5",
-      .question =
-          "With one budget of trainable parameters, is it better to give one matrix a high "
-          "rank or several a low one, and which?",
-      .tasks = {"supersense"},
-      .subject = label("q+v"),
-      .remarks =
-          {"The paper's tasks are WikiSQL and MNLI. supersense (of which of 45 kinds is a word's "
-           "sense?) stands in for them; hyper3 is nearer to MNLI, but so few rows of it teach "
-           "no method more than bag of words knows.",
-           "alpha is 2 r in every arm, so that all updates are scaled by 2. A full run tunes "
-           "every choice of matrices for itself, with equal trials; a short run tunes q+v and "
-           "uses its rate for all.",
-           "The share of trained parameters does not count the task's head."},
-      .arms = arms_of,
-      .claims = claims_of,
-      .figures = figures_of};
+  return {.name = "lora_weight_choice",
+          .title = "Which matrices LoRA should adapt",
+          .paper =
+              "Hu et al. 2021, 'LoRA: Low-Rank Adaptation of Large Language Models' (2106.09685), "
+              "table 5",
+          .question =
+              "With one budget of trainable parameters, is it better to give one matrix a high "
+              "rank or several a low one, and which?",
+          .tasks = {"supersense"},
+          .subject = label("q+v"),
+          .remarks =
+              {"The paper's tasks are WikiSQL and MNLI.", kForMnli,
+               "alpha is 2 r in every arm, so that all updates are scaled by 2. A full run tunes "
+               "every choice of matrices for itself, with equal trials; a short run tunes q+v and "
+               "uses its rate for all.",
+               "The share of trained parameters does not count the task's head."},
+          .arms = arms_of,
+          .claims = claims_of,
+          .figures = figures_of};
 }
 
 }  // namespace graft

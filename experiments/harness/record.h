@@ -55,9 +55,8 @@ class Records {
 
   bool has(const std::string& experiment, RunKind kind, const Arm& arm) const;
   const Run* find(const std::string& experiment, RunKind kind, const Arm& arm) const;
-  const std::vector<Run>& runs() const {
-    return runs_;
-  }  // find()'s pointers end at append(), refresh()
+  // What find() and runs() point at ends at append() and refresh().
+  const std::vector<Run>& runs() const { return runs_; }
 
   // One line for each thing dropped on opening: a torn last line (cut off, or no JSON), which a
   // kill leaves behind. Damage elsewhere throws instead, as does one run with two different

@@ -186,16 +186,6 @@ TEST_CASE("folders for AdapterHub" * doctest::skip()) {
     write_adapterhub_folder(folder, {ours.model->arch(), row.spec, ours.parameters, "", "", false,
                                      "the-base", nullptr});
     const Batch batch = some_batch(*ours.model);
-    SafetensorsWriter writer;
-    const auto ints = [&](const char* name, const auto& values) {
-      const std::vector<std::int32_t> v(values.begin(), values.end());
-      writer.add(name, FileDtype::i32, {static_cast<std::int64_t>(v.size())},
-                 std::as_bytes(std::span(v)));
-    };
-    ints("tokens", batch.token), ints("lengths", batch.length);
-    if (batch.source)
-      ints("source", batch.source->token), ints("source_lengths", batch.source->length);
-    writer.add("logits", logits_of(*ours.model, batch).value());
-    writer.write(folder / "outputs.safetensors");
+    write_outputs(folder, batch, "logits", logits_of(*ours.model, batch).value());
   }
 }

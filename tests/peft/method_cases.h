@@ -53,6 +53,18 @@ inline Counted counted(const std::string& arch, const std::string& spec) {
   return counted(arch_named(arch), spec);
 }
 
+// Merging what a spec attaches says why it cannot be, and changes no bit.
+inline void refuses_to_merge(const std::string& spec, const Arch& arch, const std::string& why) {
+  SmallModel model(arch);
+  Adaptation adaptation(all_methods(), spec, model);
+  for (const auto& p : adaptation.parameters()) add_noise(*p, 0.2, 3);
+  const Batch batch = ragged(arch, {5, 3});
+  const Array before = rows_of(model, batch).value();
+  contains(error_of([&] { adaptation.merge(); }), why);
+  CHECK(same_bits(before, rows_of(model, batch).value()));
+  for (const auto& a : adaptation.adapters()) CHECK_FALSE(a->merged());
+}
+
 inline void jitter(const Parameters& parameters) {
   for (const auto& p : parameters) add_noise(*p, 0.2, 3);
 }

@@ -4,6 +4,8 @@
 
 #include <doctest/doctest.h>
 
+#include <span>
+
 #include "nn/models/heads.h"
 #include "nn/pooling.h"
 #include "peft/methods.h"
@@ -133,6 +135,22 @@ struct Ours {
   std::optional<Adaptation> adaptation;
   Parameters parameters;
 };
+
+// outputs.safetensors as the fixtures have it: what was read and what came of it.
+inline void write_outputs(const fs::path& folder, const Batch& batch, const std::string& kind,
+                          const Array& result) {
+  SafetensorsWriter writer;
+  const auto ints = [&](const char* name, const auto& values) {
+    const std::vector<std::int32_t> v(values.begin(), values.end());
+    writer.add(name, FileDtype::i32, {static_cast<std::int64_t>(v.size())},
+               std::as_bytes(std::span(v)));
+  };
+  ints("tokens", batch.token), ints("lengths", batch.length);
+  if (batch.source)
+    ints("source", batch.source->token), ints("source_lengths", batch.source->length);
+  writer.add(kind, result);
+  writer.write(folder / "outputs.safetensors");
+}
 
 inline Batch some_batch(const Model& model) {
   Batch batch = ragged(model.arch(), {5, 1, 8});

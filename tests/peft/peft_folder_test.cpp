@@ -39,7 +39,20 @@ constexpr Row kRows[] = {
     {"norms-bert", "bert", "layernorm:on=norm_embed+norm1+norm2"},
     {"norms-gpt2", "gpt2", "layernorm:on=norm_out|layernorm:on=norm1,layers=1"},
     {"norms-llama", "llama", "layernorm:on=norm1+norm2+norm_out"},
-    {"norms-t5", "t5", "layernorm:on=norm1+norm_x+norm2+norm_out"}};
+    {"norms-t5", "t5", "layernorm:on=norm1+norm_x+norm2+norm_out"},
+    {"prompt-roberta", "roberta", "prompt:length=3,pooled=yes"},
+    {"prompt-llama", "llama", "prompt:length=2"},
+    {"prompt-t5", "t5", "prompt:length=3"},
+    {"prompt-bert-body", "bert", "prompt:length=2"},
+    {"prefix-roberta", "roberta", "prefix:length=3"},
+    {"prefix-bert", "bert-head", "prefix:length=2"},
+    {"prefix-gpt2-score", "gpt2", "prefix:length=2"},
+    {"prefix-llama", "llama", "prefix:length=3"},
+    {"prefix-opt", "opt", "prefix:length=3"},
+    {"ptuning-gpt2", "gpt2", "ptuning:template=3+a,encoder=none"},
+    {"ptuning-esm", "esm", "ptuning:template=2+a,encoder=none,pooled=yes"},
+    {"ptuning-bert", "bert-head", "ptuning:template=1+a,encoder=none,pooled=yes"},
+    {"adaption-llama", "llama", "llama_adapter:length=3,gate=linear,layers=top1"}};
 
 }  // namespace
 
@@ -56,7 +69,7 @@ TEST_CASE("adapters that PEFT trained give PEFT's outputs here") {
     const bool scores = kind_of(outputs) == "scores",
                own = name.ends_with("-own") || name == "ia3-bert";
     CHECK(adapted.read.head.head == (!scores ? "" : own ? "linear" : "family"));
-    CHECK(adapted.read.head.base_pooler == (name == "bert-classifier"));
+    CHECK(adapted.read.head.base_pooler == (row.base == std::string_view("bert-head")));
   }
   CHECK_FALSE(is_peft_folder(fixture("bert")));
 }

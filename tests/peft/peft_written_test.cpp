@@ -130,17 +130,7 @@ TEST_CASE("folders for adapters.py" * doctest::skip()) {
     const bool headed = *row.head;
     const Array result = headed ? ours.model->head().scores(*ours.model, s, batch, ctx).value()
                                 : logits_of(*ours.model, batch).value();
-    SafetensorsWriter writer;
-    const auto ints = [&](const char* name, const auto& values) {
-      const std::vector<std::int32_t> v(values.begin(), values.end());
-      writer.add(name, FileDtype::i32, {static_cast<std::int64_t>(v.size())},
-                 std::as_bytes(std::span(v)));
-    };
-    ints("tokens", batch.token), ints("lengths", batch.length);
-    if (batch.source)
-      ints("source", batch.source->token), ints("source_lengths", batch.source->length);
-    writer.add(headed ? "scores" : "logits", result);
-    writer.write(folder / "outputs.safetensors");
+    write_outputs(folder, batch, headed ? "scores" : "logits", result);
     const bool own = headed && std::string_view(row.pool) == "mean";
     write_file_atomically(folder / "about.json", ordered_json{{"base", row.base},
                                                               {"kind", !headed ? "logits"

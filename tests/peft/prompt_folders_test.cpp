@@ -1,24 +1,12 @@
 // What specs of prompts get wrong; prompts in PEFT's folders, and what these cannot say.
 #include <doctest/doctest.h>
 
-#include "peft/contract.h"
 #include "peft/ptuning.h"
+#include "tests/peft/method_cases.h"
 #include "tests/peft/peft_fixtures.h"
 
 using namespace graft;
 using namespace graft::testing;
-
-namespace {
-
-std::string refusal(const std::string& spec, const Arch& arch = small_arch(Stack::encoder)) {
-  Model model(arch, {});
-  const std::uint64_t before = model.hash();
-  const std::string message = error_of([&] { Adaptation(all_methods(), spec, model); });
-  CHECK(model.hash() == before);
-  return message;
-}
-
-}  // namespace
 
 TEST_CASE("a prompt that cannot be is refused in words") {
   const Arch decoder = small_arch(Stack::decoder), both = contract_arch(Body::both);
@@ -84,34 +72,6 @@ TEST_CASE("P-tuning's encoders give PEFT's rows") {
     }
     CHECK(file.tensors().size() == count);
     CHECK(difference(encoded_rows(options, read).value(), read("rows").value()) < 1e-6);
-  }
-}
-
-TEST_CASE("prompts that PEFT trained give PEFT's outputs here") {
-  struct Row {
-    const char *name, *base, *spec;
-  };
-  for (const Row& row : std::initializer_list<Row>{
-           {"prompt-roberta", "roberta", "prompt:length=3,pooled=yes"},
-           {"prompt-llama", "llama", "prompt:length=2"},
-           {"prompt-t5", "t5", "prompt:length=3"},
-           {"prompt-bert-body", "bert", "prompt:length=2"},
-           {"prefix-roberta", "roberta", "prefix:length=3"},
-           {"prefix-bert", "bert-head", "prefix:length=2"},
-           {"prefix-gpt2-score", "gpt2", "prefix:length=2"},
-           {"prefix-llama", "llama", "prefix:length=3"},
-           {"prefix-opt", "opt", "prefix:length=3"},
-           {"ptuning-gpt2", "gpt2", "ptuning:template=3+a,encoder=none"},
-           {"ptuning-esm", "esm", "ptuning:template=2+a,encoder=none,pooled=yes"},
-           {"ptuning-bert", "bert-head", "ptuning:template=1+a,encoder=none,pooled=yes"},
-           {"adaption-llama", "llama", "llama_adapter:length=3,gate=linear,layers=top1"}}) {
-    const std::string name = row.name;
-    CAPTURE(name);
-    Adapted adapted(peft_fixture(row.name), row.base);
-    CHECK(adapted.read.spec == row.spec);
-    const SafetensorsReader outputs(peft_fixture(row.name) / "outputs.safetensors");
-    const Array got = adapted.output(kind_of(outputs), batch_of(outputs));
-    CHECK(difference(got, expected(outputs)) <= 1e-5);
   }
 }
 

@@ -4,36 +4,14 @@
 
 #include <cmath>
 
-#include "nn/models/presets.h"
-#include "peft/contract.h"
-#include "peft/methods.h"
 #include "peft/ptuning.h"
-#include "tests/nn/folder.h"
-#include "tests/nn/small_models.h"
+#include "tests/peft/method_cases.h"
 #include "tests/peft/peft_fixtures.h"
 
 using namespace graft;
 using namespace graft::testing;
 
 namespace {
-
-std::int64_t counted(const std::string& arch, const std::string& spec) {
-  Model model(arch_named(arch), {.storage = false});
-  const Adaptation adaptation(all_methods(), spec, model);
-  CHECK(adaptation.count() == adaptation.formula());
-  return adaptation.count();
-}
-
-void keeps_contract_on(const std::string& spec, Body body) {
-  const Threads one(1);
-  for (const Clause& c : run_contract(all_methods(), spec, body)) {
-    CAPTURE(spec);
-    CAPTURE(name(body));
-    CAPTURE(c.text);
-    CAPTURE(c.detail);
-    CHECK(c.kept);
-  }
-}
 
 // The sequence that the blocks get of a batch.
 Sequence embedded(const Model& model, const Batch& batch) {
@@ -42,10 +20,6 @@ Sequence embedded(const Model& model, const Batch& batch) {
 }
 
 using Ints = std::vector<std::int32_t>;
-
-void jitter(const Adaptation& adaptation) {
-  for (const auto& p : adaptation.parameters()) add_noise(*p, 0.3, 3);
-}
 
 }  // namespace
 
@@ -72,7 +46,7 @@ TEST_CASE("prompts train exactly as many numbers as the papers count") {
            {"llama-7b", "llama_adapter:length=10,layers=top30,gate=linear", 1228830}}) {
     CAPTURE(row.arch);
     CAPTURE(row.spec);
-    CHECK(counted(row.arch, row.spec) == row.count);
+    CHECK(counted(row.arch, row.spec).trains == row.count);
   }
 }
 
@@ -214,7 +188,7 @@ TEST_CASE("prefix tuning is its gated parallel adapter") {
   for (const Arch& arch : {llama_like(24, 1), small_arch(Stack::encoder, 24, 1)}) {
     SmallModel model(arch, Dtype::f64);
     const Adaptation prefix(all_methods(), "prefix:length=3,mlp=yes,mid=4", model);
-    jitter(prefix);
+    jitter(prefix.parameters());
     Attention& attention = model.blocks[0]->attention;
     Attn seen{};
     Array got;
@@ -293,7 +267,7 @@ TEST_CASE("with a cache prompts give the bits of reading everything again") {
       CAPTURE(arch.family);
       SmallModel model(arch);
       const Adaptation adaptation(all_methods(), spec, model);
-      jitter(adaptation);
+      jitter(adaptation.parameters());
       const NoRecord off;
       const Batch whole = ragged(arch, {6, 4});
       const auto source = arch.crosses() ? std::make_shared<Batch>(ragged(arch, {3, 5})) : nullptr;
@@ -336,7 +310,7 @@ TEST_CASE("an infix is seen by what is written alone, and with a cache as withou
     batch.token_label = {-1, -1, -1, 5, 6, 7};  // three tokens are given, and one that begins
     const Array bare = logits_of(model, batch).value();
     const Adaptation infix(all_methods(), "prefix:length=2,place=infix,mlp=yes,mid=3", model);
-    jitter(infix);
+    jitter(infix.parameters());
     const Sequence s = embedded(model, batch);
     CHECK(s.source == Ints{0, 1, 2, -3, -3, 3, 4, 5});
     CHECK(s.position == Ints{0, 1, 2, 3, 4, 5, 6, 7});

@@ -1,4 +1,4 @@
-#include "experiments/harness/claims.h"
+#include "experiments/harness/arm_locks.h"
 
 #include <fcntl.h>
 #include <unistd.h>
@@ -27,25 +27,24 @@ int set_lock(int file, short type, long long place) {
 
 }  // namespace
 
-Claims::Claims(const std::filesystem::path& folder) : path_(folder / ".claims") {
+ArmLocks::ArmLocks(const std::filesystem::path& folder) : path_(folder / ".arm_locks") {
   std::filesystem::create_directories(folder);
   file_ = ::open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
   check(file_ >= 0, "results: cannot open {}: {}", path_.string(), std::strerror(errno));
 }
 
-Claims::~Claims() {
+ArmLocks::~ArmLocks() {
   if (file_ >= 0) ::close(file_);
 }
 
-Claims::Claim::~Claim() {
+ArmLocks::Held::~Held() {
   if (file_ >= 0) set_lock(file_, F_UNLCK, place_);
 }
 
-std::optional<Claims::Claim> Claims::take(std::string_view key) const {
+std::optional<ArmLocks::Held> ArmLocks::take(std::string_view key) const {
   // 60 bits of the key: no file is ever that long, and two keys of one folder do not meet.
   const long long place = std::stoll(std::string(key.substr(0, 15)), nullptr, 16);
-  if (set_lock(file_, F_WRLCK, place) == 0)
-    return std::optional<Claim>(std::in_place, file_, place);
+  if (set_lock(file_, F_WRLCK, place) == 0) return std::optional<Held>(std::in_place, file_, place);
   check(errno == EACCES || errno == EAGAIN,
         "results: cannot lock {}: {}; results need a file system with locks", path_.string(),
         std::strerror(errno));

@@ -10,24 +10,24 @@ namespace graft {
 
 // A file of the folder whose bytes stand for arms; the job that has a byte locked works on its
 // arm. The system takes the locks of a job that ends, however it ends, so none is ever left behind.
-class Claims {
+class ArmLocks {
  public:
-  // Makes the folder and FOLDER/.claims if missing. Throws where it cannot be opened.
-  explicit Claims(const std::filesystem::path& folder);
-  ~Claims();
-  Claims(const Claims&) = delete;
-  Claims& operator=(const Claims&) = delete;
+  // Makes the folder and FOLDER/.arm_locks if missing. Throws where it cannot be opened.
+  explicit ArmLocks(const std::filesystem::path& folder);
+  ~ArmLocks();
+  ArmLocks(const ArmLocks&) = delete;
+  ArmLocks& operator=(const ArmLocks&) = delete;
 
   // Held until it goes out of scope.
-  class Claim {
+  class Held {
    public:
-    Claim(int file, long long place) : file_(file), place_(place) {}
-    Claim(Claim&& other) noexcept : file_(other.file_), place_(other.place_) { other.file_ = -1; }
-    Claim& operator=(Claim&& other) noexcept {
+    Held(int file, long long place) : file_(file), place_(place) {}
+    Held(Held&& other) noexcept : file_(other.file_), place_(other.place_) { other.file_ = -1; }
+    Held& operator=(Held&& other) noexcept {
       std::swap(file_, other.file_), std::swap(place_, other.place_);
       return *this;
     }
-    ~Claim();
+    ~Held();
 
    private:
     int file_;
@@ -35,7 +35,7 @@ class Claims {
   };
   // None where another job has it. `key` is an arm's (32 hex digits). Throws where the file system
   // has no locks.
-  std::optional<Claim> take(std::string_view key) const;
+  std::optional<Held> take(std::string_view key) const;
 
  private:
   std::filesystem::path path_;
