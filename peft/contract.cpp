@@ -31,7 +31,9 @@ struct Trial {
       : model(contract_arch(kind), {dtype, true, 7}), batch(small_batch(model.arch())) {
     model.each([&](Weight& w) { jitter(w.parameter(), 0.3); });  // norms and biases not at 1 and 0
     model.set_head(std::make_unique<LinearHead>(model.build(), model.arch(), 3, Pool::mean));
-    if (!spec.empty()) adaptation.emplace(methods, spec, model);
+    if (spec.empty()) return;
+    adaptation.emplace(methods, spec, model);
+    adaptation->calibrate(model, {batch});
   }
 
   static void jitter(Parameter& p, double by) {
@@ -181,11 +183,11 @@ struct Contract {
 
   void files() {
     Trial a(methods, spec, kind), b(methods, spec, kind);
-    for (const auto& p : a.trained()) Trial::jitter(*p, 0.2);
+    for (const auto& p : a.adaptation->stored()) Trial::jitter(*p, 0.2);
     const auto folder = std::filesystem::temp_directory_path() /
                         fmt::format("graft-contract-{}-{}", ::getpid(), name(kind));
-    save_adapter(folder, spec, a.trained(), {});
-    load_adapter_values(folder, b.trained());
+    save_adapter(folder, spec, a.adaptation->stored(), {});
+    load_adapter_values(folder, b.adaptation->stored());
     std::filesystem::remove_all(folder);
     add("a saved adapter loads to the same outputs",
         same_bits(a.scores().value(), b.scores().value()));

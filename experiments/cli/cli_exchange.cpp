@@ -29,7 +29,7 @@ std::unique_ptr<Head> head_for(const Model& model, std::vector<std::string> labe
 }
 
 Parameters all_of(const Adaptation& adaptation, Model& model) {
-  Parameters all = adaptation.parameters();
+  Parameters all = adaptation.stored();
   const Parameters head = train_head(model);
   all.insert(all.end(), head.begin(), head.end());
   return all;
