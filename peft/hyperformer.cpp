@@ -134,6 +134,7 @@ Tensor of_each_task(const Tensor& y, const Ctx& ctx, int standard, const F& f) {
   std::int32_t row = 0;
   for (std::size_t s = 0; s < length.size(); ++s)
     for (int i = 0; i < length[s]; ++i) rows[of[s]].push_back(row++);
+  check(row == y.dim(0), "hyperformer: {} rows of sequences of {} in all", y.dim(0), row);
   if (rows.size() == 1) return f(rows.begin()->first, y);
   std::vector<Tensor> parts;
   std::vector<std::int32_t> back(static_cast<std::size_t>(row));
