@@ -110,6 +110,8 @@ void Adaptation::after_backward(int step) {
   for (auto& a : adapters_) a->after_backward(step);
 }
 void Adaptation::enable(int first, int last, bool on) {
+  for (const auto& a : adapters_)  // merged, an edit that is switched on would act twice
+    check(!a->merged(), "{}: it is merged, which cannot be switched; unmerge it first", a->name());
   for (auto& a : adapters_) a->enable(first, last, on);
 }
 void Adaptation::merge() {
