@@ -114,15 +114,20 @@ void Contract::resuming() {
     if (straight.trained().empty()) return add(kResumes, true, "none train");
     Optimizer a(straight.trained(), kind_of), b(fresh.trained(), kind_of);
     steps(straight, a);
-    save_adapter(folder, spec, straight.trained(), {});
-    keep_training_state(folder, training_state(a));
-    resume(kept_training_state(folder), b, folder.string());
-    std::filesystem::remove_all(folder);
+    if (kind_of.kind == OptimSpec::Kind::adamw) {  // the adapter, and the state that is bound to it
+      save_adapter(folder, spec, straight.trained(), {});
+      keep_training_state(folder, training_state(a));
+      resume(kept_training_state(folder), b, folder.string());
+    } else {
+      write_training_state(folder / kTrainingState, training_state(a));
+      resume(read_training_state(folder / kTrainingState), b, folder.string());
+    }
     steps(straight, a), steps(fresh, b);
     for (std::size_t i = 0; i < straight.trained().size(); ++i)
       if (!same_bits(straight.trained()[i]->value.value(), fresh.trained()[i]->value.value()))
         same = false, where = fmt::format("{}: {}", optimizer, straight.trained()[i]->label());
   }
+  std::filesystem::remove_all(folder);
   add(kResumes, same, same ? "adamw, sgd with momentum, adafactor" : where);
 }
 
