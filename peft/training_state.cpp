@@ -90,7 +90,8 @@ TrainingState read_training_state(const fs::path& file) {
   TrainingState s;
   s.about = reader.metadata();
   check(s.about["kind"] == kFormat && s.about.contains("step"),
-        "resume: '{}' is no training state of this program", file.string());
+        "resume: '{}' is no training state of this program, or one of an earlier version",
+        file.string());
   s.step = step_of(file.string(), s.about["step"]);
   for (const auto& [name, info] : reader.tensors()) {
     bool known = false;
@@ -118,6 +119,7 @@ void keep_training_state(const fs::path& folder, const TrainingState& s) {
 bool has_training_state(const fs::path& folder) { return fs::exists(folder / kTrainingState); }
 
 TrainingState kept_training_state(const fs::path& folder) {
+  check(fs::is_directory(folder), "resume: there is no folder '{}'", folder.string());
   check(has_training_state(folder),
         "resume: '{}' has no {}: only an adapter's values were saved there, which `--init` starts "
         "from",

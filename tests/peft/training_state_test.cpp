@@ -96,6 +96,7 @@ TEST_CASE("a training state that is missing, another's, or no longer the adapter
   Trained t(spec);
   t.step();
   save_adapter(at, spec, t.built.adaptation.parameters(), {});
+  contains(error_of([&] { kept_training_state(folder / "x"); }), "there is no folder '");
   contains(error_of([&] { kept_training_state(at); }), "has no training_state.safetensors");
   CHECK_FALSE(has_training_state(at));
   t.save(at);
