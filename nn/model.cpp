@@ -57,6 +57,7 @@ Model::Model(const Arch& a, const Build& build)
 
 Sequence Model::embed(const Batch& batch, Ctx& ctx) const {
   ctx.batch = &batch;
+  if (!batch.adapter.empty()) ctx.adapter = batch.adapter;
   if (!encoder) return embedding(batch, ctx);
   std::shared_ptr<const Sequence> memory;
   if (!ctx.goes_on()) {

@@ -44,6 +44,21 @@ Owned::Owned(Weight& place, std::shared_ptr<Parameter> copy)
   *place.cell_ = copy_;
 }
 
+void Owned::off() {
+  const auto cell = place_.lock();
+  if (!cell) return;
+  check(*cell == copy_, "'{}': another copy stands in front of this one", copy_->label());
+  *cell = before_;
+}
+
+void Owned::on() {
+  const auto cell = place_.lock();
+  if (!cell) return;
+  check(!*cell || !(*cell)->trains(), "'{}' already trains by another adapter", copy_->label());
+  before_ = *cell;
+  *cell = copy_;
+}
+
 Owned::~Owned() {
   const auto cell = place_.lock();
   if (cell && copy_ && *cell == copy_) *cell = before_;

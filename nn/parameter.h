@@ -64,6 +64,11 @@ class Owned {
   Owned& operator=(Owned&&) = delete;
   ~Owned();
 
+  // Steps aside, so that what was there before is back, and stands there again. Both throw, naming
+  // the parameter, where another copy is in the way.
+  void off();
+  void on();
+
  private:
   std::weak_ptr<std::shared_ptr<Parameter>> place_;
   std::shared_ptr<Parameter> copy_, before_;
