@@ -28,6 +28,7 @@ struct Batch {
   std::shared_ptr<const Batch> source;
   // Losses are divided by this count instead of the batch's own when it is given: micro-batches.
   double divisor = 0;
+  std::vector<std::int32_t> task = {};  // per sequence, where a batch says it: which task's it is
 
   int sequences() const { return static_cast<int>(length.size()); }
   std::int64_t tokens() const { return static_cast<std::int64_t>(token.size()); }
@@ -61,7 +62,7 @@ struct PlaceBias {
 struct Ctx {
   bool train = false;  // dropout is on
   Key key = {};        // (seed, step) of random draws
-  int task = -1;       // index of the task in multi-task training
+  int task = -1;       // the task of all sequences; -1: as the batch says
   // Per sequence, as Batch::adapter, which fills it in: an encoder's sequences have the decoder's.
   std::vector<std::int32_t> adapter = {};
   bool checkpoint = false;  // forget what happens inside blocks and compute it again in backward

@@ -93,21 +93,23 @@ Tensor Adapter::param(const Model& model, const Site& site, const std::string& n
   p->name = name;
   p->decay = like.decay;
   p->lr_scale = like.lr_scale;
-  for (const auto& other : parameters_)
-    check(other->label() != p->label(), "{}: two parameters are called '{}'", name_, p->label());
-  p->value = Tensor::leaf(initial(model.build(), init, std::move(shape), site, name_ + "/" + name),
-                          p->label());
-  parameters_.push_back(p);
+  for (const Parameters* all : {&parameters_, &constants_})
+    for (const auto& other : *all)
+      check(other->label() != p->label(), "{}: two parameters are called '{}'", name_, p->label());
+  Array value = initial(model.build(), init, std::move(shape), site, name_ + "/" + name);
+  p->value = like.trains ? Tensor::leaf(std::move(value), p->label()) : Tensor(std::move(value));
+  (like.trains ? parameters_ : constants_).push_back(p);
   return p->value;
 }
 
-void Adapter::own(Weight& place) {
+void Adapter::own(Weight& place, bool trains) {
   const Parameter& base = place.parameter();
   check(!base.trains(), "{}: '{}' already trains by a method before it in the spec", name_,
         base.label());
   auto copy = std::make_shared<Parameter>(base);
-  copy->value = Tensor::leaf(base.value.value().own_copy(), base.label());
-  parameters_.push_back(copy);
+  Array value = base.value.value().own_copy();
+  copy->value = trains ? Tensor::leaf(std::move(value), base.label()) : Tensor(std::move(value));
+  (trains ? parameters_ : constants_).push_back(copy);
   owned_.emplace_back(place, copy);
 }
 
@@ -133,7 +135,7 @@ Adaptation::Adaptation(const Methods& methods, const std::string& spec, Model& m
     adapters_.push_back(std::move(adapter));
   }
   std::set<std::string> labels;  // the address of a parameter in files and in noise
-  for (const auto& p : parameters())
+  for (const auto& p : stored())
     check(labels.insert(p->label()).second, "{}: two methods make a parameter '{}'", spec,
           p->label());
 }
@@ -147,6 +149,31 @@ Parameters Adaptation::parameters() const {
   for (const auto& a : adapters_)
     all.insert(all.end(), a->parameters().begin(), a->parameters().end());
   return all;
+}
+
+Parameters Adaptation::stored() const {
+  Parameters all = parameters();
+  for (const auto& a : adapters_)
+    all.insert(all.end(), a->constants().begin(), a->constants().end());
+  return all;
+}
+
+int Adaptation::examples() const {
+  int most = 0;
+  for (const auto& a : adapters_) most = std::max(most, a->examples());
+  return most;
+}
+
+void Adaptation::calibrate(const Model& model, const std::vector<Batch>& of_tasks) {
+  const NoRecord off;
+  suspend();
+  try {
+    for (const auto& a : adapters_) a->calibrate(model, of_tasks);
+  } catch (...) {
+    resume();
+    throw;
+  }
+  resume();
 }
 
 std::int64_t Adaptation::count() const {

@@ -35,6 +35,11 @@ class Adapter {
   // an edit of that linear must have been merged before.
   virtual bool scales_input(const Site&) const { return false; }
 
+  // A start that depends on data: what the bare base makes of each task's examples, of which it
+  // wants so many (0: none).
+  virtual int examples() const { return 0; }
+  virtual void calibrate(const Model&, const std::vector<Batch>& /*of_tasks*/) {}
+
   virtual Tensor penalty() const { return {}; }  // a regulariser to add to the loss
   virtual void after_backward(int /*step*/) {}   // budget schedules
 
@@ -45,6 +50,8 @@ class Adapter {
   bool suspended() const { return suspended_; }
 
   const Parameters& parameters() const { return parameters_; }
+  // What does not train, but which no seed and no base would give again: files hold it.
+  const Parameters& constants() const { return constants_; }
   const std::string& name() const { return name_; }
   // Switches the edits at layers first..last on or off (-1: those outside the blocks).
   void enable(int first, int last, bool on);
@@ -64,15 +71,16 @@ class Adapter {
   struct Like {  // how a parameter trains
     bool decay = true;
     double lr_scale = 1;
+    bool trains = true;  // or it is a constant
   };
-  // A new trainable parameter at a site. Its site and name are its address in files and in noise.
+  // A new parameter at a site. Its site and name are its address in files and in noise.
   Tensor param(const Model&, const Site&, const std::string& name, Shape, const Init&, Like);
   Tensor param(const Model& m, const Site& s, const std::string& name, Shape shape, const Init& i) {
     return param(m, s, name, std::move(shape), i, Like{});
   }
   // Trains a private copy of a base parameter in its place, f32 where the base has half precision;
-  // the base's bytes never change.
-  void own(Weight&);
+  // the base's bytes never change. A copy that does not train is one of an earlier run's.
+  void own(Weight&, bool trains = true);
   void hold(const Site&, Handle);
 
   bool merged_ = false;
@@ -81,12 +89,16 @@ class Adapter {
 
  private:
   std::string name_;
-  Parameters parameters_;
+  Parameters parameters_, constants_;
   std::vector<std::pair<Site, Handle>> handles_;
   std::vector<Owned> owned_;
   bool suspended_ = false;
   std::vector<bool> enabled_;  // of each edit, while suspended
 };
+
+// Whether a parameter is of a task that came after the others: a run that goes on from a saved
+// adapter may find it missing there.
+inline bool begins_anew(const Parameter& p) { return p.name.starts_with("new."); }
 
 // A row of the table of methods. The table is a value: commands, experiments and the contract take
 // it as an argument, so a method outside this tree is one file, one row and a main of its own.
@@ -113,7 +125,10 @@ class Adaptation {
 
   const std::string& spec() const { return spec_; }
   Parameters parameters() const;  // of all adapters, in order
-  std::int64_t count() const;     // numbers that train, the head's not among them
+  Parameters stored() const;      // what files hold: the constants, too
+  int examples() const;           // how many of a task's examples the start wants
+  void calibrate(const Model&, const std::vector<Batch>& of_tasks);  // by the bare base
+  std::int64_t count() const;  // numbers that train, the head's not among them
   std::int64_t formula() const { return formula_; }
   Tensor penalty() const;  // sum of the adapters' penalties; undefined if none
   void after_backward(int step);

@@ -19,16 +19,6 @@ T chosen(Options& o, const char* key, const char* standard, const std::vector<st
   return static_cast<T>(std::find(names.begin(), names.end(), value) - names.begin());
 }
 
-Map map_named(Options& o, const char* standard) {
-  const std::string f =
-      o.choice("f", standard, {"gelu", "relu", "tanh", "gelu_tanh", "silu", "swish"});
-  return f == "gelu"        ? Map::gelu
-         : f == "relu"      ? Map::relu
-         : f == "tanh"      ? Map::tanh
-         : f == "gelu_tanh" ? Map::gelu_tanh
-                            : Map::silu;
-}
-
 constexpr double kNormEps = 1e-5;
 
 // One adapter's parameters and what they compute.
@@ -145,6 +135,16 @@ struct Bottleneck : Adapter, BottleneckOptions {
 };
 
 }  // namespace
+
+Map map_named(Options& o, const char* standard) {
+  const std::string f =
+      o.choice("f", standard, {"gelu", "relu", "tanh", "gelu_tanh", "silu", "swish"});
+  return f == "gelu"        ? Map::gelu
+         : f == "relu"      ? Map::relu
+         : f == "tanh"      ? Map::tanh
+         : f == "gelu_tanh" ? Map::gelu_tanh
+                            : Map::silu;
+}
 
 BottleneckOptions::BottleneckOptions(Options& o, const Arch& arch, const BottleneckForm& form)
     : where(o.where(form.on, arch)),

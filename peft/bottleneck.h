@@ -54,6 +54,9 @@ struct BottleneckOptions {
   bool bias, norms;
 };
 
+// `f=`: gelu, relu and the others.
+Map map_named(Options&, const char* standard);
+
 std::unique_ptr<Adapter> make_bottleneck(Options&, const Arch&, const BottleneckForm&);
 
 // The rows.

@@ -48,7 +48,12 @@ Trial::Trial(const Methods& methods, const std::string& spec, Body kind, Dtype d
   Build build = model.build();
   build.seed = seed;
   model.set_build(build);
-  if (!spec.empty()) adaptation.emplace(methods, spec, model);
+  if (!spec.empty()) adapt(methods, spec);
+}
+
+void Trial::adapt(const Methods& methods, const std::string& spec) {
+  adaptation.emplace(methods, spec, model);
+  adaptation->calibrate(model, {batch});
 }
 
 void Trial::jitter(Parameter& p, double by) {
@@ -151,13 +156,13 @@ void Contract::seeds() {
 
 void Contract::files() {
   Trial a = trial();
-  a.jitter_all();
+  for (const auto& p : a.adaptation->stored()) Trial::jitter(*p, 0.2);
   const auto folder = std::filesystem::temp_directory_path() /
                       fmt::format("graft-contract-{}-{}", ::getpid(), name(kind));
-  save_adapter(folder, spec, a.trained(), {});
+  save_adapter(folder, spec, a.adaptation->stored(), {});
   const auto entries = std::distance(std::filesystem::directory_iterator(folder), {});
   Trial b{methods, read_adapter_config(folder).spec, kind, Dtype::f32, 8};
-  load_adapter_values(folder, b.trained());
+  load_adapter_values(folder, b.adaptation->stored());
   std::filesystem::remove_all(folder);
   add("a saved adapter loads to the same outputs, under another seed, too",
       entries == 2 && same_bits(a.scores().value(), b.scores().value()));

@@ -99,7 +99,7 @@ PairResult PairBody::check(const std::string& first, const std::string& second) 
   Trial& t = state_->trial;
   PairResult result{spec, PairResult::composes, ""};
   try {
-    t.adaptation.emplace(state_->methods, spec, t.model);
+    t.adapt(state_->methods, spec);
   } catch (const Error& e) {
     t.adaptation.reset();
     result.kind = PairResult::refused, result.detail = e.what();
@@ -138,11 +138,11 @@ void PairBody::composes(const std::string& spec, std::string& detail) {
       keep(f.calls > 0, "{}: an edit at {} did not fire", a->name(), to_string(f.site));
   merges(t, before, detail);
   std::map<std::string, Array> values;
-  for (const auto& p : t.trained()) values[p->label()] = p->value.value();
+  for (const auto& p : t.adaptation->stored()) values[p->label()] = p->value.value();
   t.adaptation.reset();
   keep(same_bits(t.scores().value(), state_->bare), "taken off it is not the base, bit for bit");
-  t.adaptation.emplace(state_->methods, spec, t.model);
-  set_adapter_values(values, t.trained(), spec);
+  t.adapt(state_->methods, spec);
+  set_adapter_values(values, t.adaptation->stored(), spec);
   keep(same_bits(before, t.scores().value()), "its values, put back, do not give its outputs");
   t.adaptation.reset();
 }

@@ -13,6 +13,7 @@ struct Trial {
   // alone, as of a model that was loaded.
   Trial(const Methods&, const std::string& spec, Body, Dtype = Dtype::f32, std::uint32_t seed = 7);
 
+  void adapt(const Methods&, const std::string& spec);  // attached, and calibrated on the batch
   static void jitter(Parameter& p, double by);
   void jitter_all() {
     for (const auto& p : trained()) jitter(*p, 0.2);

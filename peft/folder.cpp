@@ -6,7 +6,7 @@ namespace graft {
 
 void save_adapter(const std::filesystem::path& folder, const Adaptation& adaptation,
                   const std::string& base, std::uint64_t base_hash) {
-  save_adapter(folder, adaptation.spec(), adaptation.parameters(),
+  save_adapter(folder, adaptation.spec(), adaptation.stored(),
                {{"model", base},
                 {"base_hash", fmt::format("{:016x}", base_hash)},
                 {"language", true},
@@ -22,7 +22,7 @@ std::unique_ptr<Adaptation> load_adapter(const std::filesystem::path& folder,
         "adapter: '{}' was trained on a base with other weights than this one, '{}'",
         folder.string(), file.more.value("model", ""));
   auto adaptation = std::make_unique<Adaptation>(methods, file.spec, base);
-  load_adapter_values(folder, adaptation->parameters());
+  load_adapter_values(folder, adaptation->stored());
   return adaptation;
 }
 

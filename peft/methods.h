@@ -20,6 +20,9 @@ std::unique_ptr<Adapter> make_prompt(Options&, const Arch&);
 std::unique_ptr<Adapter> make_prefix(Options&, const Arch&);
 std::unique_ptr<Adapter> make_ptuning(Options&, const Arch&);
 std::unique_ptr<Adapter> make_llama_adapter(Options&, const Arch&);
+std::unique_ptr<Adapter> make_hyperformer(Options&, const Arch&);
+std::unique_ptr<Adapter> make_hyperformer_plus(Options&, const Arch&);
+std::unique_ptr<Adapter> make_qknorm(Options&, const Arch&);
 
 inline Methods all_methods() {
   return {
@@ -73,6 +76,20 @@ inline Methods all_methods() {
       {"llama_adapter", "Zhang et al. 2023, eqs. 2-8", "attention banks, gated",
        "K d + heads per layer", "length=10 gate=tanh init=zero layers=all", false, true,
        make_llama_adapter, "llama_adapter:length=3"},
+      {"hyperformer", "Mahabadi et al. 2021, eqs. 1-5", "attention and mlp out, written by task",
+       "2 L (i + 1) (2 d m + m + 3 d) + tasks t + h (t + 1) + i (h + 1) + 2d per norm",
+       "tasks=1 use= task=learned examples=16 tokens= new=0 t=64 hidden=128 i=64 m=d/32 f=gelu "
+       "std=0.01 norm=conditional norms=yes sharing=paper on=attn+mlp layers=all",
+       false, false, make_hyperformer, "hyperformer:tasks=2,use=1,t=3,hidden=4,i=3,m=2"},
+      {"hyperformer++", "Mahabadi et al. 2021, 2.4", "attention and mlp out, written by task",
+       "tasks t + 2d per norm + per stack (i + 1) (2 d m + m + 3 d) + (L + 2) t + h (3t + 1) + "
+       "i (h + 3)",
+       "tasks=1 and hyperformer's others, without sharing=", false, false, make_hyperformer_plus,
+       "hyperformer++:tasks=2,use=1,t=3,hidden=4,i=3,m=2"},
+      {"qknorm", "Henry et al. 2020, eq. 4", "attention banks (q, k)",
+       "2 per attention (g and a gate)",
+       "length=72 (or data) gate=learned learn=yes on=attn layers=all", false, true, make_qknorm,
+       "qknorm:length=5"},
   };
 }
 

@@ -73,7 +73,7 @@ Loaded load(const std::string& folder, const std::string& other_task, const Meth
                        encode_for(run.head, {.max_tokens = file.more.at("max_tokens")}));
   l.model->set_head(make_head(l.task, run, *l.model));
   l.adaptation = std::make_unique<Adaptation>(methods, file.spec, *l.model);
-  Parameters all = l.adaptation->parameters();
+  Parameters all = l.adaptation->stored();
   const Parameters head = train_head(*l.model);
   all.insert(all.end(), head.begin(), head.end());
   load_adapter_values(folder, all);

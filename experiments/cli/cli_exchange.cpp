@@ -36,7 +36,7 @@ void hand_on_state(const std::string& from, const std::string& to) {
 }
 
 Parameters all_of(const Adaptation& adaptation, Model& model) {
-  Parameters all = adaptation.parameters();
+  Parameters all = adaptation.stored();
   const Parameters head = train_head(model);
   all.insert(all.end(), head.begin(), head.end());
   return all;

@@ -230,9 +230,10 @@ EncodedTask encode_task(const TaskData& data, const Tokenizer& tokenizer, const 
   return out;
 }
 
-Batch make_batch(const EncodedTask& task, const std::vector<EncodedExample>& examples,
-                 const std::vector<std::int32_t>& order, std::size_t first, std::size_t count) {
-  if (task.text()) return text_batch(task, examples, std::span(order).subspan(first, count));
+namespace {
+
+Batch plain_batch(const EncodedTask& task, const std::vector<EncodedExample>& examples,
+                  const std::vector<std::int32_t>& order, std::size_t first, std::size_t count) {
   Batch b;
   for (std::size_t i = first; i < first + count; ++i) {
     const EncodedExample& e = examples[order[i]];
@@ -245,6 +246,22 @@ Batch make_batch(const EncodedTask& task, const std::vector<EncodedExample>& exa
       const bool told = t + 1 < e.token.size() && static_cast<int>(t) + 1 >= e.prompt;
       b.token_label.push_back(told ? e.token[t + 1] : -1);
     }
+  }
+  return b;
+}
+
+}  // namespace
+
+Batch make_batch(const EncodedTask& task, const std::vector<EncodedExample>& examples,
+                 const std::vector<std::int32_t>& order, std::size_t first, std::size_t count) {
+  Batch b = task.text() ? text_batch(task, examples, std::span(order).subspan(first, count))
+                        : plain_batch(task, examples, order, first, count);
+  if (task.index < 0) return b;
+  b.task.assign(count, task.index);
+  if (b.source) {
+    auto read = std::make_shared<Batch>(*b.source);
+    read->task = b.task;
+    b.source = std::move(read);
   }
   return b;
 }

@@ -36,6 +36,7 @@ struct EncodedTask {
   std::vector<std::vector<std::int32_t>> label_words;
   std::vector<float> values;
   int start = -1;  // text to text: what the decoder begins with
+  int index = -1;  // among the tasks that a run has several of: what its batches say (Batch::task)
   bool text() const { return start >= 0; }
 };
 

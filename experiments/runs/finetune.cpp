@@ -1,106 +1,19 @@
 #include "experiments/runs/finetune.h"
 
-#include <bit>
 #include <chrono>
-#include <cmath>
 #include <cstdint>
 #include <numeric>
 #include <utility>
 
 #include "experiments/data/metrics.h"
+#include "experiments/runs/run_parts.h"
 #include "experiments/runs/run_state.h"
 #include "nn/choice.h"
 #include "nn/models/heads.h"
 #include "nn/pooling.h"
-#include "tensor/hash.h"
 
 namespace graft {
 namespace {
-
-// Whether what is learned is the next token, by the model's own vocabulary head.
-bool by_token(const EncodedTask& task) { return task.goal == Goal::language || task.text(); }
-
-Tensor batch_loss(const Model& model, const EncodedTask& task, const Batch& batch, Ctx& ctx) {
-  const Sequence s = model.forward(batch, ctx);
-  if (by_token(task)) return model.lm_loss(s, batch, ctx);
-  return model.head().loss(model.head().scores(model, s, batch, ctx), batch);
-}
-
-double label_count(const EncodedTask& task, const Batch& batch) {
-  if (!by_token(task)) return batch.sequences();
-  double n = 0;
-  for (std::int32_t l : batch.token_label) n += l >= 0;
-  return n;
-}
-
-// One optimizer step's gradients, micro-batch after micro-batch: the bits do not depend on the cut.
-double gather_gradients(const Model& model, const Adaptation& adaptation, const EncodedTask& task,
-                        const RunSpec& spec, const std::vector<std::int32_t>& order,
-                        std::size_t first, std::size_t count, Key key, Gradients& grads) {
-  double divisor = 0;
-  if (spec.micro > 0)
-    divisor = label_count(task, make_batch(task, task.train, order, first, count));
-  const std::size_t step = spec.micro > 0 ? spec.micro : count;
-  double total = 0;
-  for (std::size_t at = 0; at < count; at += step) {
-    Batch batch = make_batch(task, task.train, order, first + at, std::min(step, count - at));
-    batch.divisor = divisor;
-    Ctx ctx{.train = true, .key = key, .checkpoint = spec.checkpoint_blocks};
-    Tensor loss = batch_loss(model, task, batch, ctx);
-    if (at == 0) {
-      const Tensor penalty = adaptation.penalty();
-      if (penalty.defined()) loss = loss + penalty;
-    }
-    check(std::isfinite(loss.item()), "train: the loss is {} (method {}, lr {}); lower the rate",
-          loss.item(), adaptation.spec(), spec.lr);
-    backward(loss, grads);
-    total += loss.item();
-  }
-  return total;
-}
-
-std::uint64_t hash_of(const Parameters& parameters) {
-  Hash h;
-  for (const auto& p : parameters) h.word(p->value.value().hash());
-  return h.value();
-}
-
-// Of every token and label: two tasks with one name are not one task.
-std::uint64_t hash_of(const EncodedTask& task) {
-  Hash h;
-  for (const auto* split : {&task.train, &task.dev, &task.test})
-    for (const EncodedExample& e : *split) {
-      h.word(e.token.size());
-      for (std::int32_t t : e.token) h.word(static_cast<std::uint64_t>(t));
-      for (std::int32_t t : e.type) h.word(static_cast<std::uint64_t>(t));
-      if (task.text()) h.word(e.source.size());
-      for (std::int32_t t : e.source) h.word(static_cast<std::uint64_t>(t));
-      h.word(static_cast<std::uint64_t>(e.label));
-      h.word(std::bit_cast<std::uint32_t>(e.target));
-    }
-  return h.value();
-}
-
-// Of the head's start: a checkpoint's own is no new one.
-std::uint64_t hash_of(Head& head) {
-  Hash h;
-  head.each([&](Weight& w) { h.word(w.value().value().hash()); });
-  return h.value();
-}
-
-// A model's own head steps aside for a task's, and comes back.
-class HeadAside {
- public:
-  HeadAside(Model& model, std::unique_ptr<Head> head)
-      : model_(model), before_(model.set_head(std::move(head))) {}
-  ~HeadAside() { model_.set_head(std::move(before_)); }
-  HeadAside(const HeadAside&) = delete;
-  HeadAside& operator=(const HeadAside&) = delete;
-
- private:
-  Model& model_;
-  std::unique_ptr<Head> before_;
-};
 
 StartedHead family_head(const EncodedTask& task, const RunSpec& spec, const Model& model) {
   check(spec.pool == "mean",
@@ -109,15 +22,6 @@ StartedHead family_head(const EncodedTask& task, const RunSpec& spec, const Mode
   return start_family_head(
       {model.build().dtype, model.build().storage, spec.seed}, model,
       task.goal == Goal::regression ? std::vector<std::string>{} : task.labels);
-}
-
-std::vector<std::uint32_t> ids_of(const std::vector<EncodedExample>& examples,
-                                  const std::vector<std::int32_t>& order, std::size_t first,
-                                  std::size_t count) {
-  std::vector<std::uint32_t> ids;
-  for (std::size_t i = first; i < first + count; ++i)
-    ids.push_back(examples[static_cast<std::size_t>(order[i])].id);
-  return ids;
 }
 
 // Each sequence's own mean loss: one pass through the blocks for all, one through the vocabulary
@@ -290,7 +194,7 @@ RunResult finetune(Model& base, const EncodedTask& task, const RunSpec& given,
           "method that changes the model, such as lora:r=8,on=q+v",
           spec.method, task.name,
           task.goal == Goal::language ? "a language task" : "an encoder-decoder");
-    if (places.start) places.start(parameters);
+    begin(base, {&task}, spec, adaptation, head, places);
 
     Optimizer optimizer(parameters, {.kind = optim_named(spec.optimizer),
                                      .eps = spec.eps,

@@ -65,8 +65,8 @@ struct RunPlaces {
   std::function<void(int step, int steps, double loss)> progress;
   std::function<void(const StepNote&)> log =
       {};  // each step once; a resumed run goes on with its own
-  // Gives the trainable parameters, the head's last, other values than their usual ones to start
-  // from; `started_from` tells such starts apart.
+  // Gives what a saved adapter holds (Adaptation::stored(), the head's parameters last) other
+  // values than their usual ones to start from; `started_from` tells such starts apart.
   std::function<void(const Parameters&)> start = {};
   std::string started_from = {};
   // An adapter's folder where a run before this one kept its state: this one goes on from there.

@@ -1,5 +1,9 @@
 #include "experiments/runs/start.h"
 
+#include <algorithm>
+#include <set>
+#include <sstream>
+
 #include "nn/models/heads.h"
 #include "peft/adapterhub.h"
 #include "tensor/hash.h"
@@ -27,6 +31,26 @@ Start ours(const std::filesystem::path& folder) {
   return s;
 }
 
+// The spec without what a run that adds tasks to a saved adapter may say anew.
+std::string without_new_tasks(const std::string& spec) {
+  static const std::set<std::string> kAnew{"new", "use", "tokens", "text", "examples"};
+  std::string out;
+  for (const Options& o : parse_spec(spec)) {
+    std::istringstream pairs(o.to_string().substr(o.method().size()));
+    out += o.method();
+    if (pairs.get(); pairs)  // the colon
+      for (std::string pair; std::getline(pairs, pair, ',');)
+        if (!kAnew.contains(pair.substr(0, pair.find('=')))) out += "," + pair;
+    out += "|";
+  }
+  return out;
+}
+
+bool adds_tasks(const std::string& method, const std::string& saved) {
+  return std::ranges::any_of(parse_spec(method), [](const Options& o) { return o.has("new"); }) &&
+         without_new_tasks(method) == without_new_tasks(saved);
+}
+
 }  // namespace
 
 Start read_start(const std::filesystem::path& folder, const Arch& arch) {
@@ -52,7 +76,8 @@ void settle(const Start& s, RunSpec& run, const Given& given) {
           what, value, s.folder, saved);
     value = saved;
   };
-  take(run.method, s.spec, given.method, "method");
+  if (!given.method || !adds_tasks(run.method, s.spec))
+    take(run.method, s.spec, given.method, "method");
   take(run.head, s.head, given.head, "head");
   take(run.pool, s.pool, given.pool, "pool");
 }
@@ -98,7 +123,7 @@ void begin_at(const Start& s, const Parameters& parameters, bool with_head) {
     return with_head && !(s.base_pooler && site.part == Part::head_dense);
   };
   for (const auto& p : parameters)
-    if (fills(p->site)) filled.push_back(p);
+    if (fills(p->site) && (!begins_anew(*p) || values.contains(p->label()))) filled.push_back(p);
   set_adapter_values(values, filled, s.folder);
 }
 

@@ -23,7 +23,8 @@ struct Start {
 Start read_start(const std::filesystem::path& folder, const Arch&);
 
 // Settles method, head and pool of a run by the start. `given`: which of these the user asked for;
-// throws where that is something else.
+// throws where that is something else. A method may differ in what adds tasks to a saved adapter:
+// new=, use=, and how a new task is described.
 struct Given {
   bool method = false, head = false, pool = false;
 };
