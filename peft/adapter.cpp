@@ -1,6 +1,7 @@
 #include "peft/adapter.h"
 
 #include <algorithm>
+#include <ranges>
 #include <set>
 
 namespace graft {
@@ -116,19 +117,26 @@ void Adaptation::merge() {
   for (auto later = adapters_.begin(); later != adapters_.end(); ++later)
     for (auto a = adapters_.begin(); a != later; ++a)
       for (const Adapter::Fired& f : (*later)->fired())
-        check(!(*a)->scales_input(f.site),
+        check((*later)->edits_weights() || !(*a)->scales_input(f.site),
               "{}: it cannot be merged under {}, which reads what it scales at {}; write {} first",
               (*a)->name(), (*later)->name(), to_string(f.site), (*later)->name());
+  const std::vector<Adapter*> order = merge_order();
   std::size_t done = 0;
   try {
-    for (; done < adapters_.size(); ++done) adapters_[done]->merge();
+    for (; done < order.size(); ++done) order[done]->merge();
   } catch (...) {  // all or none
-    while (done > 0) adapters_[--done]->unmerge();
+    while (done > 0) order[--done]->unmerge();
     throw;
   }
 }
 void Adaptation::unmerge() {
-  for (auto a = adapters_.rbegin(); a != adapters_.rend(); ++a) (*a)->unmerge();
+  for (Adapter* a : std::views::reverse(merge_order())) a->unmerge();
+}
+std::vector<Adapter*> Adaptation::merge_order() const {
+  std::vector<Adapter*> order;
+  for (const auto& a : adapters_) order.push_back(a.get());
+  std::ranges::stable_partition(order, [](const Adapter* a) { return a->edits_weights(); });
+  return order;
 }
 
 Parameters train_head(Model& model) {

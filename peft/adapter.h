@@ -35,6 +35,10 @@ class Adapter {
   // an edit of that linear must have been merged before.
   virtual bool scales_input(const Site&) const { return false; }
 
+  // Whether it changes matrices before they are multiplied with. Merged, such a change goes in
+  // before what scales or adds to the products, wherever it stands in the spec.
+  virtual bool edits_weights() const { return false; }
+
   virtual Tensor penalty() const { return {}; }  // a regulariser to add to the loss
   virtual void after_backward(int /*step*/) {}   // budget schedules
 
@@ -113,6 +117,8 @@ class Adaptation {
   const std::vector<std::unique_ptr<Adapter>>& adapters() const { return adapters_; }
 
  private:
+  std::vector<Adapter*> merge_order() const;
+
   std::string spec_;
   std::int64_t formula_ = 0;
   std::vector<std::unique_ptr<Adapter>> adapters_;

@@ -14,12 +14,14 @@ std::unique_ptr<Adapter> make_houlsby(Options&, const Arch&);
 std::unique_ptr<Adapter> make_pfeiffer(Options&, const Arch&);
 std::unique_ptr<Adapter> make_parallel(Options&, const Arch&);
 std::unique_ptr<Adapter> make_series(Options&, const Arch&);
+std::unique_ptr<Adapter> make_compacter(Options&, const Arch&);
 std::unique_ptr<Adapter> make_ia3(Options&, const Arch&);
 std::unique_ptr<Adapter> make_lora(Options&, const Arch&);
 std::unique_ptr<Adapter> make_prompt(Options&, const Arch&);
 std::unique_ptr<Adapter> make_prefix(Options&, const Arch&);
 std::unique_ptr<Adapter> make_ptuning(Options&, const Arch&);
 std::unique_ptr<Adapter> make_llama_adapter(Options&, const Arch&);
+std::unique_ptr<Adapter> make_intrinsic(Options&, const Arch&);
 
 inline Methods all_methods() {
   return {
@@ -50,6 +52,10 @@ inline Methods all_methods() {
        "m=256 on=mlp place=serial f=tanh init=normal std=0.02 bias=no and houlsby's others; "
        "linears",
        false, false, make_series, "series:m=3"},
+      {"compacter", "Mahabadi et al. 2021 (Compacter), section 3", "attention, cross and mlp out",
+       "n^3 + 2 L 3 (d + m) + 2d per norm",
+       "n=4 m=d/32 on=attn+mlp f=gelu_tanh norms=yes layers=all", false, false, make_compacter,
+       "compacter:n=2,m=4"},
       {"ia3", "Liu et al. 2022, 3.3", "linear out of k v, mlp hidden", "L (2 d_kv + d_ff)",
        "on=k+v+xk+xv+down layers=all", true, true, make_ia3, "ia3"},
       {"lora", "Hu et al. 2021, eq. 3", "linear out: q k v o gate up down; embedding out",
@@ -73,6 +79,11 @@ inline Methods all_methods() {
       {"llama_adapter", "Zhang et al. 2023, eqs. 2-8", "attention banks, gated",
        "K d + heads per layer", "length=10 gate=tanh init=zero layers=all", false, true,
        make_llama_adapter, "llama_adapter:length=3"},
+      {"intrinsic", "Aghajanyan et al. 2020, section 3", "edits of every parameter", "d",
+       "d=1000 scales=layer (tensor: the code's, none: DID) project=whole (tensor) on=all "
+       "layers=all "
+       "vocabulary=no seed=0",
+       true, true, make_intrinsic, "intrinsic:d=40"},
   };
 }
 
