@@ -1,5 +1,5 @@
 // The table of all differentiable ops: how each runs, and what it should give, written naively in
-// f64. ops_test.cpp drives every check from it; a new op is one row.
+// f64. ops_test.cpp drives every check from it; a new op is one row. long: it is one table.
 #pragma once
 
 #include <functional>
