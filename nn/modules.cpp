@@ -21,8 +21,7 @@ Tensor dropped(const Tensor& x, double p, const Ctx& ctx, const Site& site) {
   return dropped(x, p, ctx, ctx.address, site);
 }
 
-// What is stored in half precision as edits and norms compute with it. Where there is no edit a
-// product widens its matrix itself.
+// What is stored in half precision as norms compute with it; a product widens its matrix itself.
 Tensor wide(const Tensor& x) {
   return is_half(x.dtype()) ? Tensor(x.value().to(widened(x.dtype()))) : x;
 }
@@ -42,8 +41,7 @@ Linear::Linear(const Build& build, const Site& at, int in, int out, bool bias, d
 }
 
 Tensor Linear::operator()(const Tensor& x, const Ctx& ctx) const {
-  const Tensor edited = weight.empty() ? w.value() : weight(wide(w.value()), ctx);
-  return out(linear(x, edited, b.value()), x, ctx);
+  return out(linear(x, w(ctx), b(ctx)), x, ctx);
 }
 
 void Linear::each(const EachWeight& f) {
@@ -58,7 +56,7 @@ Norm::Norm(const Build& build, const Site& at, int width, double eps, bool rms)
 }
 
 Tensor Norm::operator()(const Tensor& x, const Ctx& ctx) const {
-  const Affine a = affine({wide(gain.value()), wide(bias.value())}, ctx);
+  const Affine a = affine({wide(gain(ctx)), wide(bias(ctx))}, ctx);
   return rms_ ? rms_norm(x, a.gain, eps_) : layer_norm(x, a.gain, a.bias, eps_);
 }
 
@@ -245,7 +243,7 @@ Sequence Embedding::operator()(const Batch& batch, Ctx& ctx) const {
   check(static_cast<std::int64_t>(s.source.size()) == batch.tokens(),
         "embedding: lengths add up to {}, the batch has {} tokens", s.source.size(),
         batch.tokens());
-  s.rows = gather(table(), Array::of(batch.token));
+  s.rows = gather(table(ctx), Array::of(batch.token));
   s = out(std::move(s), ctx);
   ctx.address = s.address();
   if (ctx.cache) {
@@ -262,9 +260,9 @@ Sequence Embedding::operator()(const Batch& batch, Ctx& ctx) const {
             positions_);
       p += offset_;
     }
-    s.rows = s.rows + gather(position.value(), Array::of(at));
+    s.rows = s.rows + gather(position(ctx), Array::of(at));
   }
-  if (type) s.rows = s.rows + gather(type.value(), types_of(batch, s));
+  if (type) s.rows = s.rows + gather(type(ctx), types_of(batch, s));
   if (norm) s.rows = (*norm)(s.rows, ctx);
   s.rows = dropped(s.rows, dropout_, ctx, {stack_, -1, Part::embed});
   return s;

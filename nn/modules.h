@@ -83,9 +83,9 @@ struct Linear {
   int out_width() const { return out_; }
 
   const Site site;
-  Weight w, b;                    // [out, in], [out]
-  Slot<Tensor, Ctx> weight;       // W -> W': the exact form
-  Slot<Tensor, Tensor, Ctx> out;  // y, given x: the cheap form
+  Weight w, b;                          // [out, in], [out]
+  Slot<Tensor, Ctx>& weight = w.edits;  // W -> W': the exact form
+  Slot<Tensor, Tensor, Ctx> out;        // y, given x: the cheap form
 
  private:
   int in_, out_;
@@ -198,6 +198,7 @@ struct Embedding {
   Sequence operator()(const Batch&, Ctx&) const;  // also fills ctx.sequence's row addresses
   void each(const EachWeight&);
   const Tensor& table() const { return shared_ ? shared_->table() : token.value(); }
+  Tensor table(const Ctx& ctx) const { return shared_ ? shared_->table(ctx) : token(ctx); }
 
   Weight token, position, type;
   std::optional<Norm> norm;

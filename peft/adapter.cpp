@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <ranges>
 #include <set>
 
 namespace graft {
@@ -206,6 +207,7 @@ std::vector<std::string> Adaptation::why_not_merged() const {
     if (!a.no_merge().empty() || !mergeable_[i])
       why[i] = a.no_merge().empty() ? no_change_of_a_matrix(a) : a.no_merge();
     for (std::size_t later = i + 1; why[i].empty() && later < why.size(); ++later) {
+      if (adapters_[later]->edits_weights()) continue;
       const std::string& over = adapters_[later]->name();
       for (const auto& [site, edit] : adapters_[later]->edits())
         if (why[i].empty() && a.scales_input(site))
@@ -224,20 +226,27 @@ void Adaptation::merge() {
           why[i].starts_with("under ") ? "" : ":", why[i]);
   std::map<const Weight*, const Parameter*> before;
   model_.each([&](Weight& w) { before[&w] = &w.parameter(); });
+  const std::vector<Adapter*> order = merge_order();
   std::size_t done = 0;
   try {
-    for (; done < adapters_.size(); ++done) adapters_[done]->merge();
+    for (; done < order.size(); ++done) order[done]->merge();
     model_.each([&](Weight& w) {
       const Parameter& p = w.parameter();
       if (p.trains() || before.at(&w) != &p) check_finite(p);
     });
   } catch (...) {  // all or none
-    while (done > 0) adapters_[--done]->unmerge();
+    while (done > 0) order[--done]->unmerge();
     throw;
   }
 }
 void Adaptation::unmerge() {
-  for (auto a = adapters_.rbegin(); a != adapters_.rend(); ++a) (*a)->unmerge();
+  for (Adapter* a : std::views::reverse(merge_order())) a->unmerge();
+}
+std::vector<Adapter*> Adaptation::merge_order() const {
+  std::vector<Adapter*> order;
+  for (const auto& a : adapters_) order.push_back(a.get());
+  std::ranges::stable_partition(order, [](const Adapter* a) { return a->edits_weights(); });
+  return order;
 }
 
 void Adaptation::suspend() {

@@ -40,6 +40,10 @@ class Adapter {
   virtual int examples() const { return 0; }
   virtual void calibrate(const Model&, const std::vector<Batch>& /*of_tasks*/) {}
 
+  // Whether it changes matrices before they are multiplied with. Merged, such a change goes in
+  // before what scales or adds to the products, wherever it stands in the spec.
+  virtual bool edits_weights() const { return false; }
+
   virtual Tensor penalty() const { return {}; }  // a regulariser to add to the loss
   virtual void after_backward(int /*step*/) {}   // budget schedules
 
@@ -147,6 +151,8 @@ class Adaptation {
   const std::vector<std::unique_ptr<Adapter>>& adapters() const { return adapters_; }
 
  private:
+  std::vector<Adapter*> merge_order() const;
+
   std::string spec_;
   Model& model_;
   bool suspended_ = false;
