@@ -55,6 +55,7 @@ Batch some_of(const Batch& all, const std::vector<int>& of) {
     append(b.label, all.label, i, i + 1);
     append(b.target, all.target, i, i + 1);
     append(b.adapter, all.adapter, i, i + 1);
+    append(b.task, all.task, i, i + 1);
   }
   if (all.source) b.source = std::make_shared<const Batch>(some_of(*all.source, of));
   b.divisor = all.divisor;
