@@ -302,14 +302,14 @@ void add_run_commands(CLI::App& app, const Methods& methods) {
       "go on from this adapter, saved by an earlier run (or exported from one): to the end of its "
       "epochs, or for more; all settings are that run's");
   const std::set<std::string> free{"--resume",        "--out",          "--epochs", "--log",
-                                   "--state-seconds", "--model,--base", "--task",   "--help",
+                                   "--state-seconds", "--model",        "--task",   "--help",
                                    "--stop-after",    "--without-state"};
   train->add_option("--stop-after", o.stop_after, "stop after so many of the epochs")
       ->check(CLI::PositiveNumber);
   train->add_flag("--without-state", o.without_state,
                   "do not keep beside the adapter what --resume needs");
   for (CLI::Option* option : train->get_options())  // the rest is settled by what goes on
-    if (!free.contains(option->get_name(false, true))) option->excludes(resume);
+    if (!free.contains(option->get_name())) option->excludes(resume);
   train->callback([&, train, method, head, pool] {
     o.head_given = head->count() + pool->count() > 0;
     read_resume(o, train->get_option("--epochs")->count() > 0);
