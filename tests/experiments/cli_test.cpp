@@ -91,7 +91,7 @@ TEST_CASE(
   const std::string again = "train --out " + at + "x --resume " + at;
   contains(run(again + "third/adapter", 1), "is finished: it did 3 of 3 epochs");
   contains(run(again + "second/adapter --epochs 4", 1), "a linear schedule over 4 has other rates");
-  contains(run(again + "first/adapter --lr 0.1", 2), "--resume excludes --lr");
+  contains(run(again + "first/adapter --lr 0.1", 2), "--lr excludes --resume");
   fs::remove(at + "peft/training_state.safetensors");
   contains(run(again + "peft", 1), "`--init` starts from");
   run("train " + train + "bare --stop-after 1 --without-state");
