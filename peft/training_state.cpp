@@ -41,16 +41,17 @@ std::string hash_of_adapter(const fs::path& folder) {
 
 }  // namespace
 
-TrainingState training_state(const Optimizer& optimizer) {
+TrainingState training_state(const Optimizer& optimizer, const Parameters& held) {
   TrainingState s;
   s.step = optimizer.steps();
-  for (const auto& p : optimizer.parameters())
-    s.parameters[p->label()] = p->value.value().own_copy();
+  for (const Parameters* all : {&optimizer.parameters(), &held})
+    for (const auto& p : *all) s.parameters[p->label()] = p->value.value().own_copy();
   for (const auto& [name, value] : optimizer.state()) s.optimizer[name] = value.own_copy();
   return s;
 }
 
-void resume(const TrainingState& s, Optimizer& optimizer, const std::string& from) {
+void resume(const TrainingState& s, Optimizer& optimizer, const std::string& from,
+            const Parameters& held) {
   std::string differences;
   const auto same = [&](const AdapterValues& want, const AdapterValues& saved, const char* what) {
     for (const auto& [name, value] : want) {
@@ -65,7 +66,8 @@ void resume(const TrainingState& s, Optimizer& optimizer, const std::string& fro
       if (!want.contains(name)) differences += fmt::format("\n  unexpected: {} {}", what, name);
   };
   AdapterValues values;
-  for (const auto& p : optimizer.parameters()) values[p->label()] = p->value.value();
+  for (const Parameters* all : {&optimizer.parameters(), &held})
+    for (const auto& p : *all) values[p->label()] = p->value.value();
   same(values, s.parameters, "parameter");
   same(optimizer.state(), s.optimizer, "optimizer's");
   check(differences.empty(),

@@ -17,11 +17,11 @@ struct TrainingState {
   AdapterValues more;        // its owner's
 };
 
-// As they stand, in storage of its own.
-TrainingState training_state(const Optimizer&);
+// As they stand, in storage of its own. `held`: what the adapter holds that does not train.
+TrainingState training_state(const Optimizer&, const Parameters& held = {});
 // Puts parameters and optimizer back. Throws, listing what is missing, unexpected or mis-shaped,
 // before anything has changed. `from`: the folder or file, for the message.
-void resume(const TrainingState&, Optimizer&, const std::string& from);
+void resume(const TrainingState&, Optimizer&, const std::string& from, const Parameters& held = {});
 
 void write_training_state(const std::filesystem::path& file, const TrainingState&);
 TrainingState read_training_state(const std::filesystem::path& file);

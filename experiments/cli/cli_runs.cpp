@@ -1,5 +1,6 @@
 // graft train, replay: single runs.
 #include <climits>
+#include <set>
 
 #include "experiments/ablations/lab.h"
 #include "experiments/cli/cli.h"
@@ -268,49 +269,50 @@ void add_run_commands(CLI::App& app, const Methods& methods) {
   CLI::App* train = app.add_subcommand("train", "Adapt a model to a task; save the adapter");
   train->add_option("--model,--base", o.model, "a base's name or a model folder [encoder]");
   train->add_option("--task", o.task, "a task's name, or a folder of data files");
+  auto* method = train->add_option("--method", o.run.method)->capture_default_str();
+  train->add_option("--init", o.init, "start from this adapter: graft's folder or PEFT's");
+  train->add_option("--out", o.out, "folder for the adapter and run.json; resumes if unfinished")
+      ->required();
+  auto* head = train->add_option(
+      "--head", o.run.head,
+      "linear (the standard), dense, cloze, or family: the one that transformers has for the "
+      "model's family; of an encoder-decoder text alone. Not given: the checkpoint's own, if it "
+      "tells the labels");
+  auto* pool = train->add_option("--pool", o.run.pool, "mean, cls or last")->capture_default_str();
+  train->add_option("--optimizer", o.run.optimizer)->capture_default_str();
+  train->add_option("--schedule", o.run.schedule)->capture_default_str();
+  train->add_option("--lr", o.run.lr)->capture_default_str();
+  train->add_option("--decay", o.run.decay)->capture_default_str();
+  train->add_option("--clip", o.run.clip)->capture_default_str();
+  train->add_option("--warmup", o.run.warmup, "part of all steps")->capture_default_str();
+  train->add_option("--epochs", o.run.epochs)->capture_default_str();
+  train->add_option("--batch", o.run.batch, "sequences per step")->capture_default_str();
+  train->add_option("--micro", o.run.micro, "sequences per pass, 0 for all")->capture_default_str();
+  train->add_option("--seed", o.run.seed)->capture_default_str();
+  train->add_option("--max-tokens", o.encode.max_tokens)->capture_default_str();
+  train->add_option("--train-rows", o.encode.train_rows, "the first so many; 0 for all");
+  train->add_option("--dev-rows", o.encode.dev_rows);
+  train->add_option("--test-rows", o.encode.test_rows);
+  train->add_option("--state-seconds", o.state_seconds, "between checkpoints of the whole state")
+      ->capture_default_str();
+  train->add_flag("--checkpoint-blocks", o.run.checkpoint_blocks, "trade time for memory");
+  train->add_option("--log", o.log, "a file: each step's loss, rate and examples, as JSON lines");
   auto* resume = train->add_option(
       "--resume", o.resume,
       "go on from this adapter, saved by an earlier run (or exported from one): to the end of its "
       "epochs, or for more; all settings are that run's");
-  train->add_option("--out", o.out, "folder for the adapter and run.json; resumes if unfinished")
-      ->required();
-  auto* epochs = train->add_option("--epochs", o.run.epochs)->capture_default_str();
+  const std::set<std::string> free{"--resume",        "--out",          "--epochs", "--log",
+                                   "--state-seconds", "--model",        "--task",   "--help",
+                                   "--stop-after",    "--without-state"};
   train->add_option("--stop-after", o.stop_after, "stop after so many of the epochs")
       ->check(CLI::PositiveNumber);
-  train->add_option("--state-seconds", o.state_seconds, "between checkpoints of the whole state")
-      ->capture_default_str();
   train->add_flag("--without-state", o.without_state,
                   "do not keep beside the adapter what --resume needs");
-  train->add_option("--log", o.log, "a file: each step's loss, rate and examples, as JSON lines");
-  // The rest is settled by an adapter that goes on.
-  const auto own = [&](CLI::Option* option) { return option->excludes(resume); };
-  auto* method = own(train->add_option("--method", o.run.method)->capture_default_str());
-  own(train->add_option("--init", o.init, "start from this adapter: graft's folder or PEFT's"));
-  auto* head = own(train->add_option(
-      "--head", o.run.head,
-      "linear (the standard), dense, cloze, or family: the one that transformers has for the "
-      "model's family; of an encoder-decoder text alone. Not given: the checkpoint's own, if it "
-      "tells the labels"));
-  auto* pool =
-      own(train->add_option("--pool", o.run.pool, "mean, cls or last")->capture_default_str());
-  own(train->add_option("--optimizer", o.run.optimizer)->capture_default_str());
-  own(train->add_option("--schedule", o.run.schedule)->capture_default_str());
-  own(train->add_option("--lr", o.run.lr)->capture_default_str());
-  own(train->add_option("--decay", o.run.decay)->capture_default_str());
-  own(train->add_option("--clip", o.run.clip)->capture_default_str());
-  own(train->add_option("--warmup", o.run.warmup, "part of all steps")->capture_default_str());
-  own(train->add_option("--batch", o.run.batch, "sequences per step")->capture_default_str());
-  own(train->add_option("--micro", o.run.micro, "sequences per pass, 0 for all")
-          ->capture_default_str());
-  own(train->add_option("--seed", o.run.seed)->capture_default_str());
-  own(train->add_option("--max-tokens", o.encode.max_tokens)->capture_default_str());
-  own(train->add_option("--train-rows", o.encode.train_rows, "the first so many; 0 for all"));
-  own(train->add_option("--dev-rows", o.encode.dev_rows));
-  own(train->add_option("--test-rows", o.encode.test_rows));
-  own(train->add_flag("--checkpoint-blocks", o.run.checkpoint_blocks, "trade time for memory"));
-  train->callback([&, method, head, pool, epochs] {
+  for (CLI::Option* option : train->get_options())  // the rest is settled by what goes on
+    if (!free.contains(option->get_name())) option->excludes(resume);
+  train->callback([&, train, method, head, pool] {
     o.head_given = head->count() + pool->count() > 0;
-    read_resume(o, epochs->count() > 0);
+    read_resume(o, train->get_option("--epochs")->count() > 0);
     check(!o.task.empty(), "train: give --task, or an adapter to --resume");
     if (o.model.empty()) o.model = "encoder";
     if (!o.resume.empty()) return train_command(o, methods);

@@ -66,7 +66,7 @@ int RunState::load(const Schedule& schedule, int per_epoch) {
   check(train_loss.size() == dev.size() && best_epoch >= 0 &&
             best_epoch < std::max(1, static_cast<int>(dev.size())),
         "resume: the history in '{}' does not hold together", from);
-  resume(saved, optimizer_, from);
+  resume(saved, optimizer_, from, parameters_);
   best_.clear();
   if (dev.empty()) return saved.step;
   for (const auto& p : parameters_) {
@@ -89,7 +89,7 @@ void RunState::save_if_due(int step) {
 }
 
 TrainingState RunState::state() const {
-  TrainingState s = training_state(optimizer_);
+  TrainingState s = training_state(optimizer_, parameters_);
   s.about = {{"run", spec_.json().dump()}, {"on", on_}};
   s.about["history"] = nlohmann::json{
       {"dev", dev},

@@ -1,5 +1,4 @@
 // Every ordered pair of methods, on every body: it composes, or attaching says why not.
-#include <map>
 #include <set>
 
 #include "tests/peft/method_cases.h"
@@ -10,7 +9,7 @@ using namespace graft::testing;
 TEST_CASE("every ordered pair of methods composes, or is refused with a reason") {
   const Threads one(1);
   const Methods methods = all_methods();
-  std::set<std::string> composing, reasons;
+  std::set<std::string> composing;
   std::size_t tried = 0, refused = 0;
   for (const Body kind : kBodies) {
     PairBody body(methods, kind);
@@ -24,7 +23,11 @@ TEST_CASE("every ordered pair of methods composes, or is refused with a reason")
         CHECK_FALSE(r.detail.empty());
         ++tried;
         if (r.kind == PairResult::composes) composing.insert(r.spec);
-        if (r.kind == PairResult::refused) ++refused, reasons.insert(r.detail);
+        if (r.kind != PairResult::refused) continue;
+        ++refused;  // and the reason names a method of the two
+        const bool named = r.detail.find(a.name) != std::string::npos ||
+                           r.detail.find(b.name) != std::string::npos;
+        CHECK(named);
       }
   }
   CHECK(tried == std::size(kBodies) * methods.size() * methods.size());
@@ -32,12 +35,6 @@ TEST_CASE("every ordered pair of methods composes, or is refused with a reason")
   for (const char* spec : {"lora:r=2,alpha=4,on=q+k+v+o+up+down|prefix:length=3,mlp=yes,mid=4",
                            "prompt:length=3|ia3", "ia3|bitfit", "houlsby:m=3|prompt:length=3"})
     CHECK(composing.contains(spec));
-  for (const std::string& why : reasons) {  // two would train one tensor, or name one alike
-    const bool known = why.find("already trains by a method before it") != std::string::npos ||
-                       why.find("two methods make a parameter") != std::string::npos;
-    CAPTURE(why);
-    CHECK(known);
-  }
 }
 
 TEST_CASE("in a pair the order of the spec decides, and stays in its file") {

@@ -127,6 +127,23 @@ TEST_CASE("a training state that is missing, another's, or no longer the adapter
   contains(error_of([&] { kept_training_state(at); }), "there is no adapter in");
 }
 
+TEST_CASE("what an adapter holds and does not train is in the state, too") {
+  Trained t("lora:r=1,on=q"), other("lora:r=1,on=q");
+  const auto held = [](double value) {
+    auto p = std::make_shared<Parameter>();
+    p->site = Site{Stack::encoder, 0, Part::q}, p->name = "held";
+    p->value = Tensor(Array::full({3}, value));
+    return p;
+  };
+  const Parameters one{held(4)}, two{held(5)};
+  t.step();
+  const TrainingState s = training_state(t.optimizer, one);
+  resume(s, other.optimizer, "X", two);
+  CHECK(two[0]->value.value().at(0) == 4);
+  contains(error_of([&] { resume(s, other.optimizer, "X"); }),
+           "unexpected: parameter encoder 0 q held");
+}
+
 TEST_CASE("a training state's file that is not one is an error that names it") {
   const Folder folder;
   const auto wrong = [&](const std::string& key, const std::string& value,
