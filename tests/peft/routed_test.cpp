@@ -1,6 +1,7 @@
 // One adapter for each sequence of a batch: the same bits as each adapter alone.
 #include "peft/routed.h"
 
+#include "nn/choice.h"
 #include "nn/generate.h"
 #include "tests/nn/model_fixtures.h"
 #include "tests/peft/method_cases.h"
@@ -174,6 +175,29 @@ TEST_CASE("generation with a cache writes for each prompt what its adapter alone
       spec.adapter = {0};
       contains(error_of([&] { generate(model, prompts, spec); }), "adapters for 1 of 5 prompts");
     }
+}
+
+TEST_CASE("an encoder-decoder chooses among answers for each text with its own adapter") {
+  const Threads one(1);
+  const Arch arch = contract_arch(Body::both);
+  Batch source = ragged(arch, {4, 2, 5, 3});
+  const std::vector<std::vector<std::int32_t>> targets = {{5, 6, 1}, {5, 7, 1}, {8, 1}};
+  const std::vector<Routed::Route> routes = {{"a", "lora:r=2,on=q+xv"}, {"b", "prompt:length=2"}};
+  const std::vector<std::int32_t> adapter = {1, kBase, 0, 1};
+  std::vector<std::vector<double>> want;
+  for (int i = 0; i < source.sequences(); ++i) {
+    SmallModel model(arch);
+    std::optional<Adaptation> adaptation;
+    const std::int32_t a = adapter[std::size_t(i)];
+    if (a >= 0) adaptation.emplace(all_methods(), routes[std::size_t(a)].spec, model);
+    if (a >= 0) settle(adaptation->parameters(), std::uint32_t(a));
+    want.push_back(log_likelihoods(model, some_of(source, {i}), targets)[0]);
+  }
+  SmallModel model(arch);
+  const Routed routed(all_methods(), routes, model);
+  for (int i = 0; i < routed.size(); ++i) settle(routed.at(i).parameters(), std::uint32_t(i));
+  source.adapter = adapter;
+  CHECK(log_likelihoods(model, source, targets) == want);
 }
 
 TEST_CASE("what all rows share cannot be routed, and says so") {
