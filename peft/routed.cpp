@@ -333,11 +333,18 @@ std::vector<RoutedTraining::Step> RoutedTraining::step(const Batch& batch, Ctx c
   }
   check(total.defined(), "routed: a batch without sequences");
   Gradients gradients = backward(total);
+  std::string wrong;
   for (std::size_t i = 0; i < steps.size(); ++i) {
     if (steps[i].sequences == 0) continue;
-    routed_.after_backward(static_cast<int>(i), optimizers_[i].steps());
-    steps[i].norm = optimizers_[i].step(gradients, rate[i]);
+    const int which = static_cast<int>(i);
+    try {
+      routed_.after_backward(which, optimizers_[i].steps());
+      steps[i].norm = optimizers_[i].step(gradients, rate[i]);
+    } catch (const Error& e) {
+      wrong += fmt::format("\n  {}: {}", routed_.name(which), e.what());
+    }
   }
+  check(wrong.empty(), "routed: a step that these did not take, but all others did:{}", wrong);
   return steps;
 }
 

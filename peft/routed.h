@@ -97,7 +97,8 @@ class RoutedTraining {
   };
   // One step; rate[i] is adapter i's. The loss is the head's, or without one that of the batch's
   // token labels. A batch of micro-batches (Batch::divisor) is refused, as are sequences of no
-  // adapter, which nothing would train on.
+  // adapter, which nothing would train on. An adapter whose gradient is not finite does not move;
+  // the others do, and then it throws, naming it.
   std::vector<Step> step(const Batch&, Ctx, const std::vector<double>& rate);
   const Optimizer& optimizer(int i) const { return optimizers_.at(static_cast<std::size_t>(i)); }
 

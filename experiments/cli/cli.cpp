@@ -44,6 +44,7 @@ int cli_main(int argc, const char* const* argv, const Methods& methods) {
     cli::add_adapter_commands(app, methods);
     cli::add_generate(app, methods);
     cli::add_embed(app);
+    cli::add_combine(app);
     cli::add_exchange_commands(app, methods);
     cli::add_data_commands(app);
     cli::add_pretrain(app);

@@ -20,6 +20,7 @@ void add_run_commands(CLI::App&, const Methods&);      // train, replay
 void add_adapter_commands(CLI::App&, const Methods&);  // eval, merge
 void add_generate(CLI::App&, const Methods&);
 void add_embed(CLI::App&);
+void add_combine(CLI::App&);
 void add_exchange_commands(CLI::App&, const Methods&);    // import, export
 void add_data_commands(CLI::App&);                        // corpus, tokenizer, tasks
 void add_experiment_commands(CLI::App&, const Methods&);  // sweep, report, main

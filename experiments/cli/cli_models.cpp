@@ -5,6 +5,7 @@
 #include "nn/models/folder.h"
 #include "nn/models/presets.h"
 #include "peft/contract.h"
+#include "peft/merge_report.h"
 #include "peft/trainable.h"
 
 namespace graft::cli {
@@ -30,7 +31,7 @@ void count_command(const Methods& methods, const std::string& arch, const std::s
   const Adaptation adaptation(methods, spec, model);
   check(adaptation.count() == adaptation.formula(), "count: {} allocated, but the formula says {}",
         adaptation.count(), adaptation.formula());
-  fmt::print("{}\n", trainable_line(model, adaptation));
+  fmt::print("{}\nmerges: {}\n", trainable_line(model, adaptation), merges_in_words(adaptation));
 }
 
 void explain_command(const Methods& methods, const std::string& arch, const std::string& spec) {
@@ -45,7 +46,7 @@ void explain_command(const Methods& methods, const std::string& arch, const std:
                  fmt::format("{}", p->value.shape()), p->decay ? "decays" : "no decay",
                  p->lr_scale == 1 ? "" : fmt::format("  rate x {}", p->lr_scale));
   }
-  fmt::print("{} numbers train\n", adaptation.count());
+  fmt::print("{} numbers train\nmerges: {}\n", adaptation.count(), merges_in_words(adaptation));
 }
 
 void check_alone(const Methods& methods, const std::string& spec) {

@@ -1,6 +1,7 @@
 // One adapter for each sequence of a batch: the same bits as each adapter alone.
 #include "peft/routed.h"
 
+#include "nn/choice.h"
 #include "nn/generate.h"
 #include "tests/nn/model_fixtures.h"
 #include "tests/peft/method_cases.h"
@@ -136,6 +137,55 @@ TEST_CASE("adapters of different methods and sizes go side by side in one batch"
                      {"prefix:length=2,place=infix", "prefix:length=2,mlp=yes,mid=3"}});
 }
 
+TEST_CASE("every method of the table is routed with the bits of it alone, or refused by name") {
+  const Threads one(1);
+  int routed = 0, refused = 0;
+  for (const Method& method : all_methods())
+    for (const Arch& arch : {small_arch(Stack::decoder), contract_arch(Body::both)}) {
+      CAPTURE(method.name);
+      CAPTURE(arch.family);
+      std::string said;
+      {
+        SmallModel model(arch);
+        said = error_of([&] { Routed(all_methods(), {{"a", method.example}}, model); });
+      }
+      if (said == "(no error)") {
+        if (SmallModel model(arch); Adaptation(all_methods(), method.example, model).count() > 0)
+          equals_each_alone({arch, {method.example, method.example}});
+        ++routed;
+      } else {
+        contains(said, "routed: adapter 'a' cannot be routed: " + method.name);
+        contains(said, "which all rows share");
+        ++refused;
+      }
+    }
+  CHECK(routed >= 16);
+  CHECK(refused >= 10);
+}
+
+TEST_CASE("what all sequences share stays beside what each has of its own") {
+  const Threads one(1);
+  const Arch arch = small_arch(Stack::decoder);
+  const std::vector<Routed::Route> routes = {{"a", "lora:r=2"}, {"b", "prefix:length=2"}};
+  for (const char* shared : {"full", "lora:r=1,on=o|prefix:length=1", "prompt:length=2"}) {
+    CAPTURE(shared);
+    const Batch batch = mixed_batch(arch, {4, 2, 5}, {1, kBase, 0});
+    SmallModel model(arch), other(arch);
+    const Adaptation first(all_methods(), shared, model), same(all_methods(), shared, other);
+    settle(first.parameters(), 9), settle(same.parameters(), 9);
+    const Routed routed(all_methods(), routes, model);
+    for (int i = 0; i < routed.size(); ++i) settle(routed.at(i).parameters(), std::uint32_t(i));
+    const auto got = logits_by_sequence(model, batch);
+    for (int i = 0; i < batch.sequences(); ++i) {
+      const std::int32_t a = batch.adapter[std::size_t(i)];
+      std::optional<Adaptation> own;
+      if (a >= 0) own.emplace(all_methods(), routes[std::size_t(a)].spec, other);
+      if (a >= 0) settle(own->parameters(), std::uint32_t(a));
+      CHECK(same_bits(got[std::size_t(i)], logits_of(other, some_of(batch, {i})).value()));
+    }
+  }
+}
+
 TEST_CASE("attention across to an encoder is routed, too") {
   const Threads one(1);
   equals_each_alone({contract_arch(Body::both),
@@ -174,6 +224,29 @@ TEST_CASE("generation with a cache writes for each prompt what its adapter alone
       spec.adapter = {0};
       contains(error_of([&] { generate(model, prompts, spec); }), "adapters for 1 of 5 prompts");
     }
+}
+
+TEST_CASE("an encoder-decoder chooses among answers for each text with its own adapter") {
+  const Threads one(1);
+  const Arch arch = contract_arch(Body::both);
+  Batch source = ragged(arch, {4, 2, 5, 3});
+  const std::vector<std::vector<std::int32_t>> targets = {{5, 6, 1}, {5, 7, 1}, {8, 1}};
+  const std::vector<Routed::Route> routes = {{"a", "lora:r=2,on=q+xv"}, {"b", "prompt:length=2"}};
+  const std::vector<std::int32_t> adapter = {1, kBase, 0, 1};
+  std::vector<std::vector<double>> want;
+  for (int i = 0; i < source.sequences(); ++i) {
+    SmallModel model(arch);
+    std::optional<Adaptation> adaptation;
+    const std::int32_t a = adapter[std::size_t(i)];
+    if (a >= 0) adaptation.emplace(all_methods(), routes[std::size_t(a)].spec, model);
+    if (a >= 0) settle(adaptation->parameters(), std::uint32_t(a));
+    want.push_back(log_likelihoods(model, some_of(source, {i}), targets)[0]);
+  }
+  SmallModel model(arch);
+  const Routed routed(all_methods(), routes, model);
+  for (int i = 0; i < routed.size(); ++i) settle(routed.at(i).parameters(), std::uint32_t(i));
+  source.adapter = adapter;
+  CHECK(log_likelihoods(model, source, targets) == want);
 }
 
 TEST_CASE("what all rows share cannot be routed, and says so") {

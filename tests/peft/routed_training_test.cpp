@@ -1,5 +1,8 @@
 // Adapters that train side by side: the same bits as each alone.
 #include "peft/routed.h"
+
+#include <cmath>
+
 #include "tests/peft/method_cases.h"
 
 using namespace graft;
@@ -146,6 +149,27 @@ TEST_CASE("with a head of its own, too, each adapter trains as if alone") {
   CHECK(scores[0].size() == 2);
   CHECK(scores[1].size() == 4);
   CHECK(scores[2].size() == 2);
+}
+
+TEST_CASE("an adapter that has become NaN does not touch those beside it") {
+  const Threads one(1);
+  const Arch arch = small_arch(Stack::decoder);
+  Batch batch = ragged(arch, {4, 3, 6, 2});
+  batch.adapter = {0, 1, 0, 1};
+  std::vector<std::vector<Array>> ends;
+  for (const bool broken : {false, true}) {
+    SmallModel model(arch);
+    Routed routed(all_methods(), {{"a", "lora:r=1"}, {"b", "lora:r=1"}}, model);
+    for (int i = 0; i < 2; ++i) jitter(routed.at(i).parameters());
+    if (broken) routed.at(1).parameters()[1]->value.value().data<float>()[0] = NAN;
+    RoutedTraining training_of(routed, model, {{}, {}});
+    const std::string said = error_of([&] { training_of.step(batch, {}, {1e-2, 1e-2}); });
+    if (broken) contains(said, "all others did:\n  b: ");
+    if (!broken) CHECK(said == "(no error)");
+    ends.emplace_back();
+    for (const auto& p : routed.parameters(0)) ends.back().push_back(p->value.value());
+  }
+  for (std::size_t p = 0; p < ends[0].size(); ++p) CHECK(same_bits(ends[0][p], ends[1][p]));
 }
 
 TEST_CASE("an adapter that a batch has nothing for stays as it is, and so does its optimizer") {
