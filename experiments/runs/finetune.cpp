@@ -33,7 +33,8 @@ double label_count(const EncodedTask& task, const Batch& batch) {
   return n;
 }
 
-// One optimizer step's gradients, micro-batch after micro-batch: the bits do not depend on the cut.
+// One optimizer step's gradients, micro-batch after micro-batch: the bits do not depend on the cut,
+// but where a method edits weights (Adapter::edits_weights).
 double gather_gradients(const Model& model, const Adaptation& adaptation, const EncodedTask& task,
                         const RunSpec& spec, const std::vector<std::int32_t>& order,
                         std::size_t first, std::size_t count, Key key, Gradients& grads) {
