@@ -10,8 +10,8 @@
 // weights), D and U alike; and the base's norms, as the paper counts them (norms=no leaves them).
 // Count: n^3 + 3 (d + m) for each adapter, two in a layer, m = d / 32. T5-base: 114,112, and 47,616
 // of norms. on=mlp is Compacter++.
-// Start: near the base, not at it. The released code draws A from N(0, 0.01^2), s and t as Glorot
-// and Bengio do, uniform in +-sqrt(6 / (1 + their length)); the paper does not say.
+// Start: near the base, not at it, as in the released code: A from N(0, 0.01^2), s and t as Glorot
+// and Bengio have it, uniform in +-sqrt(6 / (1 + their length)).
 // Merge: none; f is not linear.
 // W is never built: W x is t, A and s in turn, which costs less.
 #include <cmath>

@@ -2,17 +2,19 @@
 //
 // Aghajanyan et al. 2020 (2012.13255), section 3:
 //     DID   theta^D = theta_0^D + P(theta^d)
-//     SAID  theta_i^D = theta_0,i^D + lambda_i P(theta^(d-m))_i        one lambda for each of m
-//     layers
+//     SAID  theta_i^D = theta_0,i^D + lambda_i P(theta^(d-m))_i      m layers, a lambda each
 //
 //     theta^d ── P (Fastfood) ──┬── (+)── W_1        slots: the edits of every parameter: matrices,
 //                               ├── (+)── b_1        biases, norms, embeddings, relative places
 //                               └── (+)── ...
 //
-// P is Fastfood (Le et al. 2013), drawn tensor by tensor from seed= alone, never stored as a
-// matrix. Trains: theta and the lambdas.   Count: d. The m lambdas are taken from it, as in the
-// paper. Start: theta = 0, lambda = 1: the base, bit for bit. Merge: theta^D in the base's place,
-// which costs the model's size again.
+// P is Fastfood (Le et al. 2013), drawn tensor by tensor from seed= alone, so that a file is the
+// spec and d numbers; never a matrix, it takes 8 to 16 bytes for each number that moves.
+//
+// Trains: theta and the lambdas.
+// Count: d. The m lambdas are taken from it, as in the paper.
+// Start: theta = 0, lambda = 1: the base, bit for bit.
+// Merge: theta^D in the base's place, which costs the model's size again.
 //
 // Where paper and released code disagree: scales=layer (default) is the paper's lambda of a layer,
 // what is outside a stack's blocks counting as one more; scales=tensor the code's, of each weight

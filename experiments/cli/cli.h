@@ -5,12 +5,10 @@
 #include <CLI/CLI.hpp>
 #include <filesystem>
 
+#include "experiments/cli/main.h"
 #include "peft/methods.h"
 
 namespace graft {
-
-// Runs the command line; returns the exit code. Errors are one line on stderr.
-int cli_main(int argc, const char* const* argv, const Methods&);
 
 namespace cli {
 void add_pretrain(CLI::App&);
@@ -24,10 +22,6 @@ void add_combine(CLI::App&);
 void add_exchange_commands(CLI::App&, const Methods&);    // import, export
 void add_data_commands(CLI::App&);                        // corpus, tokenizer, tasks
 void add_experiment_commands(CLI::App&, const Methods&);  // sweep, report, main
-
-// The base models that come with graft: experiments/bases/NAME beside the program's source, or
-// $GRAFT_BASES/NAME; a path is taken as it is.
-std::filesystem::path base_folder(const std::string& name_or_path);
 }  // namespace cli
 
 }  // namespace graft
