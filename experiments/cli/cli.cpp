@@ -46,13 +46,14 @@ int cli_main(int argc, const char* const* argv, const Methods& methods) {
   try {
     cli::add_model_commands(app, methods);
     cli::add_run_commands(app, methods);
+    cli::add_multitask(app, methods);
     cli::add_adapter_commands(app, methods);
     cli::add_generate(app, methods);
     cli::add_embed(app);
     cli::add_combine(app);
     cli::add_exchange_commands(app, methods);
     cli::add_data_commands(app);
-    cli::add_pretrain(app);
+    cli::add_pretrain(app, methods);
     cli::add_ngram(app);
     cli::add_experiment_commands(app, methods);
     std::vector<std::string> names;

@@ -11,10 +11,11 @@
 namespace graft {
 
 namespace cli {
-void add_pretrain(CLI::App&);
+void add_pretrain(CLI::App&, const Methods&);
 void add_ngram(CLI::App&);
-void add_model_commands(CLI::App&, const Methods&);    // methods, count, explain, check
-void add_run_commands(CLI::App&, const Methods&);      // train, replay
+void add_model_commands(CLI::App&, const Methods&);  // methods, count, explain, check
+void add_run_commands(CLI::App&, const Methods&);    // train, replay
+void add_multitask(CLI::App&, const Methods&);
 void add_adapter_commands(CLI::App&, const Methods&);  // eval, merge
 void add_generate(CLI::App&, const Methods&);
 void add_embed(CLI::App&);

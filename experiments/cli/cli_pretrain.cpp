@@ -7,7 +7,7 @@
 
 namespace graft::cli {
 
-void add_pretrain(CLI::App& app) {
+void add_pretrain(CLI::App& app, const Methods& methods) {
   CLI::App* command = app.add_subcommand(
       "pretrain",
       "Train a base model on the corpus: masked (encoder), causal (decoder) or span "
@@ -50,6 +50,10 @@ void add_pretrain(CLI::App& app) {
   command->add_option("--eval-every", spec.eval_every, "steps")->capture_default_str();
   command->add_option("--save-minutes", spec.save_minutes)->capture_default_str();
   command->add_option("--stop-after", spec.stop_after, "stop, checkpointed, after this step");
+  spec.methods = methods;
+  command->add_option("--method", spec.method,
+                      "edits to learn with from the first step, e.g. qknorm:gate=one; saved as "
+                      "OUT/adapter");
   command->callback([] {
     spec.arch = arch_named(arch);
     if (layers) {

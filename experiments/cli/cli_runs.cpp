@@ -3,7 +3,7 @@
 #include <set>
 
 #include "experiments/ablations/lab.h"
-#include "experiments/cli/cli.h"
+#include "experiments/cli/cli_training.h"
 #include "experiments/data/metrics.h"
 #include "experiments/harness/progress.h"
 #include "experiments/runs/finetune.h"
@@ -196,7 +196,7 @@ void train_command(TrainOptions o, const Methods& methods) {
   bool whole = false;
   const Save save = [&](Model& model, Adaptation& adaptation, const EncodedTask& task,
                         std::uint64_t base_hash) {
-    Parameters all = adaptation.parameters();
+    Parameters all = adaptation.stored();
     const Parameters head = train_head(model);
     all.insert(all.end(), head.begin(), head.end());
     save_adapter(fs::path(o.out) / "adapter", o.run.method, all,
@@ -234,6 +234,7 @@ void replay_command(const std::string& file, const Methods& methods) {
   const nlohmann::json all = parse_strict(file, read_file(file));
   check(all.is_object() && all.contains("run") && all.contains("weights_hash"),
         "replay: '{}' is not a run.json", file);
+  if (all.contains("multitask")) return replay_multitask(file, all, methods);
   Entry record("replay: " + file, all);
   const std::string core = record.text("core");
   check(core == core_name(),
@@ -263,6 +264,24 @@ void replay_command(const std::string& file, const Methods& methods) {
 
 }  // namespace
 
+void add_training_options(CLI::App& app, RunSpec& run, EncodeSpec& encode) {
+  app.add_option("--optimizer", run.optimizer)->capture_default_str();
+  app.add_option("--schedule", run.schedule)->capture_default_str();
+  app.add_option("--lr", run.lr)->capture_default_str();
+  app.add_option("--decay", run.decay)->capture_default_str();
+  app.add_option("--clip", run.clip)->capture_default_str();
+  app.add_option("--warmup", run.warmup, "part of all steps")->capture_default_str();
+  app.add_option("--epochs", run.epochs)->capture_default_str();
+  app.add_option("--batch", run.batch, "sequences per step")->capture_default_str();
+  app.add_option("--micro", run.micro, "sequences per pass, 0 for all")->capture_default_str();
+  app.add_option("--seed", run.seed)->capture_default_str();
+  app.add_option("--max-tokens", encode.max_tokens)->capture_default_str();
+  app.add_option("--train-rows", encode.train_rows, "the first so many; 0 for all");
+  app.add_option("--dev-rows", encode.dev_rows);
+  app.add_option("--test-rows", encode.test_rows);
+  app.add_flag("--checkpoint-blocks", run.checkpoint_blocks, "trade time for memory");
+}
+
 void add_run_commands(CLI::App& app, const Methods& methods) {
   static TrainOptions o;
   static std::string record;
@@ -279,23 +298,9 @@ void add_run_commands(CLI::App& app, const Methods& methods) {
       "model's family; of an encoder-decoder text alone. Not given: the checkpoint's own, if it "
       "tells the labels");
   auto* pool = train->add_option("--pool", o.run.pool, "mean, cls or last")->capture_default_str();
-  train->add_option("--optimizer", o.run.optimizer)->capture_default_str();
-  train->add_option("--schedule", o.run.schedule)->capture_default_str();
-  train->add_option("--lr", o.run.lr)->capture_default_str();
-  train->add_option("--decay", o.run.decay)->capture_default_str();
-  train->add_option("--clip", o.run.clip)->capture_default_str();
-  train->add_option("--warmup", o.run.warmup, "part of all steps")->capture_default_str();
-  train->add_option("--epochs", o.run.epochs)->capture_default_str();
-  train->add_option("--batch", o.run.batch, "sequences per step")->capture_default_str();
-  train->add_option("--micro", o.run.micro, "sequences per pass, 0 for all")->capture_default_str();
-  train->add_option("--seed", o.run.seed)->capture_default_str();
-  train->add_option("--max-tokens", o.encode.max_tokens)->capture_default_str();
-  train->add_option("--train-rows", o.encode.train_rows, "the first so many; 0 for all");
-  train->add_option("--dev-rows", o.encode.dev_rows);
-  train->add_option("--test-rows", o.encode.test_rows);
+  add_training_options(*train, o.run, o.encode);
   train->add_option("--state-seconds", o.state_seconds, "between checkpoints of the whole state")
       ->capture_default_str();
-  train->add_flag("--checkpoint-blocks", o.run.checkpoint_blocks, "trade time for memory");
   train->add_option("--log", o.log, "a file: each step's loss, rate and examples, as JSON lines");
   auto* resume = train->add_option(
       "--resume", o.resume,

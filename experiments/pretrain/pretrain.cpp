@@ -5,12 +5,14 @@
 #include <cmath>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "experiments/harness/progress.h"
 #include "nn/files/atomic.h"
 #include "nn/files/safetensors.h"
 #include "nn/models/folder.h"
 #include "nn/text/sentinels.h"
+#include "peft/files.h"
 
 namespace graft {
 namespace {
@@ -50,6 +52,7 @@ nlohmann::json identity_of(const PretrainSpec& spec, const std::string& started_
                           {"batch", spec.batch},
                           {"decay", spec.decay},
                           {"masking", spec.masking}};
+  if (!spec.method.empty()) identity["method"] = spec.method;
   if (spec.arch.crosses()) {
     identity["encoder_layers"] = spec.arch.encoder_layers;
     identity["span"] = spec.span;
@@ -121,6 +124,18 @@ Tokenizer tokenizer_for(const PretrainSpec& spec, Objective objective) {
         "pretrain: the decoder begins with token {}, the tokenizer's [PAD] is {}", spec.arch.start,
         tokenizer.pad());
   return tokenizer;
+}
+
+// The model's hash is that of its file, which has half precision.
+void save_edits(const PretrainSpec& spec, const Adaptation& edits) {
+  const fs::path base = spec.out / "model";
+  save_adapter(spec.out / "adapter", spec.method, edits.stored(),
+               {{"model", fs::absolute(base).lexically_normal().string()},
+                {"base_hash", fmt::format("{:016x}", load_model(base)->hash())},
+                {"head", ""},
+                {"pool", ""},
+                {"labels", nlohmann::json::array()},
+                {"language", true}});
 }
 
 // Lines of the log up to `step`: what a killed run logged after its checkpoint is trained again.
@@ -220,7 +235,14 @@ PretrainResult pretrain(const PretrainSpec& spec) {
     stack_from(model, *smaller);
   }
   const nlohmann::json identity = identity_of(spec, started_from);
-  Optimizer optimizer(train_everything(model), {.beta2 = 0.98, .eps = 1e-6, .decay = spec.decay});
+  Parameters trained = train_everything(model);
+  std::optional<Adaptation> edits;
+  if (!spec.method.empty()) {
+    edits.emplace(spec.methods, spec.method, model);
+    const Parameters own = edits->parameters();
+    trained.insert(trained.end(), own.begin(), own.end());
+  }
+  Optimizer optimizer(trained, {.beta2 = 0.98, .eps = 1e-6, .decay = spec.decay});
   Running running;
   std::int64_t step = load_state(spec, identity, optimizer, running);
   std::string log = log_until(spec.out / "log.jsonl", step);
@@ -288,6 +310,7 @@ PretrainResult pretrain(const PretrainSpec& spec) {
   }
   if (step == first) held = heldout_loss(model, heldout, 512, rule);
   save_model(model, spec.out / "model", FileDtype::f16, &tokenizer);
+  if (edits) save_edits(spec, *edits);
   return {step, held, model.hash()};
 }
 

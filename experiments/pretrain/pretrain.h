@@ -9,13 +9,17 @@
 
 #include "experiments/pretrain/corpus_windows.h"
 #include "nn/model.h"
-#include "nn/optim/optimizer.h"
+#include "peft/adapter.h"
 
 namespace graft {
 
 struct PretrainSpec {
   Arch arch;
   std::string objective = "";  // "": what goes with the architecture; another is an error
+  // Edits that the model learns with from its first step, beside all of its own weights, such as
+  // qknorm:gate=one; "": none. `methods` has their rows.
+  std::string method = "";
+  Methods methods = {};
   std::filesystem::path train, heldout, tokenizer, out;
   std::filesystem::path start_from;  // blocks, embeddings and head of a smaller model, or empty
   std::uint32_t seed = 0;
@@ -40,7 +44,9 @@ Objective objective_of(const Arch&, const std::string& asked = "");
 
 // Trains until spec.steps. An encoder-decoder's tokenizer that has no sentinels gets as many as the
 // model's vocabulary has room for. Writes into spec.out: state.safetensors (to resume), log.jsonl
-// (one line per evaluation), model/ (Hugging Face folder) and step-N/ at the steps 2^k from 256 on.
+// (one line per evaluation), model/ (Hugging Face folder), step-N/ at the steps 2^k from 256 on
+// and, with a method, adapter/: what `graft train --model OUT/model --init OUT/adapter` goes on
+// from.
 PretrainResult pretrain(const PretrainSpec&);
 
 // Mean loss over the first `windows` held-out windows, always masked alike.

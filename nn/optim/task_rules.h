@@ -33,7 +33,6 @@ class TaskRules {
   // Throws for a rule that says nothing, or what is out of range.
   explicit TaskRules(std::vector<TaskRule>);
 
-  bool empty() const { return rules_.empty(); }
   double lr(int task, int layer) const { return value(task, layer, &TaskRule::lr, 1); }
   double decay(int task, int layer, double standard) const {
     return value(task, layer, &TaskRule::decay, standard);

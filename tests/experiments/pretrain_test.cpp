@@ -14,6 +14,8 @@
 #include "nn/files/atomic.h"
 #include "nn/models/folder.h"
 #include "nn/models/presets.h"
+#include "peft/folder.h"
+#include "peft/methods.h"
 #include "tests/experiments/small_task.h"
 #include "tests/nn/folder.h"
 
@@ -104,6 +106,32 @@ TEST_CASE("pretraining stopped and resumed ends with the bits of one run, and th
     contains(error_of([&] { pretrain(spec); }), "other settings");
     spec.out = folder / "more", spec.batch = 500;
     contains(error_of([&] { pretrain(spec); }), "one step takes 500");
+  }
+}
+
+TEST_CASE("a model learns with query-key normalisation from its first step, and both are kept") {
+  for (const char* kind : kKinds) {
+    const Folder folder;
+    PretrainSpec spec = small_run(kind, folder);
+    const Quiet quiet;
+    const PretrainResult plain = pretrain(spec);
+    spec.out = folder / "normed", spec.methods = all_methods(), spec.method = "qknorm:gate=one";
+    const PretrainResult normed = pretrain(spec);
+    CHECK(normed.weights_hash != plain.weights_hash);
+    spec.out = folder / "parts", spec.stop_after = 6;
+    pretrain(spec);
+    spec.stop_after = 0;
+    CHECK(pretrain(spec).weights_hash == normed.weights_hash);
+    const auto adapter = [&](const char* run) {
+      return read_file(folder / run / "adapter" / "adapter_model.safetensors");
+    };
+    CHECK(adapter("parts") == adapter("normed"));
+    // The folder of the model and the adapter on it compute what was trained.
+    const auto model = load_model(folder / "normed" / "model");
+    const auto edits = load_adapter(folder / "normed" / "adapter", all_methods(), *model);
+    CHECK(edits->parameters()[0]->value.value().at(0) != doctest::Approx(12.3197).epsilon(1e-6));
+    spec.method = "";
+    contains(error_of([&] { pretrain(spec); }), "other settings");
   }
 }
 

@@ -1,0 +1,253 @@
+// graft multitask: one adapter over several tasks.
+#include <climits>
+#include <sstream>
+
+#include "experiments/ablations/lab.h"
+#include "experiments/cli/cli_training.h"
+#include "experiments/data/metrics.h"
+#include "experiments/harness/progress.h"
+#include "experiments/runs/multitask.h"
+#include "experiments/runs/named_task.h"
+#include "experiments/runs/step_log.h"
+#include "nn/files/atomic.h"
+#include "nn/models/folder.h"
+#include "nn/text/json_entry.h"
+#include "peft/files.h"
+
+namespace graft::cli {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+struct MultitaskOptions {
+  std::string model = "encoder", out, log;
+  std::vector<std::string> tasks;  // names or folders
+  MultitaskSpec spec;
+  EncodeSpec encode;
+  double state_seconds = 3;
+  bool alone = false;  // train each task by itself, too
+};
+
+std::vector<std::string> split_list(const std::string& text) {
+  std::vector<std::string> parts;
+  std::istringstream in(text);
+  for (std::string part; std::getline(in, part, ',');) parts.push_back(part);
+  for (const std::string& p : parts)
+    check(!p.empty(), "multitask: --tasks {}; need names with commas between them", text);
+  return parts;
+}
+
+struct Bench {
+  explicit Bench(const MultitaskOptions& o) {
+    const fs::path folder = base_folder(o.model);
+    model = load_model(folder);
+    const Tokenizer tokenizer = Tokenizer::load(folder);
+    const RunSpec run = o.spec.run.on(model->arch());
+    for (const std::string& name : o.tasks) {
+      const TaskData data = task_named(name);
+      tasks.push_back(encode_task(data, tokenizer, model->arch(), encode_for(run.head, o.encode)));
+    }
+    base_hash = model->hash();
+  }
+  std::unique_ptr<Model> model;
+  std::vector<EncodedTask> tasks;
+  std::uint64_t base_hash;
+};
+
+json record_of(const MultitaskOptions& o, const Bench& bench, const MultitaskResult& r) {
+  json tasks = json::array();
+  for (const TaskOutcome& t : r.tasks) {
+    std::vector<double> dev;
+    for (double score : t.dev) dev.push_back(turned(t.metric, score));
+    tasks.push_back({{"name", t.name},
+                     {"metric", t.metric},
+                     {"dev", dev},
+                     {"test", turned(t.metric, t.test)},
+                     {"weight", t.weight},
+                     {"steps", t.steps},
+                     {"head", t.head}});
+  }
+  return {{"model", o.model},
+          {"tasks", o.tasks},
+          {"run", o.spec.run.json()},
+          {"multitask", o.spec.settled().json()},
+          {"max_tokens", o.encode.max_tokens},
+          {"train_rows", o.encode.train_rows},
+          {"dev_rows", o.encode.dev_rows},
+          {"test_rows", o.encode.test_rows},
+          {"family", bench.model->arch().family},
+          {"core", core_name()},
+          {"versions", versions()},
+          {"base_hash", fmt::format("{:016x}", bench.base_hash)},
+          {"weights_hash", fmt::format("{:016x}", r.weights_hash)},
+          {"of_tasks", tasks},
+          {"train_loss", r.train_loss},
+          {"best_epoch", r.best_epoch},
+          {"trainable", r.trainable},
+          {"base", r.base},
+          {"seconds", r.seconds},
+          {"peak_bytes", r.peak_bytes}};
+}
+
+// Each task's adapter in a folder of its own, which `graft eval` opens: the shared numbers, and
+// that task's head.
+void save_task(const MultitaskOptions& o, const Bench& bench, Model& model, Adaptation& adaptation,
+               const EncodedTask& task, int index) {
+  Parameters all = adaptation.stored();
+  const Parameters head = train_head(model);
+  all.insert(all.end(), head.begin(), head.end());
+  const RunSpec run = o.spec.run.on(model.arch());
+  save_adapter(fs::path(o.out) / "adapters" / task.name, spec_of_task(adaptation.spec(), index),
+               all,
+               {{"model", o.model},
+                {"task", task.name},
+                {"labels", task.labels},
+                {"language", task.goal == Goal::language},
+                {"text", task.text()},
+                {"joined", task.joined},
+                {"task_folder", o.tasks[static_cast<std::size_t>(index)]},
+                {"max_tokens", o.encode.max_tokens},
+                {"base_hash", fmt::format("{:016x}", bench.base_hash)},
+                {"head", run.head},
+                {"pool", run.pool}});
+}
+
+// What each task's score is when it has the method to itself, by the same settings; what sharing
+// did to it is the difference, in the metric's own sense: above 0 it helped.
+void add_interference(const MultitaskOptions& o, Bench& bench, const MultitaskResult& together,
+                      const Methods& methods, json& record) {
+  fmt::print("\n{:<20} {:>12} {:>12} {:>12}\n", "task", "together", "alone", "sharing");
+  for (std::size_t t = 0; t < bench.tasks.size(); ++t) {
+    RunPlaces places;
+    places.state = fs::path(o.out) / fmt::format("alone-{}.safetensors", t);
+    places.state_seconds = o.state_seconds;
+    const RunResult alone = finetune(*bench.model, bench.tasks[t], o.spec.run, methods, {}, places);
+    const TaskOutcome& of = together.tasks[t];
+    const double gain = of.test - alone.test;
+    record["of_tasks"][t]["alone"] = turned(of.metric, alone.test);
+    record["of_tasks"][t]["alone_hash"] = fmt::format("{:016x}", alone.weights_hash);
+    record["of_tasks"][t]["sharing"] = gain;
+    fmt::print("{:<20} {:>12.4f} {:>12.4f} {:>+12.4f}\n", of.name, turned(of.metric, of.test),
+               turned(of.metric, alone.test), gain);
+  }
+}
+
+void print_outcome(const MultitaskResult& r) {
+  fmt::print("trainable params: {} (shared) of {}; epoch {}; {:.0f} s\n", r.trainable, r.base,
+             r.best_epoch + 1, r.seconds);
+  const auto best = static_cast<std::size_t>(r.best_epoch);
+  for (const TaskOutcome& t : r.tasks)
+    fmt::print("{}: {} dev {:.4f}, test {:.4f}; weight {:.3f}, {} steps\n", t.name, t.metric,
+               turned(t.metric, t.dev[best]), turned(t.metric, t.test), t.weight.back(), t.steps);
+  fmt::print("weights {:016x}\n", r.weights_hash);
+}
+
+void multitask_command(const MultitaskOptions& o, const Methods& methods) {
+  std::error_code error;
+  fs::create_directories(o.out, error);
+  check(!error, "multitask: cannot make folder '{}': {}", o.out, error.message());
+  const fs::path done = fs::path(o.out) / "run.json";
+  check(!fs::exists(done), "multitask: '{}' is a finished run; give another --out", done.string());
+  Bench bench(o);
+  for (const EncodedTask& task : bench.tasks)
+    if (task.shortened > 0)
+      fmt::print("{}: {} texts were longer than {} tokens and were cut\n", task.name,
+                 task.shortened, o.encode.max_tokens);
+  RunPlaces places;
+  places.state = fs::path(o.out) / "state.safetensors", places.state_seconds = o.state_seconds;
+  StepProgress progress(stdout);
+  places.progress = [&](int step, int steps, double loss) { progress.at(step, steps, loss); };
+  if (!o.log.empty()) places.log = StepLog(o.log);
+  const MultitaskResult r = multitask(
+      *bench.model, bench.tasks, o.spec, methods,
+      [&](Model& m, Adaptation& a, const EncodedTask& t, int i) {
+        save_task(o, bench, m, a, t, i);
+      },
+      places);
+  print_outcome(r);
+  json record = record_of(o, bench, r);
+  if (o.alone) add_interference(o, bench, r, methods, record);
+  write_file_atomically(done, record.dump(2) + "\n");
+  fmt::print("adapters in {}\n", (fs::path(o.out) / "adapters").string());
+}
+
+}  // namespace
+
+void replay_multitask(const std::string& file, const json& all, const Methods& methods) {
+  Entry record("replay: " + file, all);
+  const std::string core = record.text("core");
+  check(core == core_name(),
+        "replay: '{}' was made by kernels for {}, these are for {}: the bits would differ", file,
+        core, core_name());
+  MultitaskOptions o;
+  o.model = record.text("model");
+  o.spec = MultitaskSpec::from(all["multitask"], all["run"]);
+  check(all.contains("tasks") && all["tasks"].is_array(), "replay: '{}' lacks 'tasks'", file);
+  for (const json& name : all["tasks"]) {
+    check(name.is_string(), "replay: '{}': a task is {}; need a text", file, name.dump());
+    o.tasks.push_back(name);
+  }
+  const auto rows = [&](const char* key) { return int(record.count(key, INT_MAX)); };
+  o.encode.max_tokens = rows("max_tokens"), o.encode.train_rows = rows("train_rows");
+  o.encode.dev_rows = rows("dev_rows"), o.encode.test_rows = rows("test_rows");
+  Bench bench(o);
+  const std::string base = fmt::format("{:016x}", bench.base_hash);
+  check(record.text("base_hash") == base, "replay: base_hash is {}, the record says {}", base,
+        record.text("base_hash"));
+  const MultitaskResult r = multitask(*bench.model, bench.tasks, o.spec, methods);
+  const std::string is = fmt::format("{:016x}", r.weights_hash), was = record.text("weights_hash");
+  check(was == is, "replay: weights_hash is {}, the record says {}", is, was);
+  fmt::print("the same bits: weights {}\n", is);
+}
+
+void add_multitask(CLI::App& app, const Methods& methods) {
+  static MultitaskOptions o;
+  static std::string tasks;
+  CLI::App* command = app.add_subcommand(
+      "multitask", "Adapt a model to several tasks at once, a head each; save their adapters");
+  command->add_option("--model,--base", o.model, "a base's name or a model folder")
+      ->capture_default_str();
+  command->add_option("--tasks", tasks, "names or folders, with commas between them")->required();
+  o.spec.run.method = "hyperformer++";
+  command->add_option("--method", o.spec.run.method, "shared; tasks= is filled in")
+      ->capture_default_str();
+  command->add_option("--out", o.out, "folder for adapters and run.json; resumes if unfinished")
+      ->required();
+  command
+      ->add_option("--weights", o.spec.weights,
+                   "uniform, uncertainty, gradnorm, pcgrad or metaweighting")
+      ->capture_default_str();
+  command->add_option("--weight-rate", o.spec.weight_rate,
+                      "of the weights' own steps; 0: 0.025, of metaweighting 0.1");
+  command->add_option("--gradnorm-alpha", o.spec.gradnorm_alpha)->capture_default_str();
+  command->add_option("--sampling", o.spec.sampling,
+                      "one: a step is of one task, drawn by its share (standard for uniform); all: "
+                      "of every task");
+  command
+      ->add_option("--temperature", o.spec.temperature,
+                   "shares are (rows)^(1 / temperature): 1 as the rows are, 10 nearly alike")
+      ->capture_default_str();
+  command->add_option("--query", o.spec.query, "metaweighting: part of the rows held out for it")
+      ->capture_default_str();
+  command
+      ->add_option("--rule", o.spec.rules,
+                   "for a task or layers: task=NAME,layers=0-3,lr=0.5,decay=0,dropout=0.1,"
+                   "pull=0.01 (lr: times the run's; pull: L2 towards the start); may be given "
+                   "again")
+      ->allow_extra_args(false);
+  command->add_flag("--alone", o.alone, "also train each task by itself: what sharing did to it");
+  command->add_option("--head", o.spec.run.head, "of every task: as graft train has it");
+  command->add_option("--pool", o.spec.run.pool, "mean, cls or last")->capture_default_str();
+  add_training_options(*command, o.spec.run, o.encode);
+  command->add_option("--state-seconds", o.state_seconds, "between checkpoints of the whole state")
+      ->capture_default_str();
+  command->add_option("--log", o.log, "a file: each step's loss, rate and examples, as JSON lines");
+  command->callback([&] {
+    (void)MultitaskSpec::from(o.spec.json(), o.spec.run.json());
+    o.tasks = split_list(tasks);
+    multitask_command(o, methods);
+  });
+}
+
+}  // namespace graft::cli

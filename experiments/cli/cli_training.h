@@ -1,0 +1,15 @@
+// What the commands that train share.
+#pragma once
+
+#include "experiments/cli/cli.h"
+#include "experiments/runs/finetune.h"
+
+namespace graft::cli {
+
+// The optimizer's options, the batch's and the texts'.
+void add_training_options(CLI::App&, RunSpec&, EncodeSpec&);
+
+// Runs a record of `graft multitask` again; throws where a bit differs. `file`: for messages.
+void replay_multitask(const std::string& file, const nlohmann::json& record, const Methods&);
+
+}  // namespace graft::cli

@@ -1,0 +1,93 @@
+// graft multitask as its user runs it: train, score, replay, add a task, and what is refused.
+#include <algorithm>
+
+#include "tests/experiments/small_bases.h"
+
+using namespace graft;
+using namespace graft::testing;
+
+namespace {
+
+// The bases' texts again, told apart by how long they are.
+TaskData lengths() {
+  TaskData t = data();
+  t.labels = {"short", "middle", "long"};
+  for (auto* split : {&t.train, &t.dev, &t.test})
+    for (Example& e : *split) e.label = static_cast<int>(e.a.size() / 9 % 3);
+  return t;
+}
+
+struct Two : Bases {
+  Two() : Bases({"esm"}) { write_tsv_task(lengths(), folder.path / "lengths"); }
+  std::string tasks() const {
+    return " --tasks '" + (folder.path / "beasts").string() + "," +
+           (folder.path / "lengths").string() + "'";
+  }
+};
+
+constexpr const char* kMethod = "hyperformer++:t=4,hidden=6,i=4,m=2,std=0.1";
+
+// What stands between two words, from the first occurrence of `from`.
+std::string between(const std::string& text, const std::string& from, const std::string& to) {
+  const std::size_t begin = text.find(from);
+  REQUIRE(begin != std::string::npos);
+  const std::size_t end = text.find(to, begin + from.size());
+  return text.substr(begin + from.size(), end - begin - from.size());
+}
+
+}  // namespace
+
+TEST_CASE("graft multitask trains two tasks; each is scored, replayed and compared by itself") {
+  const Two b;
+  const std::string text = b.hears("multitask --model esm" + b.tasks() + " --method " + kMethod +
+                                   kShort + "--weights gradnorm --alone --rule layers=0,lr=0.5" +
+                                   " --rule task=beasts,dropout=0.1 --out " + b.out("run"));
+  contains(text, "sharing");
+  for (const char* task : {"beasts", "lengths"}) {
+    const std::string of_task = text.substr(text.find(std::string(task) + ": "));
+    const std::string test = between(of_task, ", test ", ";");
+    contains(b.hears("eval " + b.out("run/adapters/" + std::string(task))), test + " on");
+  }
+  contains(b.hears("replay " + b.out("run/run.json")), "the same bits: weights");
+  const Said again = b.says("multitask --model esm" + b.tasks() + " --out " + b.out("run"));
+  CHECK(again.status != 0);
+  contains(again.text, "is a finished run; give another --out");
+}
+
+TEST_CASE("graft train adds a task to a saved adapter by its embedding alone") {
+  const Two b;
+  b.hears("multitask --model esm" + b.tasks() + " --method " + kMethod + kShort + "--out " +
+          b.out("run"));
+  const std::string init = "train --model esm --init " + b.out("run/adapters/beasts") + " --task " +
+                           b.task("beasts") + kShort;
+  const std::string text =
+      b.hears(init + "--method " + kMethod + ",tasks=2,new=1 --out " + b.out("third"));
+  contains(text, "trainable params: 4 (");
+  contains(b.hears("eval " + b.out("third/adapter")), "on 6 examples");
+  contains(b.hears("replay " + b.out("third/run.json")), "the same bits");
+  // A description in words takes the place of training it.
+  const std::string told = "hyperformer++:task=described,hidden=6,i=4,m=2,std=0.1";
+  contains(b.hears("train --model esm --task " + b.task("beasts") + kShort + "--method '" + told +
+                   ",text=which beast is it' --out " + b.out("told")),
+           "trainable params");
+  contains(b.hears("eval " + b.out("told/adapter")), "on 6 examples");
+}
+
+TEST_CASE("graft multitask ends with one line where it cannot be done") {
+  const Two b;
+  const auto refused = [&](const std::string& arguments, const std::string& why) {
+    const Said s = b.says("multitask --model esm --out " + b.out("none") + " " + arguments);
+    CAPTURE(arguments);
+    CHECK(s.status != 0);
+    contains(s.text, why);
+    CHECK(std::ranges::count(s.text, '\n') == 1);
+  };
+  refused("--tasks " + b.task("beasts"), "1 task; need two or more");
+  refused("--tasks beasts,", "task 'beasts'");
+  refused(b.tasks() + " --weights even", "weights 'even' are unknown");
+  refused(b.tasks() + " --weights pcgrad --sampling one", "sampling=one goes with uniform alone");
+  refused(b.tasks() + " --temperature 0", "temperature 0; need above 0");
+  refused(b.tasks() + " --rule task=birds,lr=2", "no task is called 'birds'");
+  refused(b.tasks() + " --method hyperformer++:tasks=3", "but there are 2 tasks");
+  refused(b.tasks() + " --method head", "nothing that tasks share");
+}
