@@ -5,12 +5,37 @@
 
 namespace graft {
 
+namespace {
+
+using Values = std::map<const Weight*, Tensor>;
+
+Values values_of(Model& model) {
+  Values all;
+  model.each([&](Weight& w) { all[&w] = w.value(); });
+  return all;
+}
+
+// The base's tensors that `adaptation` covers, which is merged then, as copies in memory.
+void keep_copies(Adaptation& adaptation, Model& model, const Values& base) {
+  adaptation.merge();
+  std::vector<Weight*> covered;
+  model.each([&](Weight& w) {
+    const Tensor& was = base.at(&w);  // a copy that trains is no file's
+    if (!was.needs_grad() && w.value().value().storage() != was.value().storage())
+      covered.push_back(&w);
+  });
+  adaptation.unmerge();
+  for (Weight* w : covered) w->parameter().value = Tensor(w->value().value().clone());
+}
+
+}  // namespace
+
 MergeReport merge_reported(Adaptation& adaptation, Model& model,
-                           const std::function<Array()>& outputs) {
+                           const std::function<Array()>& outputs, Unmerge back) {
   MergeReport r;
   const std::vector<double> before = outputs().to_vector();
-  std::map<const Weight*, Tensor> base;
-  model.each([&](Weight& w) { base[&w] = w.value(); });
+  if (back == Unmerge::from_copy) keep_copies(adaptation, model, values_of(model));
+  const Values base = values_of(model);
   adaptation.merge();
   model.each([&](Weight& w) {
     const Array &was = base.at(&w).value(), &now = w.value().value();

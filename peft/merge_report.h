@@ -19,9 +19,14 @@ struct MergeReport {
   std::int64_t kept_bytes = 0;
 };
 
+// Where unmerging has the base's tensors from: the file that they are mapped from (nothing to do
+// for a model in memory), or copies in memory that no longer need it, of those that merging covers.
+enum class Unmerge { from_file, from_copy };
+
 // Merges, and compares what `outputs` gives before and after. Throws as Adaptation::merge does, and
 // then nothing has changed. Unmerging gives back the base's bits.
-MergeReport merge_reported(Adaptation&, Model&, const std::function<Array()>& outputs);
+MergeReport merge_reported(Adaptation&, Model&, const std::function<Array()>& outputs,
+                           Unmerge = Unmerge::from_file);
 // In words, one line.
 std::string to_string(const MergeReport&);
 

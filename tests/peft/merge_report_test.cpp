@@ -56,6 +56,29 @@ TEST_CASE("of a model that lies in memory alone, unmerging keeps the base's tens
   contains(to_string(r), fmt::format("unmerging needs {} bytes", r.kept_bytes));
 }
 
+TEST_CASE("with copies kept, unmerging needs the base's file no more, and says what they take") {
+  for (const char* base : {"llama", "gpt2"}) {
+    const auto model = load_model(fixture(base));
+    const std::uint64_t hash = model->hash();
+    const Batch batch = ragged(model->arch(), {5, 1, 8});
+    const auto outputs = [&] { return logits_of(*model, batch).value(); };
+    Adaptation adaptation(all_methods(), "lora:r=2,on=q+up", *model);
+    jitter(adaptation.parameters());
+    const Array before = outputs();
+    const MergeReport r = merge_reported(adaptation, *model, outputs, Unmerge::from_copy);
+    CHECK(r.tensors == 4);
+    CHECK(r.kept_bytes == r.added_bytes);  // f32 both
+    contains(to_string(r), fmt::format("unmerging needs {} bytes", r.kept_bytes));
+    adaptation.unmerge();
+    CHECK(same_bits(outputs(), before));
+    CHECK(model->hash() == hash);
+    for (const Linear* l : model->linears({{Part::q, Part::up}})) {
+      const bool mapped = l->w.value().value().storage()->keepalive != nullptr;
+      CHECK_FALSE(mapped);
+    }
+  }
+}
+
 TEST_CASE("a merge that would be NaN or infinite is refused, and the model is as it was") {
   const Arch arch = small_arch(Stack::encoder);
   const Batch batch = ragged(arch, {5, 3});
