@@ -112,15 +112,16 @@ void Contract::resuming() {
     const OptimSpec kind_of{.kind = optim_named(optimizer)};
     Trial straight = trial(), fresh = trial(Dtype::f32, 8);
     if (straight.trained().empty()) return add(kResumes, true, "none train");
+    const Parameters held = straight.adaptation->stored(), there = fresh.adaptation->stored();
     Optimizer a(straight.trained(), kind_of), b(fresh.trained(), kind_of);
     steps(straight, a);
     if (kind_of.kind == OptimSpec::Kind::adamw) {  // the adapter, and the state that is bound to it
-      save_adapter(folder, spec, straight.trained(), {});
-      keep_training_state(folder, training_state(a));
-      resume(kept_training_state(folder), b, folder.string());
+      save_adapter(folder, spec, held, {});
+      keep_training_state(folder, training_state(a, held));
+      resume(kept_training_state(folder), b, folder.string(), there);
     } else {
-      write_training_state(folder / kTrainingState, training_state(a));
-      resume(read_training_state(folder / kTrainingState), b, folder.string());
+      write_training_state(folder / kTrainingState, training_state(a, held));
+      resume(read_training_state(folder / kTrainingState), b, folder.string(), there);
     }
     steps(straight, a), steps(fresh, b);
     for (std::size_t i = 0; i < straight.trained().size(); ++i)

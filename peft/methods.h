@@ -100,7 +100,7 @@ inline Methods all_methods() {
        "d=1000 scales=layer (tensor: the code's, none: DID) project=whole (tensor) on=all "
        "layers=all "
        "vocabulary=no seed=0",
-       true, true, make_intrinsic, "intrinsic:d=40"},
+       true, true, make_intrinsic, "intrinsic:d=200"},
   };
 }
 

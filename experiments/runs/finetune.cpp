@@ -210,7 +210,7 @@ RunResult finetune(Model& base, const EncodedTask& task, const RunSpec& given,
         fmt::format("base {:016x}, head {:016x}, task {} ({:016x}){}", base_hash, head_hash,
                     task.name, hash_of(task),
                     places.started_from.empty() ? "" : ", started from " + places.started_from),
-        parameters, optimizer);
+        parameters, adaptation.stored(), optimizer);
     int step = state.load(schedule, per_epoch);
     check(step <= until, "train: {} steps are done already; it cannot stop after {}", step, until);
     Gradients grads;

@@ -9,11 +9,12 @@ Schedule schedule_of(const RunSpec& spec, int steps) {
 }
 
 RunState::RunState(const RunPlaces& places, const RunSpec& spec, std::string on,
-                   const Parameters& parameters, Optimizer& optimizer)
+                   const Parameters& parameters, Parameters held, Optimizer& optimizer)
     : places_(places),
       spec_(spec),
       on_(std::move(on)),
       parameters_(parameters),
+      held_(std::move(held)),
       optimizer_(optimizer) {}
 
 // A run that goes on from a finished or a stopped one may be longer, if the steps that were done
@@ -66,7 +67,7 @@ int RunState::load(const Schedule& schedule, int per_epoch) {
   check(train_loss.size() == dev.size() && best_epoch >= 0 &&
             best_epoch < std::max(1, static_cast<int>(dev.size())),
         "resume: the history in '{}' does not hold together", from);
-  resume(saved, optimizer_, from, parameters_);
+  resume(saved, optimizer_, from, held_);
   best_.clear();
   if (dev.empty()) return saved.step;
   for (const auto& p : parameters_) {
@@ -89,7 +90,7 @@ void RunState::save_if_due(int step) {
 }
 
 TrainingState RunState::state() const {
-  TrainingState s = training_state(optimizer_, parameters_);
+  TrainingState s = training_state(optimizer_, held_);
   s.about = {{"run", spec_.json().dump()}, {"on", on_}};
   s.about["history"] = nlohmann::json{
       {"dev", dev},

@@ -12,8 +12,10 @@ Schedule schedule_of(const RunSpec&, int steps);
 
 class RunState {
  public:
-  // `on`: the base and the task, in words that differ where they do.
-  RunState(const RunPlaces&, const RunSpec&, std::string on, const Parameters&, Optimizer&);
+  // `on`: the base and the task, in words that differ where they do. `held`: all that files of the
+  // adapter hold, its constants among them.
+  RunState(const RunPlaces&, const RunSpec&, std::string on, const Parameters&, Parameters held,
+           Optimizer&);
 
   // The step to go on from, 0 if nothing was saved: the state of this run where it was cut off, or
   // that of places.resume. Throws for another run's state, and where its steps had other rates.
@@ -36,7 +38,7 @@ class RunState {
   const RunPlaces& places_;
   RunSpec spec_;
   std::string on_;
-  Parameters parameters_;
+  Parameters parameters_, held_;
   Optimizer& optimizer_;
   std::vector<Array> best_;
   TrainingState last_;
