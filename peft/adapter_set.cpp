@@ -56,14 +56,14 @@ CombinedLora AdapterSet::add_combined(const std::string& name, const std::vector
   std::vector<LoraValues> parts;
   for (const std::string& one : of) {
     LoraValues v{one, at(one).spec(), {}};
-    for (const auto& p : at(one).parameters()) v.values[p->label()] = p->value.value();
+    for (const auto& p : at(one).stored()) v.values[p->label()] = p->value.value();
     parts.push_back(std::move(v));
   }
   CombinedLora made = combine(parts, spec, model_.arch());
   AdapterValues values;
   for (const auto& p : made.parameters) values[p->label()] = p->value.value();
   const Adaptation& added = add(name, made.spec);
-  set_adapter_values(values, added.parameters(), name);
+  set_adapter_values(values, added.stored(), name);
   return made;
 }
 

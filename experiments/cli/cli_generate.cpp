@@ -96,7 +96,7 @@ void load_routed(Writer& w, const std::vector<std::string>& given, const Methods
   }
   w.routed = std::make_unique<Routed>(methods, routes, *w.model);
   for (int i = 0; i < w.routed->size(); ++i)
-    load_adapter_values(folders[static_cast<std::size_t>(i)], w.routed->at(i).parameters());
+    load_adapter_values(folders[static_cast<std::size_t>(i)], w.routed->at(i).stored());
 }
 
 // One adapter for all prompts is given as its folder alone.
