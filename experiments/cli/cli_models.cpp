@@ -31,7 +31,9 @@ void count_command(const Methods& methods, const std::string& arch, const std::s
   const Adaptation adaptation(methods, spec, model);
   check(adaptation.count() == adaptation.formula(), "count: {} allocated, but the formula says {}",
         adaptation.count(), adaptation.formula());
-  fmt::print("{}\nmerges: {}\n", trainable_line(model, adaptation), merges_in_words(adaptation));
+  fmt::print("{}\n", trainable_line(model, adaptation));  // alone on standard output, for scripts
+  std::fflush(stdout);
+  fmt::print(stderr, "merges: {}\n", merges_in_words(adaptation));
 }
 
 void explain_command(const Methods& methods, const std::string& arch, const std::string& spec) {
