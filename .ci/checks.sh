@@ -10,10 +10,9 @@ most_lines=400
 
 # Files in peft/ that are no method, and methods whose name is an ordinary word below peft/ too.
 ordinary_words=(
-  adapter adapters attach bank common config contract features files folder full generator head merge
-  method methods modules none norm norms own param peft prefix prompt routed save selective site spec
-  table
-  top virtual_rows where
+  adapter adapters attach bank combine common config contract features files folder full generator
+  head low_rank merge method methods modules none norm norms own param peft prefix prompt routed save
+  selective site spec table top virtual_rows where
 )
 
 # code_files FOLDER...: the C++ and CUDA files in them.

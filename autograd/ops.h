@@ -46,6 +46,8 @@ Tensor linear(const Tensor& x, const Tensor& w, const Tensor& b = {});
 Tensor add_linear(Tensor y, const Tensor& x, const Tensor& w, double s);
 Tensor matmul(const Tensor& a, const Tensor& b);  // [M, K] [K, N]
 Tensor transpose(const Tensor& x);                // [M, N] -> [N, M]
+// P x, a random projection [d] -> [D]; its derivative is the transpose's product, exactly.
+Tensor fastfood(const Tensor& x, const Fastfood&);
 
 // --- normalisation over the last dimension; the output is made again from x -------------------
 Tensor layer_norm(const Tensor& x, const Tensor& gain, const Tensor& bias, double eps);

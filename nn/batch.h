@@ -21,6 +21,9 @@ struct Batch {
   std::vector<std::int32_t> token_label;  // per token, -1 for none: language modelling
   std::vector<std::int32_t> label;        // per sequence: classification
   std::vector<float> target;              // per sequence: regression
+  // Per sequence, where a model has several adapters side by side: which one its rows go through,
+  // -1 for none of them. Empty where nothing asks.
+  std::vector<std::int32_t> adapter = {};
   // What an encoder-decoder reads, as many sequences: the tokens above are what it writes.
   std::shared_ptr<const Batch> source;
   // Losses are divided by this count instead of the batch's own when it is given: micro-batches.
@@ -57,9 +60,11 @@ struct PlaceBias {
 
 // What the edits and modules of one forward pass may read besides their inputs. Passed, not global.
 struct Ctx {
-  bool train = false;       // dropout is on
-  Key key = {};             // (seed, step) of random draws
-  int task = -1;            // the task of all sequences; -1: as the batch says
+  bool train = false;  // dropout is on
+  Key key = {};        // (seed, step) of random draws
+  int task = -1;       // the task of all sequences; -1: as the batch says
+  // Per sequence, as Batch::adapter, which fills it in: an encoder's sequences have the decoder's.
+  std::vector<std::int32_t> adapter = {};
   bool checkpoint = false;  // forget what happens inside blocks and compute it again in backward
   const Batch* batch = nullptr;
   const Sequence* sequence = nullptr;

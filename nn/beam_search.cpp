@@ -140,7 +140,7 @@ std::vector<Generated> beam_search(const Model& model,
                                    const GenerateSpec& spec) {
   std::vector<Search> going;
   std::vector<Generated> out(prompts.size());
-  Reader reader(model, prompts, spec.max_tokens);
+  Reader reader(model, prompts, spec);
   std::vector<std::vector<std::int32_t>> news;
   for (std::size_t i = 0; i < prompts.size(); ++i) {
     news.push_back(reader.beginning(i));

@@ -119,6 +119,7 @@ void add_scores(const Model& model, const std::shared_ptr<const Batch>& source,
         batch.token.push_back(length == 0 ? model.arch().start : level.beginning[node].back());
         batch.length.push_back(1);
         batch.example.push_back(source->example[s]);
+        if (!source->adapter.empty()) batch.adapter.push_back(source->adapter[s]);
         if (!source->task.empty()) batch.task.push_back(source->task[s]);
         if (length > 0)
           from.push_back(static_cast<int>(s * levels[length - 1].beginning.size()) +
@@ -157,6 +158,7 @@ std::vector<std::vector<double>> log_likelihoods(const Model& model, const Batch
     for (std::size_t i = at; i < end; ++i) {
       part->length.push_back(source.length[i]);
       part->example.push_back(source.example[i]);
+      if (!source.adapter.empty()) part->adapter.push_back(source.adapter.at(i));
       if (!source.task.empty()) part->task.push_back(source.task[i]);
       for (int j = 0; j < source.length[i]; ++j) part->token.push_back(source.token[token++]);
     }

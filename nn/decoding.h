@@ -9,8 +9,9 @@ namespace graft {
 // an encoder-decoder it is what the encoder reads, and the answer begins with arch().start.
 class Reader {
  public:
-  // At most so many new tokens are going to be asked for.
-  Reader(const Model& model, const std::vector<std::vector<std::int32_t>>& prompts, int max_tokens);
+  // Refers to the prompts and the spec.
+  Reader(const Model& model, const std::vector<std::vector<std::int32_t>>& prompts,
+         const GenerateSpec& spec);
   // What sequence i of the answers starts from.
   std::vector<std::int32_t> beginning(std::size_t i) const;
 
@@ -25,6 +26,7 @@ class Reader {
  private:
   const Model& model_;
   const std::vector<std::vector<std::int32_t>>& prompts_;
+  const std::vector<std::int32_t>& adapter_;
   KvCache cache_;
 };
 

@@ -92,11 +92,15 @@ static int expected_rows(const Model& model, const std::vector<std::vector<std::
 }
 
 Reader::Reader(const Model& model, const std::vector<std::vector<std::int32_t>>& prompts,
-               int max_tokens)
+               const GenerateSpec& spec)
     : model_(model),
       prompts_(prompts),
+      adapter_(spec.adapter),
       cache_(model.arch().layers, static_cast<int>(prompts.size()),
-             expected_rows(model, prompts, max_tokens)) {}
+             expected_rows(model, prompts, spec.max_tokens)) {
+  check(adapter_.empty() || adapter_.size() == prompts.size(),
+        "generate: adapters for {} of {} prompts", adapter_.size(), prompts.size());
+}
 
 std::vector<std::int32_t> Reader::beginning(std::size_t i) const {
   if (model_.encoder) return {model_.arch().start};
@@ -108,7 +112,10 @@ std::vector<std::vector<double>> Reader::read(const std::vector<std::vector<std:
   NoRecord off;
   Batch batch;
   std::vector<std::int32_t> last;
-  for (std::size_t i = 0; i < news.size(); ++i) append(batch, news[i], names[i]);
+  for (std::size_t i = 0; i < news.size(); ++i) {
+    append(batch, news[i], names[i]);
+    if (!adapter_.empty()) batch.adapter.push_back(adapter_[static_cast<std::size_t>(names[i])]);
+  }
   if (model_.encoder && cache_.empty()) {
     auto source = std::make_shared<Batch>();
     for (const int name : names) append(*source, prompts_[static_cast<std::size_t>(name)], name);
@@ -196,7 +203,7 @@ std::vector<Generated> generate(const Model& model,
   std::vector<Generated> out(prompts.size());
   std::vector<Going> going;
   std::vector<std::vector<std::int32_t>> news;
-  Reader reader(model, prompts, spec.max_tokens);
+  Reader reader(model, prompts, spec);
   for (std::size_t i = 0; i < prompts.size(); ++i) {
     news.push_back(reader.beginning(i));
     going.push_back({static_cast<int>(i), news[i]});

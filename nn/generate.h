@@ -14,8 +14,10 @@ struct GenerateSpec {
   int max_tokens = 64;             // new ones, the stop token included
   int min_tokens = 0;              // no stop token before so many
   std::vector<std::int32_t> stop;  // ids that end a sequence
-  int no_repeat_ngram = 0;         // > 0: no n-gram of prompt and answer comes twice
-  double repetition_penalty = 1;   // Keskar et al. 2019 (1909.05858), section 4.1; 1: none
+  // Of each prompt, as Batch::adapter; empty where nothing asks.
+  std::vector<std::int32_t> adapter = {};
+  int no_repeat_ngram = 0;        // > 0: no n-gram of prompt and answer comes twice
+  double repetition_penalty = 1;  // Keskar et al. 2019 (1909.05858), section 4.1; 1: none
   // Sampling; without it the likeliest token is taken.
   bool sample = false;
   double temperature = 1;

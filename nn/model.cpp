@@ -57,6 +57,7 @@ Model::Model(const Arch& a, const Build& build)
 
 Sequence Model::embed(const Batch& batch, Ctx& ctx) const {
   ctx.batch = &batch;
+  if (!batch.adapter.empty()) ctx.adapter = batch.adapter;
   if (!encoder) return embedding(batch, ctx);
   std::shared_ptr<const Sequence> memory;
   if (!ctx.goes_on()) {
@@ -113,9 +114,9 @@ Sequence Model::forward(const Batch& batch, Ctx& ctx) const {
   return finish(run_blocks(std::move(s), ctx, 0, arch_.layers), ctx);
 }
 
-const Tensor& Model::vocabulary() const {
+Tensor Model::vocabulary(const Ctx& ctx) const {
   check(arch_.lm, "model: a body of family {} without a head over the vocabulary", arch_.family);
-  return lm_head ? lm_head->w.value() : embedding.table();
+  return lm_head ? lm_head->w(ctx) : embedding.table(ctx);
 }
 
 Tensor Model::lm_hidden(const Tensor& rows, const Ctx& ctx) const {
@@ -137,12 +138,12 @@ Tensor Model::lm_loss(const Sequence& s, const Batch& batch, const Ctx& ctx) con
   check(!rows.empty(), "lm_loss: no token of the batch has a label");
   const double divisor = batch.divisor > 0 ? batch.divisor : static_cast<double>(rows.size());
   const Tensor h = lm_hidden(gather(s.rows, Array::of(rows)), ctx);
-  return linear_cross_entropy(h, vocabulary(), lm_bias.value(), Array::of(labels), divisor);
+  return linear_cross_entropy(h, vocabulary(ctx), lm_bias(ctx), Array::of(labels), divisor);
 }
 
 Tensor Model::lm_logits(const Sequence& s, const std::vector<std::int32_t>& rows,
                         const Ctx& ctx) const {
-  return linear(lm_hidden(gather(s.rows, Array::of(rows)), ctx), vocabulary(), lm_bias.value());
+  return linear(lm_hidden(gather(s.rows, Array::of(rows)), ctx), vocabulary(ctx), lm_bias(ctx));
 }
 
 Head& Model::head() const {

@@ -64,7 +64,7 @@ class Model {
 
  private:
   Tensor lm_hidden(const Tensor& rows, const Ctx&) const;
-  const Tensor& vocabulary() const;  // throws where the model is a body without a head
+  Tensor vocabulary(const Ctx&) const;  // throws where the model is a body without a head
 
   Arch arch_;
   Build build_;

@@ -21,20 +21,9 @@ Tensor dropped(const Tensor& x, double p, const Ctx& ctx, const Site& site) {
   return dropped(x, p, ctx, ctx.address, site);
 }
 
-// What is stored in half precision as edits and norms compute with it. Where there is no edit a
-// product widens its matrix itself.
+// What is stored in half precision as norms compute with it; a product widens its matrix itself.
 Tensor wide(const Tensor& x) {
   return is_half(x.dtype()) ? Tensor(x.value().to(widened(x.dtype()))) : x;
-}
-
-// Cached keys and values without the unused rows between the sequences.
-void close_up(Tensor& k, Tensor& v, AttentionShape& shape) {
-  std::vector<std::int32_t> rows;
-  for (std::size_t i = 0; i < shape.k_length.size(); ++i)
-    for (int j = 0; j < shape.k_length[i]; ++j) rows.push_back(shape.k_start[i] + j);
-  k = gather(k, Array::of(rows));
-  v = gather(v, Array::of(rows));
-  shape.k_start.clear();
 }
 
 }  // namespace
@@ -52,8 +41,7 @@ Linear::Linear(const Build& build, const Site& at, int in, int out, bool bias, d
 }
 
 Tensor Linear::operator()(const Tensor& x, const Ctx& ctx) const {
-  const Tensor edited = weight.empty() ? w.value() : weight(wide(w.value()), ctx);
-  return out(linear(x, edited, b.value()), x, ctx);
+  return out(linear(x, w(ctx), b(ctx)), x, ctx);
 }
 
 void Linear::each(const EachWeight& f) {
@@ -68,7 +56,7 @@ Norm::Norm(const Build& build, const Site& at, int width, double eps, bool rms)
 }
 
 Tensor Norm::operator()(const Tensor& x, const Ctx& ctx) const {
-  const Affine a = affine({wide(gain.value()), wide(bias.value())}, ctx);
+  const Affine a = affine({wide(gain(ctx)), wide(bias(ctx))}, ctx);
   return rms_ ? rms_norm(x, a.gain, eps_) : layer_norm(x, a.gain, a.bias, eps_);
 }
 
@@ -133,12 +121,12 @@ Attn Attention::project(const Tensor& x, const Ctx& ctx) const {
   const Sequence& rows = *ctx.sequence;
   if (to_ == To::across) {
     // A cache that has the encoder's keys and values already needs the queries alone.
-    if (!rows.memory) return {q(x, ctx), {}, {}, scale, {}};
+    if (!rows.memory) return {q(x, ctx), {}, {}, scale, {}, true};
     const Sequence& memory = *rows.memory;
     Ctx over = ctx;
     over.sequence = &memory, over.batch = ctx.batch ? ctx.batch->source.get() : nullptr;
     over.address = memory.address();
-    return {q(x, ctx), k(memory.rows, over), v(memory.rows, over), scale, {}};
+    return {q(x, ctx), k(memory.rows, over), v(memory.rows, over), scale, {}, true};
   }
   Attn a{q(x, ctx), k(x, ctx), v(x, ctx), scale, {}};
   if (frequency_.defined()) {
@@ -152,60 +140,6 @@ Attn Attention::project(const Tensor& x, const Ctx& ctx) const {
 Tensor Attention::operator()(const Tensor& x, const Tensor& residual, const Ctx& ctx) const {
   const Tensor y = o(attend(banks(project(x, ctx), ctx), *ctx.sequence, ctx), ctx);
   return out(dropped(y, dropout_, ctx, o.site), Sub{x, residual}, ctx);
-}
-
-// Ungated banks are prepended and share the softmax; a gated bank is a second attention over its
-// own keys, times its gate, added, and has no dropout: a gate of zero leaves the output as it was.
-// A cache never holds banks.
-Tensor Attention::attend(const Attn& a, const Sequence& rows, const Ctx& ctx) const {
-  AttentionShape shape{causal_, a.scale, rows.length, {}, {}};
-  Tensor k = a.k, v = a.v;
-  Tensor bias;
-  if (to_ == To::across) {
-    if (!ctx.cache) shape.k_length = rows.memory->length;
-  } else {
-    bias = ctx.bias.places, shape.bias_zero = ctx.bias.zero;
-  }
-  if (ctx.cache) {
-    const KvCache::Layer& read =
-        to_ == To::itself ? ctx.cache->extend(q.site.layer, k.value(), v.value(), rows.length)
-        : k.defined()
-            ? ctx.cache->keep_memory(q.site.layer, k.value(), v.value(), rows.memory->length)
-            : ctx.cache->memory(q.site.layer);
-    k = read.k, v = read.v;
-    shape.k_length = read.length, shape.k_start = read.start;
-    if (std::any_of(a.banks.begin(), a.banks.end(),
-                    [](const Bank& b) { return !b.gate.defined(); }))
-      close_up(k, v, shape);
-  }
-  for (const Bank& bank : a.banks) {
-    if (bank.gate.defined()) continue;
-    const std::vector<int> before = shape.k_length.empty() ? rows.length : shape.k_length;
-    k = prepend(bank.k, k, before);
-    v = prepend(bank.v, v, before);
-    shape.k_length = before;
-    for (int& l : shape.k_length) l += static_cast<int>(bank.k.dim(0));
-    shape.unbiased += static_cast<int>(bank.k.dim(0));
-  }
-  if (ctx.train && weight_dropout_ > 0) {
-    shape.dropout = weight_dropout_;
-    shape.stream = {ctx.key, stream_id((to_string(q.site) + "/attention dropout").c_str())};
-    shape.example = ctx.address.example, shape.position = ctx.address.position;
-  }
-  Tensor y = sdpa(a.q, k, v, heads_, kv_heads_, shape, bias);
-  for (const Bank& bank : a.banks) {
-    if (!bank.gate.defined()) continue;
-    const std::vector<int> none(rows.length.size(), 0);
-    const Tensor empty(Array::empty({0, bank.k.dim(1)}, bank.k.dtype()));
-    const AttentionShape own{false,
-                             a.scale,
-                             rows.length,
-                             std::vector<int>(rows.length.size(), static_cast<int>(bank.k.dim(0))),
-                             {}};
-    y = y + bank.gate * sdpa(a.q, prepend(bank.k, empty, none), prepend(bank.v, empty, none),
-                             heads_, kv_heads_, own);
-  }
-  return y;
 }
 
 void Attention::each(const EachWeight& f) {
@@ -309,7 +243,7 @@ Sequence Embedding::operator()(const Batch& batch, Ctx& ctx) const {
   check(static_cast<std::int64_t>(s.source.size()) == batch.tokens(),
         "embedding: lengths add up to {}, the batch has {} tokens", s.source.size(),
         batch.tokens());
-  s.rows = gather(table(), Array::of(batch.token));
+  s.rows = gather(table(ctx), Array::of(batch.token));
   s = out(std::move(s), ctx);
   ctx.address = s.address();
   if (ctx.cache) {
@@ -326,9 +260,9 @@ Sequence Embedding::operator()(const Batch& batch, Ctx& ctx) const {
             positions_);
       p += offset_;
     }
-    s.rows = s.rows + gather(position.value(), Array::of(at));
+    s.rows = s.rows + gather(position(ctx), Array::of(at));
   }
-  if (type) s.rows = s.rows + gather(type.value(), types_of(batch, s));
+  if (type) s.rows = s.rows + gather(type(ctx), types_of(batch, s));
   if (norm) s.rows = (*norm)(s.rows, ctx);
   s.rows = dropped(s.rows, dropout_, ctx, {stack_, -1, Part::embed});
   return s;

@@ -83,9 +83,9 @@ struct Linear {
   int out_width() const { return out_; }
 
   const Site site;
-  Weight w, b;                    // [out, in], [out]
-  Slot<Tensor, Ctx> weight;       // W -> W': the exact form
-  Slot<Tensor, Tensor, Ctx> out;  // y, given x: the cheap form
+  Weight w, b;                          // [out, in], [out]
+  Slot<Tensor, Ctx>& weight = w.edits;  // W -> W': the exact form
+  Slot<Tensor, Tensor, Ctx> out;        // y, given x: the cheap form
 
  private:
   int in_, out_;
@@ -114,6 +114,7 @@ struct Norm {
 // softmax; with one ([1] or [heads dh]) they have a softmax of their own, times the gate, added.
 struct Bank {
   Tensor k, v, gate;
+  int of = -1;  // >= 0: of the sequences alone that go through this adapter (Ctx::adapter)
 };
 
 // Queries, keys and values after projection and rotation.
@@ -121,6 +122,7 @@ struct Attn {
   Tensor q, k, v;
   double scale;
   std::vector<Bank> banks;
+  bool across = false;  // k and v are an encoder's rows (undefined where a cache has them)
 };
 
 // What a sub-layer consumed, and the skip connection beside it.
@@ -147,7 +149,10 @@ struct Attention {
 
  private:
   Attn project(const Tensor& x, const Ctx&) const;
+  struct Attending;  // attend.cpp
   Tensor attend(const Attn&, const Sequence&, const Ctx&) const;
+  Attending part_of(const Attending&, const std::vector<int>& sequences) const;
+  Tensor with_banks(Attending, const std::vector<Bank>&) const;
   To to_;
   int heads_, kv_heads_;
   bool causal_, scaled_;
@@ -162,7 +167,7 @@ struct Mlp {
 
   std::optional<Linear> gate;
   Linear up, down;
-  Slot<Tensor, Ctx> hidden;  // what enters `down`
+  Slot<Tensor, Ctx> hidden{Slot<Tensor, Ctx>::Of::rows};  // what enters `down`
   Slot<Tensor, Sub, Ctx> out;
 
  private:
@@ -181,7 +186,7 @@ struct Block {
   std::optional<Attention> cross;
   Norm norm2;
   Mlp mlp;
-  Slot<Tensor, Ctx> out;  // the residual stream after the block
+  Slot<Tensor, Ctx> out{Slot<Tensor, Ctx>::Of::rows};  // the residual stream after the block
 
  private:
   bool pre_norm_;
@@ -193,6 +198,7 @@ struct Embedding {
   Sequence operator()(const Batch&, Ctx&) const;  // also fills ctx.sequence's row addresses
   void each(const EachWeight&);
   const Tensor& table() const { return shared_ ? shared_->table() : token.value(); }
+  Tensor table(const Ctx& ctx) const { return shared_ ? shared_->table(ctx) : token(ctx); }
 
   Weight token, position, type;
   std::optional<Norm> norm;

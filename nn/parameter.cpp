@@ -39,9 +39,30 @@ const Tensor& Weight::value() const {
   return *cell_ ? (*cell_)->value : none;
 }
 
+Tensor Weight::operator()(const Ctx& ctx) const {
+  const Tensor& w = value();
+  if (edits.empty() || !w.defined()) return w;
+  return edits(is_half(w.dtype()) ? Tensor(w.value().to(widened(w.dtype()))) : w, ctx);
+}
+
 Owned::Owned(Weight& place, std::shared_ptr<Parameter> copy)
     : place_(place.cell_), copy_(std::move(copy)), before_(*place.cell_) {
   *place.cell_ = copy_;
+}
+
+void Owned::off() {
+  const auto cell = place_.lock();
+  if (!cell) return;
+  check(*cell == copy_, "'{}': another copy stands in front of this one", copy_->label());
+  *cell = before_;
+}
+
+void Owned::on() {
+  const auto cell = place_.lock();
+  if (!cell) return;
+  check(!*cell || !(*cell)->trains(), "'{}' already trains by another adapter", copy_->label());
+  before_ = *cell;
+  *cell = copy_;
 }
 
 Owned::~Owned() {

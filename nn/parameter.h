@@ -6,6 +6,7 @@
 
 #include "autograd/tensor.h"
 #include "nn/site.h"
+#include "nn/slot.h"
 #include "tensor/philox.h"
 
 namespace graft {
@@ -37,8 +38,11 @@ struct Parameter {
   std::string label() const { return to_string(site) + " " + name; }
 };
 
+struct Ctx;
+
 // A place in a base model that holds a parameter. An adapter may put a trainable copy of its own
-// there (class Owned); the base's bytes stay as they are and come back when the copy goes.
+// there (class Owned); the base's bytes stay as they are and come back when the copy goes. Or it
+// edits what modules read of it: w(ctx) is the value behind the edits.
 class Weight {
  public:
   Weight() : cell_(std::make_shared<std::shared_ptr<Parameter>>()) {}
@@ -47,8 +51,13 @@ class Weight {
 
   explicit operator bool() const { return *cell_ != nullptr; }  // some families have no biases
   const Tensor& value() const;                                  // undefined Tensor if there is none
+  // What a module computes with. Edits get f32 where the base has half precision; without any it is
+  // the value as it is stored.
+  Tensor operator()(const Ctx&) const;
   Parameter& parameter() const { return **cell_; }
   void put(std::shared_ptr<Parameter> p) { *cell_ = std::move(p); }
+
+  Slot<Tensor, Ctx> edits;  // W -> W'
 
  private:
   friend class Owned;
@@ -63,6 +72,11 @@ class Owned {
   Owned(Owned&&) noexcept = default;
   Owned& operator=(Owned&&) = delete;
   ~Owned();
+
+  // Steps aside, so that what was there before is back, and stands there again. Both throw, naming
+  // the parameter, where another copy is in the way.
+  void off();
+  void on();
 
  private:
   std::weak_ptr<std::shared_ptr<Parameter>> place_;

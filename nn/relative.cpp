@@ -74,9 +74,9 @@ PlaceBias RelativeBias::operator()(const Sequence& s, const Ctx& ctx) const {
   for (int place = 1 - keys; place < (causal_ ? 1 : queries); ++place)
     bucket.push_back(
         relative_bucket(place, causal_, static_cast<int>(table.value().dim(0)), distance_));
-  const bool learns = table.value().needs_grad();
-  return {spread(table.value(), bucket, learns ? static_cast<std::int64_t>(s.length.size()) : 1),
-          keys - 1};
+  const Tensor now = table(ctx);
+  const bool learns = now.needs_grad();
+  return {spread(now, bucket, learns ? static_cast<std::int64_t>(s.length.size()) : 1), keys - 1};
 }
 
 }  // namespace graft

@@ -18,6 +18,14 @@ struct EditBase {
   virtual ~EditBase() = default;
 };
 
+// The edit itself, which whoever holds its Handle may wrap in another of its kind.
+template <class T, class... In>
+struct EditOf : EditBase {
+  std::function<T(T, const In&...)> edit;
+  // A single tensor is rows of activations; false: it may be anything, a matrix say.
+  bool of_rows = false;
+};
+
 // Holds an edit in its slot: dropping the handle takes the edit out. It may outlive the slot.
 class Handle {
  public:
@@ -50,6 +58,8 @@ class Slot {
  public:
   using Edit = std::function<T(T, const In&...)>;
   Slot() = default;
+  enum class Of { anything, rows };
+  explicit Slot(Of of) : of_rows_(of == Of::rows) {}
   Slot(const Slot&) = delete;
   Slot& operator=(const Slot&) = delete;
 
@@ -59,6 +69,7 @@ class Slot {
     auto entry = std::make_shared<Entry>();
     entry->name = std::move(name);
     entry->edit = std::move(edit);
+    entry->of_rows = of_rows_;
     chain_->push_back(entry);
     return Handle(entry, [weak = std::weak_ptr(chain_), entry] {
       entry->enabled = false;  // a call under way skips it
@@ -77,9 +88,8 @@ class Slot {
   }
 
  private:
-  struct Entry : EditBase {
-    Edit edit;
-  };
+  using Entry = EditOf<T, In...>;
+  bool of_rows_ = false;
   std::shared_ptr<std::vector<std::shared_ptr<Entry>>> chain_ =
       std::make_shared<std::vector<std::shared_ptr<Entry>>>();
 };

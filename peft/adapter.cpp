@@ -1,15 +1,41 @@
 #include "peft/adapter.h"
 
 #include <algorithm>
-#include <limits>
+#include <cmath>
+#include <map>
+#include <ranges>
 #include <set>
 
 namespace graft {
+namespace {
+
+// Why what an adapter's edits do stands in no matrix.
+std::string no_change_of_a_matrix(const Adapter& adapter) {
+  for (const auto& [site, edit] : adapter.edits()) {
+    if (dynamic_cast<EditOf<Sequence, Ctx>*>(edit))
+      return "it puts rows of its own into a text or moves a text's positions, which is no change "
+             "of a weight";
+    if (dynamic_cast<EditOf<Attn, Ctx>*>(edit))
+      return "it gives attention keys and values of its own, which is no change of a weight";
+  }
+  return "it is no low-rank change of a matrix that could be added in";
+}
+
+void check_finite(const Parameter& p) {
+  const Array value = p.value.value().as_contiguous();
+  dispatch(value, [&]<class T>(T) {
+    const T* at = value.data<T>();
+    for (std::int64_t i = 0; i < value.numel(); ++i)
+      check(std::isfinite(static_cast<double>(at[i])),
+            "merge: '{}' would be {} at {}; the model is as it was", p.label(),
+            std::isnan(static_cast<double>(at[i])) ? "NaN" : "infinite", i);
+  });
+}
+
+}  // namespace
 
 void Adapter::merge() {
-  check(handles_.empty(),
-        "{}: it cannot be merged: it is no low-rank change of a matrix that could be added in",
-        name_);
+  check(handles_.empty(), "{}: it cannot be merged: {}", name_, no_change_of_a_matrix(*this));
   check(!merged_, "{}: it is merged already", name_);
   merged_ = true;
 }
@@ -23,10 +49,41 @@ void Adapter::enable(int first, int last, bool on) {
     if (site.layer >= first && site.layer <= last) handle.edit().enabled = on;
 }
 
+void Adapter::suspend() {
+  check(!merged_, "{}: it is merged; unmerge it first", name_);
+  check(!suspended_, "{}: it is switched off already", name_);
+  for (auto copy = owned_.rbegin(); copy != owned_.rend(); ++copy) copy->off();
+  for (auto& [site, handle] : handles_) {
+    enabled_.push_back(handle.edit().enabled);
+    handle.edit().enabled = false;
+  }
+  suspended_ = true;
+}
+
+void Adapter::resume() {
+  check(suspended_, "{}: it is not switched off", name_);
+  std::size_t copies = 0;
+  try {
+    for (; copies < owned_.size(); ++copies) owned_[copies].on();
+  } catch (const Error& e) {
+    while (copies > 0) owned_[--copies].off();
+    fail("{}: {}", name_, e.what());
+  }
+  for (std::size_t i = 0; i < handles_.size(); ++i) handles_[i].second.edit().enabled = enabled_[i];
+  enabled_.clear();
+  suspended_ = false;
+}
+
 std::vector<Adapter::Fired> Adapter::fired() const {
   std::vector<Fired> all;
   for (const auto& [site, handle] : handles_)
     all.push_back({site, handle.edit().name, handle.edit().calls});
+  return all;
+}
+
+std::vector<std::pair<Site, EditBase*>> Adapter::edits() const {
+  std::vector<std::pair<Site, EditBase*>> all;
+  for (const auto& [site, handle] : handles_) all.emplace_back(site, &handle.edit());
   return all;
 }
 
@@ -62,7 +119,7 @@ void Adapter::hold(const Site& site, Handle handle) {
 }
 
 Adaptation::Adaptation(const Methods& methods, const std::string& spec, Model& model)
-    : spec_(spec) {
+    : spec_(spec), model_(model) {
   for (Options& options : parse_spec(spec)) {
     const auto row = std::find_if(methods.begin(), methods.end(),
                                   [&](const Method& m) { return m.name == options.method(); });
@@ -75,6 +132,7 @@ Adaptation::Adaptation(const Methods& methods, const std::string& spec, Model& m
     options.finish();
     adapter->attach(model);
     formula_ += adapter->formula(model.arch());
+    mergeable_.push_back(row->mergeable);
     adapters_.push_back(std::move(adapter));
   }
   std::set<std::string> labels;  // the address of a parameter in files and in noise
@@ -109,17 +167,14 @@ int Adaptation::examples() const {
 
 void Adaptation::calibrate(const Model& model, const std::vector<Batch>& of_tasks) {
   const NoRecord off;
-  const auto switch_all = [&](bool on) {
-    enable(std::numeric_limits<int>::min(), std::numeric_limits<int>::max(), on);
-  };
-  switch_all(false);
+  suspend();
   try {
     for (const auto& a : adapters_) a->calibrate(model, of_tasks);
   } catch (...) {
-    switch_all(true);
+    resume();
     throw;
   }
-  switch_all(true);
+  resume();
 }
 
 std::int64_t Adaptation::count() const {
@@ -141,25 +196,76 @@ void Adaptation::after_backward(int step) {
   for (auto& a : adapters_) a->after_backward(step);
 }
 void Adaptation::enable(int first, int last, bool on) {
+  for (const auto& a : adapters_)  // merged, an edit that is switched on would act twice
+    check(!a->merged(), "{}: it is merged, which cannot be switched; unmerge it first", a->name());
   for (auto& a : adapters_) a->enable(first, last, on);
 }
+std::vector<std::string> Adaptation::why_not_merged() const {
+  std::vector<std::string> why(adapters_.size());
+  for (std::size_t i = 0; i < why.size(); ++i) {
+    const Adapter& a = *adapters_[i];
+    if (!a.no_merge().empty() || !mergeable_[i])
+      why[i] = a.no_merge().empty() ? no_change_of_a_matrix(a) : a.no_merge();
+    for (std::size_t later = i + 1; why[i].empty() && later < why.size(); ++later) {
+      if (adapters_[later]->edits_weights()) continue;
+      const std::string& over = adapters_[later]->name();
+      for (const auto& [site, edit] : adapters_[later]->edits())
+        if (why[i].empty() && a.scales_input(site))
+          why[i] = fmt::format("under {}, which reads what it scales at {}; write {} first", over,
+                               to_string(site), over);
+    }
+  }
+  return why;
+}
+
 void Adaptation::merge() {
-  for (auto later = adapters_.begin(); later != adapters_.end(); ++later)
-    for (auto a = adapters_.begin(); a != later; ++a)
-      for (const Adapter::Fired& f : (*later)->fired())
-        check(!(*a)->scales_input(f.site),
-              "{}: it cannot be merged under {}, which reads what it scales at {}; write {} first",
-              (*a)->name(), (*later)->name(), to_string(f.site), (*later)->name());
+  check(!suspended_, "{}: it is switched off; activate it before merging", spec_);
+  const std::vector<std::string> why = why_not_merged();
+  for (std::size_t i = 0; i < why.size(); ++i)
+    check(why[i].empty(), "{}: it cannot be merged{} {}", adapters_[i]->name(),
+          why[i].starts_with("under ") ? "" : ":", why[i]);
+  std::map<const Weight*, const Parameter*> before;
+  model_.each([&](Weight& w) { before[&w] = &w.parameter(); });
+  const std::vector<Adapter*> order = merge_order();
   std::size_t done = 0;
   try {
-    for (; done < adapters_.size(); ++done) adapters_[done]->merge();
+    for (; done < order.size(); ++done) order[done]->merge();
+    model_.each([&](Weight& w) {
+      const Parameter& p = w.parameter();
+      if (p.trains() || before.at(&w) != &p) check_finite(p);
+    });
   } catch (...) {  // all or none
-    while (done > 0) adapters_[--done]->unmerge();
+    while (done > 0) order[--done]->unmerge();
     throw;
   }
 }
 void Adaptation::unmerge() {
-  for (auto a = adapters_.rbegin(); a != adapters_.rend(); ++a) (*a)->unmerge();
+  for (Adapter* a : std::views::reverse(merge_order())) a->unmerge();
+}
+std::vector<Adapter*> Adaptation::merge_order() const {
+  std::vector<Adapter*> order;
+  for (const auto& a : adapters_) order.push_back(a.get());
+  std::ranges::stable_partition(order, [](const Adapter* a) { return a->edits_weights(); });
+  return order;
+}
+
+void Adaptation::suspend() {
+  check(!suspended_, "{}: it is switched off already", spec_);
+  for (const auto& a : adapters_)
+    check(!a->merged(), "{}: it is merged; unmerge it first", a->name());
+  suspended_ = true;
+  for (auto a = adapters_.rbegin(); a != adapters_.rend(); ++a) (*a)->suspend();
+}
+void Adaptation::resume() {
+  check(suspended_, "{}: it is not switched off", spec_);
+  std::size_t done = 0;
+  try {
+    for (; done < adapters_.size(); ++done) adapters_[done]->resume();
+  } catch (...) {
+    while (done > 0) adapters_[--done]->suspend();
+    throw;
+  }
+  suspended_ = false;
 }
 
 Parameters train_head(Model& model) {

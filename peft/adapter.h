@@ -40,8 +40,18 @@ class Adapter {
   virtual int examples() const { return 0; }
   virtual void calibrate(const Model&, const std::vector<Batch>& /*of_tasks*/) {}
 
+  // Whether it changes matrices before they are multiplied with. Merged, such a change goes in
+  // before what scales or adds to the products, wherever it stands in the spec.
+  virtual bool edits_weights() const { return false; }
+
   virtual Tensor penalty() const { return {}; }  // a regulariser to add to the loss
   virtual void after_backward(int /*step*/) {}   // budget schedules
+
+  // Takes the edits and copies out of the model, which is then as without them, and puts them back
+  // as they were, each edit on or off. Throws where it is merged, or where a copy's place is taken.
+  void suspend();
+  void resume();
+  bool suspended() const { return suspended_; }
 
   const Parameters& parameters() const { return parameters_; }
   // What does not train, but which no seed and no base would give again: files hold it.
@@ -56,6 +66,8 @@ class Adapter {
     std::uint64_t calls;
   };
   std::vector<Fired> fired() const;
+  std::vector<std::pair<Site, EditBase*>> edits() const;  // as long as this lives
+  bool trains_base() const { return !owned_.empty(); }    // has copies in the base's places
 
  protected:
   explicit Adapter(std::string name) : name_(std::move(name)) {}
@@ -84,6 +96,8 @@ class Adapter {
   Parameters parameters_, constants_;
   std::vector<std::pair<Site, Handle>> handles_;
   std::vector<Owned> owned_;
+  bool suspended_ = false;
+  std::vector<bool> enabled_;  // of each edit, while suspended
 };
 
 // Whether a parameter is of a task that came after the others: a run that goes on from a saved
@@ -123,13 +137,27 @@ class Adaptation {
   Tensor penalty() const;  // sum of the adapters' penalties; undefined if none
   void after_backward(int step);
   void enable(int first, int last, bool on);
+  // All adapters or none. Throws where one cannot be merged, with the reason, and where a merged
+  // number would be NaN or infinite; the model has not changed then.
   void merge();
   void unmerge();
+  bool merged() const { return !adapters_.empty() && adapters_.front()->merged(); }
+  // Of each adapter why it cannot be merged as it stands in the spec; "" where it can. Needs no
+  // weights.
+  std::vector<std::string> why_not_merged() const;
+  void suspend();  // see Adapter
+  void resume();
+  bool suspended() const { return suspended_; }
   const std::vector<std::unique_ptr<Adapter>>& adapters() const { return adapters_; }
 
  private:
+  std::vector<Adapter*> merge_order() const;
+
   std::string spec_;
+  Model& model_;
+  bool suspended_ = false;
   std::int64_t formula_ = 0;
+  std::vector<bool> mergeable_;  // by each adapter's row of the table
   std::vector<std::unique_ptr<Adapter>> adapters_;
 };
 

@@ -5,11 +5,21 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <limits>
 
+#include "peft/contract_trial.h"
 #include "peft/files.h"
 
 namespace graft {
+
 namespace {
+
+double difference(const Array& a, const Array& b) {
+  const auto x = a.to_vector(), y = b.to_vector();
+  double most = 0;
+  for (std::size_t i = 0; i < x.size(); ++i) most = std::max(most, std::abs(x[i] - y[i]));
+  return most;
+}
 
 Batch small_batch(const Arch& arch) {
   Batch b;
@@ -25,210 +35,186 @@ Batch small_batch(const Arch& arch) {
   return b;
 }
 
-// One small model with a head and, unless left bare, an adaptation.
-struct Trial {
-  Trial(const Methods& methods, const std::string& spec, Body kind, Dtype dtype = Dtype::f32)
-      : model(contract_arch(kind), {dtype, true, 7}), batch(small_batch(model.arch())) {
-    model.each([&](Weight& w) { jitter(w.parameter(), 0.3); });  // norms and biases not at 1 and 0
-    model.set_head(std::make_unique<LinearHead>(model.build(), model.arch(), 3, Pool::mean));
-    if (spec.empty()) return;
-    adaptation.emplace(methods, spec, model);
-    adaptation->calibrate(model, {batch});
-  }
-
-  static void jitter(Parameter& p, double by) {
-    Array& value = p.value.value();
-    const std::uint32_t stream = stream_id((p.label() + "/jitter").c_str());
-    const Array noise = [&] {
-      std::vector<double> z(value.numel());
-      for (std::size_t i = 0; i < z.size(); ++i) z[i] = by * normal({11, 0}, stream, i);
-      return Array::of(z, value.shape()).to(value.dtype());
-    }();
-    kernels::axpy(value, noise, 1);
-  }
-
-  Tensor scores() {
-    Ctx ctx;
-    const Sequence s = model.forward(batch, ctx);
-    return model.head().scores(model, s, batch, ctx);
-  }
-  Tensor loss(bool checkpoint = false, bool train = false) {
-    Ctx ctx{.train = train, .key = {5, 1}, .checkpoint = checkpoint};
-    const Sequence s = model.forward(batch, ctx);
-    Tensor l = model.head().loss(model.head().scores(model, s, batch, ctx), batch);
-    const Tensor penalty = adaptation->penalty();
-    return penalty.defined() ? l + penalty : l;
-  }
-  Parameters trained() const { return adaptation->parameters(); }
-
-  Model model;
-  Batch batch;
-  std::optional<Adaptation> adaptation;
-};
-
-struct Contract {
-  const Methods& methods;
-  std::string spec;
-  Body kind;
-  bool starts_as_base, mergeable;
-  std::vector<Clause> findings;
-
-  void add(std::string clause, bool kept, std::string detail = "") {
-    findings.push_back({std::move(clause), kept, std::move(detail)});
-  }
-
-  void start() {
-    Trial bare(methods, "", kind), adapted(methods, spec, kind);
-    const double difference = [&] {
-      const auto a = bare.scores().value().to_vector(), b = adapted.scores().value().to_vector();
-      double most = 0;
-      for (std::size_t i = 0; i < a.size(); ++i) most = std::max(most, std::abs(a[i] - b[i]));
-      return most;
-    }();
-    bool claims = starts_as_base;
-    for (const auto& a : adapted.adaptation->adapters()) claims &= a->starts_as_base();
-    if (claims)
-      add("starts as the base, bit for bit",
-          same_bits(bare.scores().value(), adapted.scores().value()),
-          fmt::format("largest difference {}", difference));
-    else
-      add("starts as the base, bit for bit", true,
-          fmt::format("not claimed; largest difference {:.2g}", difference));
-    bool fired = true;
-    std::size_t edits = 0;
-    for (const auto& a : adapted.adaptation->adapters())
-      for (const auto& f : a->fired()) fired &= f.calls > 0, ++edits;
-    add("every edit fired", fired, fmt::format("{} edits", edits));
-  }
-
-  void count() {
-    Trial t(methods, spec, kind);
-    Model shapes(contract_arch(kind), {.dtype = Dtype::f32, .storage = false});
-    const Adaptation unbuilt(methods, spec, shapes);
-    add("trainable count = formula = what was allocated",
-        t.adaptation->count() == t.adaptation->formula() &&
-            unbuilt.count() == t.adaptation->count(),
-        fmt::format("allocated {}, formula {}, from shapes alone {}", t.adaptation->count(),
-                    t.adaptation->formula(), unbuilt.count()));
-  }
-
-  // Central differences in f64 at up to 12 places of each parameter.
-  void gradients() {
-    Trial t(methods, spec, kind, Dtype::f64);
-    for (const auto& p : t.trained()) Trial::jitter(*p, 0.2);
-    if (t.trained().empty())
-      return add("gradients agree with finite differences", true, "none train");
-    const Gradients grads = backward(t.loss());
-    double worst = 0;
-    std::string where;
-    for (const auto& p : t.trained()) {
-      check(grads.has(p->value), "no gradient reached {}", p->label());
-      const std::int64_t n = p->value.numel(), step = std::max<std::int64_t>(1, n / 12);
-      double* w = p->value.value().data<double>();
-      double scale = 1e-4;
-      for (double g : grads[p->value].to_vector()) scale = std::max(scale, std::abs(g));
-      for (std::int64_t i = 0; i < n; i += step) {
-        const double before = w[i], h = 1e-5;
-        w[i] = before + h;
-        const double up = t.loss().item();
-        w[i] = before - h;
-        const double down = t.loss().item();
-        w[i] = before;
-        const double error = std::abs((up - down) / (2 * h) - grads[p->value].at(i)) / scale;
-        if (error > worst) worst = error, where = p->label();
-      }
-    }
-    add("gradients agree with finite differences", worst < 1e-5,
-        fmt::format("largest error {:.1e} of the largest gradient{}", worst,
-                    where.empty() ? "" : ", at " + where));
-  }
-
-  void training() {
-    Trial t(methods, spec, kind);
-    if (t.trained().empty()) {
-      for (const char* clause : {"frozen weights keep their bits and get no gradient",
-                                 "every trainable tensor moved", "the loss falls, the head frozen"})
-        add(clause, true, "none train");
-      return;
-    }
-    std::vector<Array> before;
-    for (const auto& p : t.trained()) before.push_back(p->value.value().clone());
-    Trial frozen(methods, "", kind);
-    Optimizer optimizer(t.trained(), {.decay = 0});
-    const double first = t.loss().item();
-    bool no_gradient = true;
-    for (int i = 0; i < 30; ++i) {
-      Gradients grads = backward(t.loss());
-      t.model.head().each([&](Weight& w) { no_gradient &= !grads.has(w.value()); });
-      t.adaptation->after_backward(i);
-      optimizer.step(grads, 0.01);
-    }
-    const double last = t.loss().item();
-    bool moved = true;
-    std::string still;
-    for (std::size_t i = 0; i < before.size(); ++i)
-      if (same_bits(before[i], t.trained()[i]->value.value())) {
-        moved = false;
-        still = t.trained()[i]->label();
-      }
-    add("every trainable tensor moved", moved, still);
-    add("the loss falls, the head frozen", last < first - 1e-3,
-        fmt::format("{:.4f} -> {:.4f}", first, last));
-    t.adaptation.reset();
-    add("frozen weights keep their bits and get no gradient",
-        no_gradient && t.model.hash() == frozen.model.hash());
-    add("detaching restores the bare model, bit for bit",
-        same_bits(t.scores().value(), frozen.scores().value()));
-  }
-
-  void files() {
-    Trial a(methods, spec, kind), b(methods, spec, kind);
-    for (const auto& p : a.adaptation->stored()) Trial::jitter(*p, 0.2);
-    const auto folder = std::filesystem::temp_directory_path() /
-                        fmt::format("graft-contract-{}-{}", ::getpid(), name(kind));
-    save_adapter(folder, spec, a.adaptation->stored(), {});
-    load_adapter_values(folder, b.adaptation->stored());
-    std::filesystem::remove_all(folder);
-    add("a saved adapter loads to the same outputs",
-        same_bits(a.scores().value(), b.scores().value()));
-  }
-
-  void merging() {
-    Trial t(methods, spec, kind);
-    for (const auto& p : t.trained()) Trial::jitter(*p, 0.2);
-    for (const auto& a : t.adaptation->adapters()) mergeable &= a->no_merge().empty();
-    const Array before = t.scores().value();
-    try {
-      t.adaptation->merge();
-    } catch (const Error& e) {
-      add("merged = unmerged within rounding, or a reason", !mergeable, e.what());
-      return;
-    }
-    const auto a = before.to_vector(), b = t.scores().value().to_vector();
-    double most = 0, size = 0;
-    for (std::size_t i = 0; i < a.size(); ++i)
-      most = std::max(most, std::abs(a[i] - b[i])), size = std::max(size, std::abs(a[i]));
-    t.adaptation->unmerge();
-    add("merged = unmerged within rounding, or a reason",
-        mergeable && most <= 1e-5 * size && same_bits(before, t.scores().value()),
-        fmt::format("largest difference {:.1e} of the largest output; unmerged again: same bits",
-                    most / size));
-  }
-
-  void checkpointing() {
-    Trial t(methods, spec, kind);
-    for (const auto& p : t.trained()) Trial::jitter(*p, 0.2);
-    if (t.trained().empty()) return add("checkpointed = plain, bit for bit", true, "none train");
-    const Tensor plain = t.loss(false, true), again = t.loss(true, true);
-    bool same = same_bits(plain.value(), again.value());
-    const Gradients a = backward(plain), b = backward(again);
-    for (const auto& p : t.trained())
-      same &= a.has(p->value) && b.has(p->value) && same_bits(a[p->value], b[p->value]);
-    add("checkpointed = plain, bit for bit", same);
-  }
-};
-
 }  // namespace
+
+Trial::Trial(const Methods& methods, const std::string& spec, Body kind, Dtype dtype,
+             std::uint32_t seed)
+    : model(contract_arch(kind), {is_half(dtype) ? Dtype::f32 : dtype, true, 7}),
+      batch(small_batch(model.arch())) {
+  model.each([&](Weight& w) { jitter(w.parameter(), 0.3); });  // norms and biases not at 1 and 0
+  model.set_head(std::make_unique<LinearHead>(model.build(), model.arch(), 3, Pool::mean));
+  if (is_half(dtype))
+    model.each([&](Weight& w) { w.parameter().value = Tensor(w.value().value().to(dtype)); });
+  Build build = model.build();
+  build.seed = seed;
+  model.set_build(build);
+  if (!spec.empty()) adapt(methods, spec);
+}
+
+void Trial::adapt(const Methods& methods, const std::string& spec) {
+  adaptation.emplace(methods, spec, model);
+  adaptation->calibrate(model, {batch});
+}
+
+void Trial::jitter(Parameter& p, double by) {
+  Array& value = p.value.value();
+  const std::uint32_t stream = stream_id((p.label() + "/jitter").c_str());
+  const Array noise = [&] {
+    std::vector<double> z(value.numel());
+    for (std::size_t i = 0; i < z.size(); ++i) z[i] = by * normal({11, 0}, stream, i);
+    return Array::of(z, value.shape()).to(value.dtype());
+  }();
+  kernels::axpy(value, noise, 1);
+}
+
+bool Trial::owns(const Parameter& p) {
+  bool found = false;
+  model.each([&](Weight& w) { found |= w.value().node() == p.value.node(); });
+  return found;
+}
+
+std::vector<std::string> Trial::names() {
+  std::vector<std::string> all;
+  model.each([&](Weight& w) { all.push_back(w.parameter().label()); });
+  return all;
+}
+
+Tensor Trial::scores() {
+  Ctx ctx;
+  const Sequence s = model.forward(batch, ctx);
+  return model.head().scores(model, s, batch, ctx);
+}
+
+Tensor Trial::loss(bool checkpoint, bool train, std::uint32_t step) {
+  Ctx ctx{.train = train, .key = {5, step}, .checkpoint = checkpoint};
+  const Sequence s = model.forward(batch, ctx);
+  Tensor l = model.head().loss(model.head().scores(model, s, batch, ctx), batch);
+  const Tensor penalty = adaptation->penalty();
+  return penalty.defined() ? l + penalty : l;
+}
+
+void Contract::start() {
+  Trial base = bare(), adapted = trial();
+  const Array want = base.scores().value(), got = adapted.scores().value();
+  bool claims = starts_as_base;
+  for (const auto& a : adapted.adaptation->adapters()) claims &= a->starts_as_base();
+  add("starts as the base, bit for bit", !claims || same_bits(want, got),
+      fmt::format("{}largest difference {:.2g}", claims ? "" : "not claimed; ",
+                  difference(want, got)));
+  bool fired = true;
+  std::size_t edits = 0;
+  for (const auto& a : adapted.adaptation->adapters())
+    for (const auto& f : a->fired()) fired &= f.calls > 0, ++edits;
+  add("every edit fired", fired, fmt::format("{} edits", edits));
+  const auto values = got.to_vector();
+  add("its outputs are finite, and the base's parameters keep their names",
+      std::ranges::all_of(values, [](double v) { return std::isfinite(v); }) &&
+          base.names() == adapted.names());
+  switching(base, adapted);
+}
+
+// Copies of base weights stand in their place and are not switched: here they are the base's bits.
+void Contract::switching(Trial& base, Trial& t) {
+  std::size_t own = 0;
+  for (const auto& p : t.trained()) t.owns(*p) ? void(++own) : Trial::jitter(*p, 0.2);
+  const Array on = t.scores().value(), want = base.scores().value();
+  const auto turn = [&](bool to) { t.adaptation->enable(-1, t.model.arch().layers, to); };
+  turn(false), turn(false);
+  const bool off = same_bits(want, t.scores().value());
+  turn(true);
+  const bool back = same_bits(on, t.scores().value());
+  const bool acts = own == t.trained().size() || !same_bits(on, want);
+  add("switched off it is the base, bit for bit, and on again what it was", off && back && acts,
+      fmt::format("it {} the outputs{}", acts ? "changes" : "DOES NOT change",
+                  own ? fmt::format("; {} copies of base weights are not switched", own) : ""));
+}
+
+void Contract::count() {
+  Trial t = trial();
+  Model shapes(contract_arch(kind), {.dtype = Dtype::f32, .storage = false});
+  const Adaptation unbuilt(methods, spec, shapes);
+  add("trainable count = formula = what was allocated",
+      t.adaptation->count() == t.adaptation->formula() && unbuilt.count() == t.adaptation->count(),
+      fmt::format("allocated {}, formula {}, from shapes alone {}", t.adaptation->count(),
+                  t.adaptation->formula(), unbuilt.count()));
+}
+
+// Random starts are addressed, not consumed: what was built before, or stands there, is nothing to
+// them.
+void Contract::seeds() {
+  const auto same = [](const Trial& a, const Trial& b) {
+    const Parameters x = a.trained(), y = b.trained();
+    return std::equal(x.begin(), x.end(), y.begin(), y.end(), [](const auto& p, const auto& q) {
+      return same_bits(p->value.value(), q->value.value());
+    });
+  };
+  const Trial none = trial(Dtype::f32, 0), one = trial(Dtype::f32, 1);
+  const Trial again = trial(Dtype::f32, 0);
+  add("one seed gives one start, whatever was built before", same(none, again),
+      same(none, one) ? "no start is drawn" : "another seed another");
+}
+
+void Contract::files() {
+  Trial a = trial();
+  for (const auto& p : a.adaptation->stored()) Trial::jitter(*p, 0.2);
+  const auto folder = std::filesystem::temp_directory_path() /
+                      fmt::format("graft-contract-{}-{}", ::getpid(), name(kind));
+  save_adapter(folder, spec, a.adaptation->stored(), {});
+  const auto entries = std::distance(std::filesystem::directory_iterator(folder), {});
+  Trial b{methods, read_adapter_config(folder).spec, kind, Dtype::f32, 8};
+  load_adapter_values(folder, b.adaptation->stored());
+  std::filesystem::remove_all(folder);
+  add("a saved adapter loads to the same outputs, under another seed, too",
+      entries == 2 && same_bits(a.scores().value(), b.scores().value()));
+}
+
+void Contract::merging() {
+  constexpr const char* kMerges = "merged = unmerged within rounding, or a reason";
+  Trial t = trial();
+  t.jitter_all();
+  for (const auto& a : t.adaptation->adapters()) mergeable &= a->no_merge().empty();
+  const Array before = t.scores().value();
+  try {
+    t.adaptation->merge();
+  } catch (const Error& e) {
+    add(kMerges, !mergeable && same_bits(before, t.scores().value()), e.what());
+    return;
+  }
+  const Array merged = t.scores().value();
+  double size = 0;
+  for (const double v : before.to_vector()) size = std::max(size, std::abs(v));
+  const double most = difference(before, merged);
+  const auto refused = [](auto&& f) {
+    try {
+      f();
+    } catch (const Error&) {
+      return true;
+    }
+    return false;
+  };
+  const bool once = refused([&] { t.adaptation->merge(); }) &&
+                    refused([&] { t.adaptation->enable(-1, t.model.arch().layers, false); });
+  t.adaptation->unmerge();
+  add(kMerges, mergeable && most <= 1e-5 * size && same_bits(before, t.scores().value()),
+      fmt::format("largest difference {:.1e} of the largest output; unmerged again: same bits",
+                  most / size));
+  add("merged, it is neither merged again nor switched; a value that is not a number stays out",
+      once && spoilt(t));
+}
+
+// The base's bits are its own whatever was merged into their place, if merging did not refuse.
+bool Contract::spoilt(Trial& t) const {
+  for (const auto& p : t.trained()) p->value.value().fill(std::numeric_limits<double>::quiet_NaN());
+  try {
+    t.adaptation->merge();
+    t.adaptation->unmerge();
+  } catch (const Error&) {
+    for (const auto& a : t.adaptation->adapters())
+      if (a->merged()) return false;
+  }
+  t.adaptation.reset();
+  return t.model.hash() == bare().model.hash();
+}
 
 const char* name(Body kind) {
   return kind == Body::encoder ? "encoder" : kind == Body::decoder ? "decoder" : "encoder-decoder";
@@ -266,11 +252,16 @@ std::vector<Clause> run_contract(const Methods& methods, const std::string& spec
   const std::pair<Group, const char*> groups[] = {
       {&Contract::start, "it can be attached and run"},
       {&Contract::count, "its parameters can be counted"},
+      {&Contract::seeds, "one seed gives one start, whatever was built before"},
       {&Contract::gradients, "gradients agree with finite differences"},
       {&Contract::training, "it can be trained and detached"},
-      {&Contract::files, "a saved adapter loads to the same outputs"},
+      {&Contract::resuming, "training goes on from a file, bit for bit"},
+      {&Contract::files, "a saved adapter loads to the same outputs, under another seed, too"},
       {&Contract::merging, "merged = unmerged within rounding, or a reason"},
-      {&Contract::checkpointing, "checkpointed = plain, bit for bit"}};
+      {&Contract::checkpointing, "checkpointed = plain, bit for bit"},
+      {&Contract::half_base, "on a base of half precision it trains in f32"},
+      {&Contract::writing, "it writes with a cache as without, and with beams"},
+      {&Contract::other_order, "the other order composes, or is refused with a reason"}};
   for (const auto& [group, text] : groups) {
     try {
       (c.*group)();

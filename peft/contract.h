@@ -25,4 +25,27 @@ std::vector<Clause> run_contract(const Methods&, const std::string& spec, Body);
 std::string text_of(const std::vector<Clause>&);
 bool all_kept(const std::vector<Clause>&);
 
+// What two methods are in one spec, in this order.
+struct PairResult {
+  std::string spec;
+  enum Kind { composes, refused, broken } kind = composes;
+  std::string detail;  // whether it merges; why it was refused; what is wrong
+};
+
+// A body to try pairs on, a few milliseconds each: both act, the gradients of both are right, they
+// merge or say why not, their values can be put back, and taken off they leave the base. Or
+// attaching says why they do not go together.
+class PairBody {
+ public:
+  PairBody(const Methods&, Body);
+  ~PairBody();
+  PairResult check(const std::string& first, const std::string& second);
+
+ private:
+  void composes(const std::string& spec, std::string& detail);
+
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
 }  // namespace graft

@@ -54,7 +54,9 @@ void save_adapter(const fs::path& folder, const std::string& spec, const Paramet
   for (const auto& p : trained)
     writer.add(p->label(), p->value.value().to(Dtype::f32).as_contiguous());
   writer.write(folder / kValues);
-  const nlohmann::json config{{"format", "graft-adapter-1"}, {"spec", spec}, {"more", more}};
+  const nlohmann::json config{{"format", "graft-adapter-1"},
+                              {"spec", spec},
+                              {"more", more.is_null() ? json::object() : more}};
   write_file_atomically(folder / kConfig, config.dump(2) + "\n");
 }
 

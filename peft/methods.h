@@ -14,6 +14,7 @@ std::unique_ptr<Adapter> make_houlsby(Options&, const Arch&);
 std::unique_ptr<Adapter> make_pfeiffer(Options&, const Arch&);
 std::unique_ptr<Adapter> make_parallel(Options&, const Arch&);
 std::unique_ptr<Adapter> make_series(Options&, const Arch&);
+std::unique_ptr<Adapter> make_compacter(Options&, const Arch&);
 std::unique_ptr<Adapter> make_ia3(Options&, const Arch&);
 std::unique_ptr<Adapter> make_lora(Options&, const Arch&);
 std::unique_ptr<Adapter> make_prompt(Options&, const Arch&);
@@ -23,6 +24,7 @@ std::unique_ptr<Adapter> make_llama_adapter(Options&, const Arch&);
 std::unique_ptr<Adapter> make_hyperformer(Options&, const Arch&);
 std::unique_ptr<Adapter> make_hyperformer_plus(Options&, const Arch&);
 std::unique_ptr<Adapter> make_qknorm(Options&, const Arch&);
+std::unique_ptr<Adapter> make_intrinsic(Options&, const Arch&);
 
 inline Methods all_methods() {
   return {
@@ -53,6 +55,10 @@ inline Methods all_methods() {
        "m=256 on=mlp place=serial f=tanh init=normal std=0.02 bias=no and houlsby's others; "
        "linears",
        false, false, make_series, "series:m=3"},
+      {"compacter", "Mahabadi et al. 2021 (Compacter), section 3", "attention, cross and mlp out",
+       "n^3 + 2 L 3 (d + m) + 2d per norm",
+       "n=4 m=d/32 on=attn+mlp f=gelu_tanh norms=yes layers=all", false, false, make_compacter,
+       "compacter:n=2,m=4"},
       {"ia3", "Liu et al. 2022, 3.3", "linear out of k v, mlp hidden", "L (2 d_kv + d_ff)",
        "on=k+v+xk+xv+down layers=all", true, true, make_ia3, "ia3"},
       {"lora", "Hu et al. 2021, eq. 3", "linear out: q k v o gate up down; embedding out",
@@ -90,6 +96,11 @@ inline Methods all_methods() {
        "2 per attention (g and a gate)",
        "length=72 (or data) gate=learned learn=yes on=attn layers=all", false, true, make_qknorm,
        "qknorm:length=5"},
+      {"intrinsic", "Aghajanyan et al. 2020, section 3", "edits of every parameter", "d",
+       "d=1000 scales=layer (tensor: the code's, none: DID) project=whole (tensor) on=all "
+       "layers=all "
+       "vocabulary=no seed=0",
+       true, true, make_intrinsic, "intrinsic:d=200"},
   };
 }
 

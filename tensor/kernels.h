@@ -3,6 +3,7 @@
 #pragma once
 
 #include "tensor/array.h"
+#include "tensor/fastfood.h"
 #include "tensor/philox.h"
 
 namespace graft {

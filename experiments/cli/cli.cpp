@@ -17,6 +17,11 @@ std::filesystem::path base_folder(const std::string& name_or_path) {
   std::vector<fs::path> shelves;
   if (const char* own = std::getenv("GRAFT_BASES")) shelves.emplace_back(own);
   shelves.emplace_back(fs::path(GRAFT_SOURCE_DIR) / "experiments" / "bases");
+  std::error_code
+      unknown;  // where the program is; its package has bases, too, when it is installed
+  const fs::path program = fs::read_symlink("/proc/self/exe", unknown);
+  const fs::path installed = program.parent_path().parent_path() / "share" / "graft" / "bases";
+  if (!unknown && fs::exists(installed)) shelves.push_back(installed);
   for (const fs::path& shelf : shelves)
     if (is_model(shelf / name_or_path)) return shelf / name_or_path;
   fail("model '{}': no such folder with a config.json, and no base of that name in {}",
@@ -45,6 +50,7 @@ int cli_main(int argc, const char* const* argv, const Methods& methods) {
     cli::add_adapter_commands(app, methods);
     cli::add_generate(app, methods);
     cli::add_embed(app);
+    cli::add_combine(app);
     cli::add_exchange_commands(app, methods);
     cli::add_data_commands(app);
     cli::add_pretrain(app, methods);

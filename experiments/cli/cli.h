@@ -5,12 +5,10 @@
 #include <CLI/CLI.hpp>
 #include <filesystem>
 
+#include "experiments/cli/main.h"
 #include "peft/methods.h"
 
 namespace graft {
-
-// Runs the command line; returns the exit code. Errors are one line on stderr.
-int cli_main(int argc, const char* const* argv, const Methods&);
 
 namespace cli {
 void add_pretrain(CLI::App&, const Methods&);
@@ -21,13 +19,10 @@ void add_multitask(CLI::App&, const Methods&);
 void add_adapter_commands(CLI::App&, const Methods&);  // eval, merge
 void add_generate(CLI::App&, const Methods&);
 void add_embed(CLI::App&);
+void add_combine(CLI::App&);
 void add_exchange_commands(CLI::App&, const Methods&);    // import, export
 void add_data_commands(CLI::App&);                        // corpus, tokenizer, tasks
 void add_experiment_commands(CLI::App&, const Methods&);  // sweep, report, main
-
-// The base models that come with graft: experiments/bases/NAME beside the program's source, or
-// $GRAFT_BASES/NAME; a path is taken as it is.
-std::filesystem::path base_folder(const std::string& name_or_path);
 }  // namespace cli
 
 }  // namespace graft

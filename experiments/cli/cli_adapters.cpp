@@ -1,14 +1,19 @@
 // graft eval, merge: adapters that were trained, and models with a head.
+#include <numeric>
+
 #include "experiments/cli/cli.h"
 #include "experiments/data/metrics.h"
 #include "experiments/runs/exact_match.h"
 #include "experiments/runs/finetune.h"
 #include "experiments/runs/named_task.h"
+#include "nn/lm_batch.h"
 #include "nn/models/folder.h"
 #include "nn/models/generation.h"
 #include "nn/models/heads.h"
 #include "peft/files.h"
 #include "peft/folder.h"
+#include "peft/merge_report.h"
+#include "peft/routed.h"
 
 namespace graft::cli {
 namespace {
@@ -17,12 +22,13 @@ namespace fs = std::filesystem;
 
 struct EvalOptions {
   std::string adapter, model, task, split = "test";
+  std::vector<std::string> adapters;  // NAME=FOLDER
   bool write = false;
   int max_tokens = EncodeSpec{}.max_tokens;
 };
 
 struct MergeOptions {
-  std::string adapter, out, dtype = "f32";
+  std::string adapter, out, rows, dtype = "f32";
   bool without_head = false;
 };
 
@@ -41,6 +47,15 @@ void save_merged(Model& model, const fs::path& base, const MergeOptions& o) {
   keep_generation(base, o.out);
 }
 
+// The rows whose tokens have a label: what a vocabulary head is read at.
+std::vector<std::int32_t> labelled_rows(const Sequence& s, const Batch& batch) {
+  std::vector<std::int32_t> rows;
+  for (std::size_t i = 0; i < s.source.size(); ++i)
+    if (s.source[i] >= 0 && batch.token_label[static_cast<std::size_t>(s.source[i])] >= 0)
+      rows.push_back(static_cast<std::int32_t>(i));
+  return rows;
+}
+
 struct Loaded {
   std::unique_ptr<Model> model;
   EncodedTask task;
@@ -48,19 +63,16 @@ struct Loaded {
   std::unique_ptr<Adaptation> adaptation;
 };
 
-// The base, the adapter and its task, as they were saved.
-Loaded load(const std::string& folder, const std::string& other_task, const Methods& methods) {
-  const AdapterFile file = read_adapter_config(folder);
-  for (const char* key :
-       {"model", "task", "task_folder", "labels", "head", "pool", "max_tokens", "base_hash"})
-    check(file.more.contains(key), "adapter: '{}' lacks '{}' in its configuration", folder, key);
-  Loaded l;
-  const fs::path base = base_folder(file.more.at("model"));
-  l.model = load_model(base);
-  check(file.more.at("base_hash") == fmt::format("{:016x}", l.model->hash()),
-        "adapter: '{}' was trained on a base with other weights than '{}'", folder, base.string());
-  RunSpec& run = l.run;
-  run.head = file.more.at("head"), run.pool = file.more.at("pool");
+struct TaskOf {
+  EncodedTask task;
+  RunSpec run;
+};
+
+// The task that an adapter was trained for, or other rows with its labels.
+TaskOf task_of(const AdapterFile& file, const std::string& other_task, const Model& model,
+               const fs::path& base) {
+  TaskOf t;
+  t.run.head = file.more.at("head"), t.run.pool = file.more.at("pool");
   const TaskData data =
       task_named(other_task.empty() ? file.more.at("task_folder").get<std::string>() : other_task);
   check(data.labels == file.more.at("labels").get<std::vector<std::string>>(),
@@ -69,9 +81,35 @@ Loaded load(const std::string& folder, const std::string& other_task, const Meth
   check((data.kind == TaskData::Kind::language) == language,
         "eval: task {} is {} language task; the adapter was trained for {}", data.name,
         language ? "no" : "a", file.more.at("task").dump());
-  l.task = encode_task(data, Tokenizer::load(base), l.model->arch(),
-                       encode_for(run.head, {.max_tokens = file.more.at("max_tokens")}));
-  l.model->set_head(make_head(l.task, run, *l.model));
+  t.task = encode_task(data, Tokenizer::load(base), model.arch(),
+                       encode_for(t.run.head, {.max_tokens = file.more.at("max_tokens")}));
+  return t;
+}
+
+AdapterFile read_whole_config(const std::string& folder) {
+  AdapterFile file = read_adapter_config(folder);
+  for (const char* key :
+       {"model", "task", "task_folder", "labels", "head", "pool", "max_tokens", "base_hash"})
+    check(file.more.contains(key), "adapter: '{}' lacks '{}' in its configuration", folder, key);
+  return file;
+}
+
+void check_base(const AdapterFile& file, const std::string& folder, std::uint64_t hash,
+                const fs::path& base) {
+  check(file.more.at("base_hash") == fmt::format("{:016x}", hash),
+        "adapter: '{}' was trained on a base with other weights than '{}'", folder, base.string());
+}
+
+// The base, the adapter and its task, as they were saved.
+Loaded load(const std::string& folder, const std::string& other_task, const Methods& methods) {
+  const AdapterFile file = read_whole_config(folder);
+  Loaded l;
+  const fs::path base = base_folder(file.more.at("model"));
+  l.model = load_model(base);
+  check_base(file, folder, l.model->hash(), base);
+  TaskOf t = task_of(file, other_task, *l.model, base);
+  l.task = std::move(t.task), l.run = std::move(t.run);
+  l.model->set_head(make_head(l.task, l.run, *l.model));
   l.adaptation = std::make_unique<Adaptation>(methods, file.spec, *l.model);
   Parameters all = l.adaptation->stored();
   const Parameters head = train_head(*l.model);
@@ -102,7 +140,94 @@ Loaded load_model_alone(const EvalOptions& o) {
   return l;
 }
 
+// Several adapters of one base, each with its head and its task's rows, in mixed batches.
+struct Several {
+  std::unique_ptr<Model> model;
+  std::vector<TaskOf> tasks;
+  std::unique_ptr<Routed> routed;
+};
+
+Several load_several(const std::vector<std::string>& given, const Methods& methods) {
+  Several l;
+  std::vector<Routed::Route> routes;
+  std::vector<std::string> folders;
+  std::uint64_t hash = 0;
+  fs::path base;
+  for (const std::string& one : given) {
+    const std::size_t at = one.find('=');
+    check(at != std::string::npos && at > 0,
+          "eval: --adapter {}; each has a name: --adapter NAME=FOLDER", one);
+    folders.push_back(one.substr(at + 1));
+    const AdapterFile file = read_whole_config(folders.back());
+    if (!l.model) {
+      base = base_folder(file.more.at("model"));
+      l.model = load_model(base);
+      hash = l.model->hash();
+    }
+    check_base(file, folders.back(), hash, base);
+    l.tasks.push_back(task_of(file, "", *l.model, base));
+    const EncodedTask& task = l.tasks.back().task;
+    check(task.goal != Goal::language && !task.text(),
+          "eval: adapter '{}' writes text; several go together that have a head each", one);
+    routes.push_back({one.substr(0, at), file.spec});
+  }
+  l.routed = std::make_unique<Routed>(methods, routes, *l.model);
+  for (int i = 0; i < l.routed->size(); ++i) {
+    const TaskOf& t = l.tasks[static_cast<std::size_t>(i)];
+    l.routed->set_head(i, make_head(t.task, t.run, *l.model));
+    load_adapter_values(folders[static_cast<std::size_t>(i)], l.routed->parameters(i));
+  }
+  return l;
+}
+
+void eval_several(const EvalOptions& o, const Methods& methods) {
+  constexpr std::size_t kAtOnce = 64;
+  const Several l = load_several(o.adapters, methods);
+  std::vector<EncodedExample> rows;  // of all tasks in turn
+  std::vector<std::int32_t> adapter, order;
+  const auto split = [&](std::size_t i) -> const std::vector<EncodedExample>& {
+    return o.split == "dev" ? l.tasks[i].task.dev : l.tasks[i].task.test;
+  };
+  std::size_t most = 0;
+  for (std::size_t i = 0; i < l.tasks.size(); ++i) most = std::max(most, split(i).size());
+  for (std::size_t row = 0; row < most; ++row)
+    for (std::size_t i = 0; i < l.tasks.size(); ++i)
+      if (row < split(i).size()) {
+        order.push_back(static_cast<std::int32_t>(rows.size()));
+        rows.push_back(split(i)[row]);
+        adapter.push_back(static_cast<std::int32_t>(i));
+      }
+  NoRecord off;
+  std::vector<std::vector<float>> predictions(l.tasks.size());
+  for (std::size_t at = 0; at < rows.size(); at += kAtOnce) {
+    const std::size_t count = std::min(kAtOnce, rows.size() - at);
+    Batch batch = make_batch(l.tasks[0].task, rows, order, at, count);
+    const auto first = adapter.begin() + static_cast<std::ptrdiff_t>(at);
+    batch.adapter.assign(first, first + static_cast<std::ptrdiff_t>(count));
+    Ctx ctx;
+    const auto scores = l.routed->scores(l.model->forward(batch, ctx), batch, ctx);
+    for (std::size_t j = 0; j < count; ++j) {
+      const auto which = static_cast<std::size_t>(batch.adapter[j]);
+      const Tensor one(Array::of(scores[j], {1, static_cast<std::int64_t>(scores[j].size())}));
+      append_predictions(l.tasks[which].task, one, predictions[which]);
+    }
+  }
+  for (std::size_t i = 0; i < l.tasks.size(); ++i) {
+    const EncodedTask& task = l.tasks[i].task;
+    const Score s = score_predictions(task, split(i), predictions[i]);
+    fmt::print("{}: {} {} {:.4f} on {} examples\n", l.routed->name(static_cast<int>(i)), o.split,
+               task.metric, turned(task.metric, s.metric), s.rows.size());
+  }
+}
+
 void eval_command(const EvalOptions& o, const Methods& methods) {
+  if (!o.adapters.empty()) {
+    check(o.adapter.empty() && o.model.empty() && o.task.empty() && !o.write,
+          "eval: --adapter NAME=FOLDER, given several times, goes with --split alone");
+    check(o.split == "dev" || o.split == "test", "eval: split '{}'; there are dev and test",
+          o.split);
+    return eval_several(o, methods);
+  }
   check(o.adapter.empty() != o.model.empty(), "eval: give an adapter's folder, or --model FOLDER");
   check(o.split == "dev" || o.split == "test", "eval: split '{}'; there are dev and test", o.split);
   Loaded l = o.model.empty() ? load(o.adapter, o.task, methods) : load_model_alone(o);
@@ -116,13 +241,49 @@ void eval_command(const EvalOptions& o, const Methods& methods) {
              m.of);
 }
 
+constexpr int kCompared = 32;  // rows, before and after merging
+
+// What the model gives for the first rows of dev: its head's scores or, of a language task, the
+// vocabulary's at every token that is predicted.
+Array outputs(const Loaded& l) {
+  const std::size_t rows = std::min<std::size_t>(kCompared, l.task.dev.size());
+  const std::vector<EncodedExample> some(l.task.dev.begin(),
+                                         l.task.dev.begin() + static_cast<std::ptrdiff_t>(rows));
+  std::vector<std::int32_t> order(rows);
+  std::iota(order.begin(), order.end(), 0);
+  NoRecord off;
+  const Batch batch = make_batch(l.task, some, order, 0, rows);
+  if (l.task.goal != Goal::language) {
+    std::vector<double> all;
+    for (const auto& row : output_rows(*l.model, l.task, batch))
+      all.insert(all.end(), row.begin(), row.end());
+    return Array::of(all);
+  }
+  Ctx ctx;
+  const Sequence s = l.model->forward(batch, ctx);
+  return l.model->lm_logits(s, labelled_rows(s, batch), ctx).value();
+}
+
 // An adapter that knows no task: its model writes text.
 void merge_alone(const MergeOptions& o, const AdapterFile& file, const Methods& methods) {
   check(file.more.contains("model"), "adapter: '{}' lacks 'model' in its configuration", o.adapter);
   const fs::path base = base_folder(file.more.at("model"));
   const auto model = load_model(base);
   const auto adaptation = load_adapter(o.adapter, methods, *model);
-  adaptation->merge();
+  if (o.rows.empty()) {
+    adaptation->merge();
+    fmt::print(stderr, "graft: merged without a comparison; --rows FILE, a text on each line\n");
+  } else {
+    const auto texts = read_texts(o.rows, Tokenizer::load(base), model->arch());
+    const auto report = merge_reported(*adaptation, *model, [&] {
+      NoRecord off;
+      const Batch batch = lm_batch(texts, 0, std::min<int>(kCompared, int(texts.size())));
+      Ctx ctx;
+      const Sequence s = model->forward(batch, ctx);
+      return model->lm_logits(s, labelled_rows(s, batch), ctx).value();
+    });
+    fmt::print("{}\n", to_string(report));
+  }
   save_merged(*model, base, o);
   fmt::print("merged model in {}\n", o.out);
 }
@@ -135,8 +296,10 @@ void merge_command(const MergeOptions& o, const Methods& methods) {
   const std::string why = why_not_handed_back(l.run, l.task.goal);
   check(o.without_head || why.empty(),
         "merge: {}, or --without-head saves the model alone (the head stays in the adapter)", why);
+  check(o.rows.empty(), "merge: --rows is of adapters without a task; this one has its own rows");
   const Score before = evaluate(*l.model, l.task, l.task.dev);
-  l.adaptation->merge();
+  const auto report = merge_reported(*l.adaptation, *l.model, [&] { return outputs(l); });
+  fmt::print("{}\n", to_string(report));
   const Score after = evaluate(*l.model, l.task, l.task.dev);
   if (o.without_head) l.model->set_head(nullptr);
   save_merged(*l.model, base_folder(file.more.at("model")), o);
@@ -152,6 +315,9 @@ void add_adapter_commands(CLI::App& app, const Methods& methods) {
   CLI::App* eval = app.add_subcommand("eval", "Score a saved adapter, or a model with a head");
   eval->add_option("adapter", e.adapter, "the adapter's folder");
   auto* model = eval->add_option("--model", e.model, "a model folder or a base, by itself");
+  eval->add_option("--adapter", e.adapters,
+                   "NAME=FOLDER, several times: each adapter on its own task's rows, side by side "
+                   "in one batch");
   eval->add_option("--task", e.task, "of the model; of an adapter: other rows, the same labels");
   eval->add_option("--split", e.split, "dev or test")->capture_default_str();
   eval->add_option("--max-tokens", e.max_tokens, "of the model's texts; an adapter has its own")
@@ -164,6 +330,7 @@ void add_adapter_commands(CLI::App& app, const Methods& methods) {
       app.add_subcommand("merge", "Fold an adapter into its base; save a model folder");
   merge->add_option("adapter", m.adapter, "the adapter's folder")->required();
   merge->add_option("--out", m.out)->required();
+  merge->add_option("--rows", m.rows, "texts to compare on, of an adapter without a task");
   merge->add_option("--dtype", m.dtype, "of the file")
       ->check(CLI::IsMember({"f32", "f16", "bf16"}))
       ->capture_default_str();

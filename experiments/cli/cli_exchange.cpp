@@ -6,7 +6,7 @@
 #include "nn/models/folder.h"
 #include "nn/models/heads.h"
 #include "peft/adapterhub.h"
-#include "peft/files.h"
+#include "peft/training_state.h"
 
 namespace graft::cli {
 namespace {
@@ -26,6 +26,13 @@ std::unique_ptr<Head> head_for(const Model& model, std::vector<std::string> labe
   task.goal = labels.empty() ? Goal::regression : Goal::classification;
   task.labels = std::move(labels);
   return make_head(task, run, model);
+}
+
+// What `graft train --resume` needs goes along, where there is any.
+void hand_on_state(const std::string& from, const std::string& to) {
+  if (!has_training_state(from)) return;
+  keep_training_state(to, kept_training_state(from));
+  fmt::print("with the state of its training: `graft train --resume {}` goes on\n", to);
 }
 
 Parameters all_of(const Adaptation& adaptation, Model& model) {
@@ -95,6 +102,7 @@ void import_command(const ImportOptions& o, const Methods& methods) {
   set_adapter_values(read.values, all, o.folder);
   save_adapter(o.out, read.spec, all, more);
   for (const std::string& note : read.notes) fmt::print("{}\n", note);
+  hand_on_state(o.folder, o.out);
   if (headed && !family)
     fmt::print("the folder does not say how its head pools: pool={} is taken\n", run.pool);
   fmt::print("{} in {}\n", read.spec, o.out);
@@ -127,6 +135,7 @@ void export_command(const std::string& folder, const std::string& out, const Met
       out, {model->arch(), file.spec, all, headed ? run.head : "", run.pool, language,
             fs::absolute(base).lexically_normal().string(), pooler});
   for (const std::string& note : notes) fmt::print("{}\n", note);
+  hand_on_state(folder, out);
   fmt::print("{} folder in {}\n", hub ? "AdapterHub" : "PEFT", out);
 }
 

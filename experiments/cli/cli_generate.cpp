@@ -8,6 +8,7 @@
 #include "nn/models/generation.h"
 #include "peft/files.h"
 #include "peft/folder.h"
+#include "peft/routed.h"
 
 namespace graft::cli {
 namespace {
@@ -15,8 +16,8 @@ namespace {
 namespace fs = std::filesystem;
 
 struct GenerateOptions {
-  std::string model = "decoder", adapter, prompt_file;
-  std::vector<std::string> prompts, stop;
+  std::string model = "decoder", prompt_file;
+  std::vector<std::string> adapters, prompts, stop;
   std::string until = "no_better";
   GenerateSpec spec;
 };
@@ -55,34 +56,88 @@ class Printer {
 struct Writer {
   fs::path folder;  // of the model
   std::unique_ptr<Model> model;
-  std::unique_ptr<Adaptation> adaptation;
+  std::unique_ptr<Adaptation> adaptation;  // one for all prompts
+  std::unique_ptr<Routed> routed;          // or one for each
   std::unique_ptr<Tokenizer> tokenizer;
   // The prompt ends with the end token: an adapter was trained to answer such, and an encoder reads
-  // all its texts so.
-  bool asks = false;
+  // all its texts so. By adapter; the base's last.
+  std::vector<bool> asks;
+  bool asks_at(std::int32_t adapter) const {
+    return asks[adapter < 0 ? asks.size() - 1 : static_cast<std::size_t>(adapter)];
+  }
 };
+
+AdapterFile text_adapter(const std::string& folder) {
+  AdapterFile file = read_adapter_config(folder);
+  check(file.more.value("language", false) || file.more.value("text", false),
+        "generate: adapter '{}' was trained for labels, not for text; graft eval scores it",
+        folder);
+  for (const char* key : {"model", "base_hash"})
+    check(file.more.contains(key), "generate: adapter '{}' lacks '{}'", folder, key);
+  return file;
+}
+
+// Of --adapter NAME=FOLDER, given several times: the names, specs and folders.
+void load_routed(Writer& w, const std::vector<std::string>& given, const Methods& methods) {
+  std::vector<Routed::Route> routes;
+  std::vector<std::string> folders;
+  const std::string hash = fmt::format("{:016x}", w.model->hash());
+  for (const std::string& one : given) {
+    const std::size_t at = one.find('=');
+    check(at != std::string::npos && at > 0,
+          "generate: --adapter {}; of several each has a name: --adapter NAME=FOLDER", one);
+    folders.push_back(one.substr(at + 1));
+    const AdapterFile file = text_adapter(folders.back());
+    check(file.more.at("base_hash") == hash,
+          "generate: adapter '{}' was trained on another base than '{}'", folders.back(),
+          w.folder.string());
+    routes.push_back({one.substr(0, at), file.spec});
+    w.asks.push_back(w.model->arch().crosses() || !file.more.value("joined", false));
+  }
+  w.routed = std::make_unique<Routed>(methods, routes, *w.model);
+  for (int i = 0; i < w.routed->size(); ++i)
+    load_adapter_values(folders[static_cast<std::size_t>(i)], w.routed->at(i).stored());
+}
+
+// One adapter for all prompts is given as its folder alone.
+bool names_one(const std::vector<std::string>& adapters) {
+  return adapters.size() == 1 &&
+         (adapters[0].find('=') == std::string::npos || fs::exists(adapters[0]));
+}
 
 Writer load(const GenerateOptions& o, const Methods& methods) {
   Writer w;
   std::string base = o.model;
   AdapterFile file;
-  if (!o.adapter.empty()) {
-    file = read_adapter_config(o.adapter);
-    check(file.more.value("language", false) || file.more.value("text", false),
-          "generate: adapter '{}' was trained for labels, not for text; graft eval scores it",
-          o.adapter);
-    for (const char* key : {"model", "base_hash"})
-      check(file.more.contains(key), "generate: adapter '{}' lacks '{}'", o.adapter, key);
+  if (!o.adapters.empty()) {
+    const std::string& first = o.adapters[0];
+    file = text_adapter(names_one(o.adapters) ? first : first.substr(first.find('=') + 1));
     base = file.more.at("model");
-    w.asks = !file.more.value("joined", false);
   }
   const fs::path folder = w.folder = base_folder(base);
   w.model = load_model(folder);
-  w.asks |= w.model->arch().crosses();
   w.tokenizer = std::make_unique<Tokenizer>(Tokenizer::load(folder));
-  if (o.adapter.empty()) return w;
-  w.adaptation = load_adapter(o.adapter, methods, *w.model);
+  const bool crosses = w.model->arch().crosses();
+  if (names_one(o.adapters)) {
+    w.adaptation = load_adapter(o.adapters[0], methods, *w.model);
+    w.asks = {crosses || !file.more.value("joined", false)};
+    return w;
+  }
+  if (!o.adapters.empty()) load_routed(w, o.adapters, methods);
+  w.asks.push_back(crosses);
   return w;
+}
+
+// NAME<tab>prompt, where there are several adapters: takes the name off.
+std::int32_t adapter_of(const Routed& routed, std::string& prompt) {
+  const std::size_t tab = prompt.find('\t');
+  check(tab != std::string::npos,
+        "generate: prompt '{}' names no adapter; of several, a prompt is the adapter's name (or "
+        "base), a tab, and its text",
+        prompt);
+  const std::int32_t index = routed.index(prompt.substr(0, tab));
+  prompt.erase(0, tab + 1);
+  return index;
 }
 
 std::vector<std::string> prompts_of(const GenerateOptions& o) {
@@ -114,10 +169,12 @@ void generate_command(GenerateOptions o, const Methods& methods) {
     fmt::print(stderr, "graft: the folder asks for {}; only options count here, see --help\n",
                fmt::join(says.settings, ", "));
   std::vector<std::vector<std::int32_t>> ids;
-  const std::vector<std::string> prompts = prompts_of(o);
-  for (const std::string& prompt : prompts) {
+  std::vector<std::string> prompts = prompts_of(o);
+  for (std::string& prompt : prompts) {
+    const std::int32_t adapter = w.routed ? adapter_of(*w.routed, prompt) : -1;
+    if (w.routed) o.spec.adapter.push_back(adapter);
     ids.push_back(prompt_tokens(arch, *w.tokenizer, prompt));
-    if (w.asks) ids.back().push_back(arch.sep);
+    if (w.asks_at(adapter)) ids.back().push_back(arch.sep);
   }
   const bool streams = prompts.size() == 1 && o.spec.beams == 1;
   Printer printer(*w.tokenizer);
@@ -145,8 +202,9 @@ void add_generate(CLI::App& app, const Methods& methods) {
   auto* model =
       c->add_option("--model", o.model, "a base's name or a model folder")->capture_default_str();
   c->add_option(
-       "--adapter", o.adapter,
-       "an adapter of a language task, or of any for an encoder-decoder; it names its model")
+       "--adapter", o.adapters,
+       "an adapter of a language task, or of any for an encoder-decoder; it names its model. Or "
+       "several, NAME=FOLDER each: a prompt is then NAME, a tab, and its text")
       ->excludes(model);
   c->add_option("--prompt", o.prompts, "may be given several times");
   c->add_option("--prompt-file", o.prompt_file, "one prompt on each line");

@@ -1,8 +1,11 @@
 // graft methods, count, explain, check: what can be said of a method without training it.
+#include <omp.h>
+
 #include "experiments/cli/cli.h"
 #include "nn/models/folder.h"
 #include "nn/models/presets.h"
 #include "peft/contract.h"
+#include "peft/merge_report.h"
 #include "peft/trainable.h"
 
 namespace graft::cli {
@@ -28,7 +31,9 @@ void count_command(const Methods& methods, const std::string& arch, const std::s
   const Adaptation adaptation(methods, spec, model);
   check(adaptation.count() == adaptation.formula(), "count: {} allocated, but the formula says {}",
         adaptation.count(), adaptation.formula());
-  fmt::print("{}\n", trainable_line(model, adaptation));
+  fmt::print("{}\n", trainable_line(model, adaptation));  // alone on standard output, for scripts
+  std::fflush(stdout);
+  fmt::print(stderr, "merges: {}\n", merges_in_words(adaptation));
 }
 
 void explain_command(const Methods& methods, const std::string& arch, const std::string& spec) {
@@ -43,13 +48,40 @@ void explain_command(const Methods& methods, const std::string& arch, const std:
                  fmt::format("{}", p->value.shape()), p->decay ? "decays" : "no decay",
                  p->lr_scale == 1 ? "" : fmt::format("  rate x {}", p->lr_scale));
   }
-  fmt::print("{} numbers train\n", adaptation.count());
+  fmt::print("{} numbers train\nmerges: {}\n", adaptation.count(), merges_in_words(adaptation));
+}
+
+void check_alone(const Methods& methods, const std::string& spec) {
+  bool kept = true;
+  for (const Body kind : kBodies) {
+    const auto findings = run_contract(methods, spec, kind);
+    fmt::print("{} on a small {}\n{}", spec, name(kind), text_of(findings));
+    kept &= all_kept(findings);
+  }
+  check(kept, "check: {} breaks the contract", spec);
+}
+
+void check_pairs(const Methods& methods, const std::string& spec) {
+  constexpr const char* kWords[] = {"composes", "refused", "BROKEN"};
+  int broken = 0;
+  for (const Body kind : kBodies) {
+    Model shapes(contract_arch(kind), {.storage = false});
+    const Adaptation alone(methods, spec, shapes);  // throws where the spec itself is wrong
+    PairBody body(methods, kind);
+    for (const Method& m : methods)
+      for (const PairResult& r : {body.check(spec, m.example), body.check(m.example, spec)}) {
+        fmt::print("{:8}  {} on a small {}: {}\n", kWords[r.kind], r.spec, name(kind), r.detail);
+        broken += r.kind == PairResult::broken;
+      }
+  }
+  check(broken == 0, "check: {} pairs with {} neither compose nor are refused", broken, spec);
 }
 
 }  // namespace
 
 void add_model_commands(CLI::App& app, const Methods& methods) {
   static std::string arch, spec;
+  static bool pairs = false;
   app.add_subcommand("methods", "List the methods: paper, slots, count, whether they merge")
       ->callback([&] { methods_command(methods); });
 
@@ -72,14 +104,10 @@ void add_model_commands(CLI::App& app, const Methods& methods) {
   CLI::App* contract =
       app.add_subcommand("check", "Put a method through the method contract on small models");
   contract->add_option("spec", spec, "e.g. lora:r=2,on=q+v")->required();
+  contract->add_flag("--pairs", pairs, "in pairs with every method there is, in both orders");
   contract->callback([&] {
-    bool kept = true;
-    for (const Body kind : kBodies) {
-      const auto findings = run_contract(methods, spec, kind);
-      fmt::print("{} on a small {}\n{}", spec, name(kind), text_of(findings));
-      kept &= all_kept(findings);
-    }
-    check(kept, "check: {} breaks the contract", spec);
+    omp_set_num_threads(1);  // on models this small more of them only wait for each other
+    (pairs ? check_pairs : check_alone)(methods, spec);
   });
 }
 

@@ -1,5 +1,6 @@
 // graft train, replay: single runs.
 #include <climits>
+#include <set>
 
 #include "experiments/ablations/lab.h"
 #include "experiments/cli/cli_training.h"
@@ -15,7 +16,7 @@
 #include "nn/models/generation.h"
 #include "nn/models/heads.h"
 #include "nn/text/json_entry.h"
-#include "peft/files.h"
+#include "peft/training_state.h"
 
 namespace graft::cli {
 namespace {
@@ -24,13 +25,17 @@ namespace fs = std::filesystem;
 
 // The options that train and replay share.
 struct TrainOptions {
-  std::string model = "encoder", task, out;
+  std::string model, task, out;
   RunSpec run;
   EncodeSpec encode;
   double state_seconds = 3;
   bool head_given = false;  // else a checkpoint's own head is gone on from where it fits the task
   std::string init, log;
   std::optional<Start> start;  // of init
+  std::string init_hash;       // its values'
+  std::string resume;          // the folder of an adapter that goes on
+  int stop_after = 0;          // epochs
+  bool without_state = false;
 };
 
 // Reads the adapter that a run starts from, which settles the method.
@@ -38,7 +43,42 @@ void read_init(TrainOptions& o, const Given& given) {
   if (o.init.empty()) return;
   o.start = read_start(o.init, load_arch(base_folder(o.model)));
   settle(*o.start, o.run, given);
+  o.init_hash = o.start->hash;
   o.head_given |= !o.start->head.empty();
+}
+
+// What a run's state says of it beside RunSpec, for read_resume.
+nlohmann::json settings_of(const TrainOptions& o) {
+  return {{"model", o.model},
+          {"task", o.task},
+          {"max_tokens", o.encode.max_tokens},
+          {"train_rows", o.encode.train_rows},
+          {"dev_rows", o.encode.dev_rows},
+          {"test_rows", o.encode.test_rows},
+          {"init", o.init},
+          {"init_hash", o.init_hash}};
+}
+void read_rows(Entry& from, EncodeSpec& encode) {
+  const auto rows = [&](const char* key) { return int(from.count(key, INT_MAX)); };
+  encode.max_tokens = rows("max_tokens"), encode.train_rows = rows("train_rows");
+  encode.dev_rows = rows("dev_rows"), encode.test_rows = rows("test_rows");
+}
+
+// Takes up a run where it ended: all its settings are those that it had. A base or a task that lies
+// elsewhere by now may be given; that it is the same one is checked by its hash.
+void read_resume(TrainOptions& o, bool epochs_given) {
+  if (o.resume.empty()) return;
+  auto about = kept_training_state(o.resume).about;
+  const int epochs = o.run.epochs;
+  o.run = RunSpec::from(parse_strict(o.resume, about["run"]));
+  if (epochs_given) o.run.epochs = epochs;
+  const nlohmann::json all = parse_strict(o.resume, about["settings"]);
+  Entry settings("resume: " + o.resume, all);
+  if (o.model.empty()) o.model = settings.text("model");
+  if (o.task.empty()) o.task = settings.text("task");
+  read_rows(settings, o.encode);
+  o.init = settings.text("init"), o.init_hash = settings.text("init_hash");
+  o.head_given = true;
 }
 
 // Hands the run its start; says what becomes of the saved head.
@@ -52,7 +92,6 @@ void start_from(const Start& start, const TrainOptions& o, const EncodedTask& ta
     for (const std::string& note : notes) fmt::print("{}\n", note);
   }
   places.start = [&start, with_head](const Parameters& p) { begin_at(start, p, with_head); };
-  places.started_from = start.hash;
 }
 
 // A record shows a score as a reader knows it: a loss is not negated.
@@ -82,7 +121,8 @@ nlohmann::json record_of(const TrainOptions& o, const std::string& metric, const
                         {"base", r.base},
                         {"seconds", r.seconds},
                         {"peak_bytes", r.peak_bytes}};
-  if (o.start) record["init"] = o.start->folder, record["init_hash"] = o.start->hash;
+  if (!o.init.empty()) record["init"] = o.init, record["init_hash"] = o.init_hash;
+  if (o.stop_after > 0) record["stop_after"] = o.stop_after;
   return record;
 }
 
@@ -130,6 +170,10 @@ Trained run(TrainOptions& o, const Methods& methods, bool quiet, const Save& sav
   StepProgress progress(stdout);
   if (!quiet)
     places.progress = [&](int step, int steps, double loss) { progress.at(step, steps, loss); };
+  places.started_from = o.init_hash;
+  places.resume = o.resume, places.stop_after = o.stop_after;
+  if (!o.out.empty() && !o.without_state)
+    places.keep = fs::path(o.out) / "adapter", places.settings = settings_of(o).dump();
   if (o.start) start_from(*o.start, o, task, *model, quiet, places);
   if (!o.log.empty()) places.log = StepLog(o.log);
   AtBest at_best;
@@ -146,7 +190,9 @@ void train_command(TrainOptions o, const Methods& methods) {
   fs::create_directories(o.out, error);
   check(!error, "train: cannot make folder '{}': {}", o.out, error.message());
   const fs::path done = fs::path(o.out) / "run.json";
-  check(!fs::exists(done), "train: '{}' is a finished run; give another --out", done.string());
+  check(!fs::exists(done),
+        "train: '{}' is a finished run; give another --out, and --resume to go on from it",
+        done.string());
   bool whole = false;
   const Save save = [&](Model& model, Adaptation& adaptation, const EncodedTask& task,
                         std::uint64_t base_hash) {
@@ -196,10 +242,9 @@ void replay_command(const std::string& file, const Methods& methods) {
         core, core_name());
   TrainOptions o;
   o.head_given = true;
-  const auto rows = [&](const char* key) { return int(record.count(key, INT_MAX)); };
   o.model = record.text("model"), o.task = record.text("task"), o.run = RunSpec::from(all["run"]);
-  o.encode.max_tokens = rows("max_tokens"), o.encode.train_rows = rows("train_rows");
-  o.encode.dev_rows = rows("dev_rows"), o.encode.test_rows = rows("test_rows");
+  read_rows(record, o.encode);
+  if (record.find("stop_after")) o.stop_after = int(record.count("stop_after", INT_MAX));
   const std::string base_hash = record.text("base_hash");
   const std::string weights_hash = record.text("weights_hash");
   o.init = record.text("init", "");
@@ -241,9 +286,8 @@ void add_run_commands(CLI::App& app, const Methods& methods) {
   static TrainOptions o;
   static std::string record;
   CLI::App* train = app.add_subcommand("train", "Adapt a model to a task; save the adapter");
-  train->add_option("--model,--base", o.model, "a base's name or a model folder")
-      ->capture_default_str();
-  train->add_option("--task", o.task, "a task's name, or a folder of data files")->required();
+  train->add_option("--model,--base", o.model, "a base's name or a model folder [encoder]");
+  train->add_option("--task", o.task, "a task's name, or a folder of data files");
   auto* method = train->add_option("--method", o.run.method)->capture_default_str();
   train->add_option("--init", o.init, "start from this adapter: graft's folder or PEFT's");
   train->add_option("--out", o.out, "folder for the adapter and run.json; resumes if unfinished")
@@ -258,8 +302,25 @@ void add_run_commands(CLI::App& app, const Methods& methods) {
   train->add_option("--state-seconds", o.state_seconds, "between checkpoints of the whole state")
       ->capture_default_str();
   train->add_option("--log", o.log, "a file: each step's loss, rate and examples, as JSON lines");
-  train->callback([&, method, head, pool] {
+  auto* resume = train->add_option(
+      "--resume", o.resume,
+      "go on from this adapter, saved by an earlier run (or exported from one): to the end of its "
+      "epochs, or for more; all settings are that run's");
+  const std::set<std::string> free{"--resume",        "--out",          "--epochs", "--log",
+                                   "--state-seconds", "--model",        "--task",   "--help",
+                                   "--stop-after",    "--without-state"};
+  train->add_option("--stop-after", o.stop_after, "stop after so many of the epochs")
+      ->check(CLI::PositiveNumber);
+  train->add_flag("--without-state", o.without_state,
+                  "do not keep beside the adapter what --resume needs");
+  for (CLI::Option* option : train->get_options())  // the rest is settled by what goes on
+    if (!free.contains(option->get_name())) option->excludes(resume);
+  train->callback([&, train, method, head, pool] {
     o.head_given = head->count() + pool->count() > 0;
+    read_resume(o, train->get_option("--epochs")->count() > 0);
+    check(!o.task.empty(), "train: give --task, or an adapter to --resume");
+    if (o.model.empty()) o.model = "encoder";
+    if (!o.resume.empty()) return train_command(o, methods);
     read_init(o, {method->count() > 0, head->count() > 0, pool->count() > 0});
     (void)RunSpec::from(o.run.json());
     train_command(o, methods);

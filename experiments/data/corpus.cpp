@@ -139,7 +139,7 @@ class Builder {
 
 }  // namespace
 
-void build_corpus(const fs::path& packages, const fs::path& out, const Progress& progress) {
+void build_corpus(const fs::path& packages, const fs::path& out, const CorpusProgress& progress) {
   const auto say = [&](const std::string& line) {
     if (progress) progress(line);
   };

@@ -9,7 +9,7 @@
 namespace graft {
 
 // Called with one line about what is being read; may be empty.
-using Progress = std::function<void(std::string_view)>;
+using CorpusProgress = std::function<void(std::string_view)>;
 
 // Reads what experiments/data/fetch.sh unpacked into `packages` and writes into `out`
 //   corpus.train.txt, corpus.heldout.txt  one paragraph or dictionary entry per line; a blank line
@@ -21,6 +21,6 @@ using Progress = std::function<void(std::string_view)>;
 // a line seen before. The same packages give the same bytes. Each file is written under a temporary
 // name and renamed. Throws Error where a package lacks a file or a file is malformed.
 void build_corpus(const std::filesystem::path& packages, const std::filesystem::path& out,
-                  const Progress& progress = {});
+                  const CorpusProgress& progress = {});
 
 }  // namespace graft

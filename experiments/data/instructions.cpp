@@ -149,7 +149,7 @@ bool put(const TaskData& task, const Example& e, const Template& t, Fields field
          into.instruction.size() + into.input.size() + into.output.size() <= kMostCharacters;
 }
 
-struct Source {
+struct TemplatedTask {
   TaskData task;
   const std::vector<Template>* templates;
   std::size_t known() const { return templates->size() - data::kHeldOutTemplates; }
@@ -157,7 +157,7 @@ struct Source {
 
 // A row by one of the templates [from, to): the first that fits it, from a place on that the row's
 // hash chooses. False where none does.
-bool put(const Source& source, const Example& e, std::size_t from, std::size_t to,
+bool put(const TemplatedTask& source, const Example& e, std::size_t from, std::size_t to,
          Instruction& into) {
   const TaskData& task = source.task;
   const Fields fields = fields_of(task, e);
@@ -187,8 +187,8 @@ void hold(const std::vector<Instruction>& rows, Held& held) {
 }
 
 // Adds at most so many rows, by templates [from, to); none with a key that is held.
-void add(const Source& source, const std::vector<Example>& rows, std::size_t most, std::size_t from,
-         std::size_t to, const Held& held, std::vector<Instruction>& into) {
+void add(const TemplatedTask& source, const std::vector<Example>& rows, std::size_t most,
+         std::size_t from, std::size_t to, const Held& held, std::vector<Instruction>& into) {
   const std::size_t end = into.size() + most;
   for (std::size_t i = 0; i < rows.size() && into.size() < end; ++i)
     if (Instruction made; put(source, rows[i], from, to, made) && !shares(made, held))
@@ -196,7 +196,7 @@ void add(const Source& source, const std::vector<Example>& rows, std::size_t mos
 }
 
 // Adds test rows, each once by a known template and once by a held-out one.
-void add_test(const Source& source, std::size_t most, InstructionSets& sets) {
+void add_test(const TemplatedTask& source, std::size_t most, InstructionSets& sets) {
   const std::size_t end = sets.test.size() + most;
   const auto& rows = source.task.test;
   for (std::size_t i = 0; i < rows.size() && sets.test.size() < end; ++i) {
@@ -235,10 +235,10 @@ const std::vector<Instruction>& test_of(const InstructionSets& sets, const std::
 InstructionSets make_instructions(const std::function<TaskData(const std::string&)>& task,
                                   const InstructionSizes& sizes) {
   InstructionSets sets;
-  std::vector<Source> known;
+  std::vector<TemplatedTask> known;
   Held held;
   for (const auto& [name, templates] : data::instruction_templates()) {
-    Source source{task(name), &templates};
+    TemplatedTask source{task(name), &templates};
     if (name == kNewTask) {
       add(source, source.task.test, sizes.new_task, 0, templates.size(), held, sets.new_task);
     } else {
@@ -247,9 +247,10 @@ InstructionSets make_instructions(const std::function<TaskData(const std::string
     }
   }
   hold(sets.test, held), hold(sets.new_task, held);
-  for (const Source& s : known) add(s, s.task.dev, sizes.dev, 0, s.known(), held, sets.dev);
+  for (const TemplatedTask& s : known) add(s, s.task.dev, sizes.dev, 0, s.known(), held, sets.dev);
   hold(sets.dev, held);
-  for (const Source& s : known) add(s, s.task.train, sizes.train, 0, s.known(), held, sets.train);
+  for (const TemplatedTask& s : known)
+    add(s, s.task.train, sizes.train, 0, s.known(), held, sets.train);
   for (auto* rows : {&sets.train, &sets.dev, &sets.test, &sets.new_templates, &sets.new_task})
     order(*rows);
   return sets;

@@ -41,6 +41,10 @@ void finish(TaskData& task, std::vector<Row> rows, Caps caps);
 // Lower-case words joined by spaces, at most `most` of them (0: all).
 std::string normalised(std::string_view text, int most = 0);
 
+// Definitions made after one template ("a native or inhabitant of ...") share their first words: a
+// definition goes into a split by so many of them.
+inline constexpr int kTemplateWords = 6;
+
 // "dog : a member of the genus Canis ..."
 std::string described(const Synset& s);
 

@@ -11,8 +11,6 @@
 namespace graft::data {
 namespace {
 
-constexpr int kTemplateWords = 6;  // as for the tasks that read definitions
-
 TaskData language_task(const std::string& name, const std::string& note) {
   TaskData task;
   task.name = name, task.kind = TaskData::Kind::language, task.pair = true;

@@ -13,9 +13,6 @@
 namespace graft::data {
 namespace {
 
-// Definitions made after one template ("a native or inhabitant of ...") share their first words.
-constexpr int kTemplateWords = 6;
-
 Split split_of_definition(const std::string& definition, Shares shares = {}) {
   return split_of(normalised(definition, kTemplateWords), shares);
 }

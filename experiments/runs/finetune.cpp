@@ -202,17 +202,19 @@ RunResult finetune(Model& base, const EncodedTask& task, const RunSpec& given,
                                      .clip = spec.clip});
     const int per_epoch = static_cast<int>((task.train.size() + spec.batch - 1) / spec.batch);
     const int steps = per_epoch * spec.epochs;
-    const Schedule schedule{schedule_named(spec.schedule), spec.lr, steps,
-                            static_cast<int>(spec.warmup * steps)};
+    const int until =
+        places.stop_after > 0 ? std::min(steps, per_epoch * places.stop_after) : steps;
+    const Schedule schedule = schedule_of(spec, steps);
     RunState state(
         places, spec,
         fmt::format("base {:016x}, head {:016x}, task {} ({:016x}){}", base_hash, head_hash,
                     task.name, hash_of(task),
                     places.started_from.empty() ? "" : ", started from " + places.started_from),
-        parameters, optimizer);
-    int step = state.load();
+        parameters, adaptation.stored(), optimizer);
+    int step = state.load(schedule, per_epoch);
+    check(step <= until, "train: {} steps are done already; it cannot stop after {}", step, until);
     Gradients grads;
-    while (step < steps) {
+    while (step < until) {
       const int epoch = step / per_epoch, within = step % per_epoch;
       const auto order = shuffled(task.train.size(), spec.seed, epoch);
       for (int i = within; i < per_epoch; ++i, ++step) {
@@ -245,6 +247,7 @@ RunResult finetune(Model& base, const EncodedTask& task, const RunSpec& given,
     out.test_rows = test.rows;
     out.test_predictions = test.predictions;
     if (at_best) at_best(base, adaptation, task);
+    state.keep();
     state.remove();
   }
   check(base.hash() == base_hash, "train: method {} changed the frozen base", spec.method);

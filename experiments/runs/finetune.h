@@ -69,6 +69,13 @@ struct RunPlaces {
   // values than their usual ones to start from; `started_from` tells such starts apart.
   std::function<void(const Parameters&)> start = {};
   std::string started_from = {};
+  // An adapter's folder where a run before this one kept its state: this one goes on from there.
+  std::filesystem::path resume = {};
+  int stop_after = 0;  // epochs; the rates remain those of the whole run. 0: all of them
+  // Where to keep the whole state in the end, beside the adapter that `at_best` saves there, and
+  // what to write into it for whoever takes it up again.
+  std::filesystem::path keep = {};
+  std::string settings = {};
 };
 
 // The base is as it was afterwards, bit for bit (checked). Throws where the loss is not finite, and

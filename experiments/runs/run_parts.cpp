@@ -104,7 +104,8 @@ void begin(const Model& base, const std::vector<const EncodedTask*>& tasks, cons
   for (const EncodedTask* task : tasks) examples.push_back(first_examples(*task, adaptation));
   adaptation.calibrate(base, examples);
   Parameters stored = adaptation.stored();
-  check(places.start || std::ranges::none_of(stored, [](const auto& p) { return begins_anew(*p); }),
+  check(places.start || !places.resume.empty() ||
+            std::ranges::none_of(stored, [](const auto& p) { return begins_anew(*p); }),
         "train: method {}: new= adds a task to a saved adapter; say which with --init FOLDER",
         spec.method);
   stored.insert(stored.end(), heads.begin(), heads.end());

@@ -6,7 +6,8 @@
 namespace graft {
 
 // One optimizer step's gradients of rows [first, first + count) of `order`, micro-batch after
-// micro-batch: the bits do not depend on the cut. Returns the loss.
+// micro-batch: the bits do not depend on the cut, but where a method edits weights
+// (Adapter::edits_weights). Returns the loss.
 double gather_gradients(const Model&, const Adaptation&, const EncodedTask&, const RunSpec&,
                         const std::vector<std::int32_t>& order, std::size_t first,
                         std::size_t count, Key, Gradients&);

@@ -1,81 +1,106 @@
 #include "experiments/runs/run_state.h"
 
-#include "nn/files/atomic.h"
-#include "nn/files/safetensors.h"
+#include "nn/files/strict_json.h"
 
 namespace graft {
-namespace {
 
-Array read(const SafetensorsReader& reader, const std::string& name) {
-  Array a = Array::empty(reader.at(name).shape);
-  reader.read_f32(name, a);
-  return a;
+Schedule schedule_of(const RunSpec& spec, int steps) {
+  return {schedule_named(spec.schedule), spec.lr, steps, static_cast<int>(spec.warmup * steps)};
 }
 
-}  // namespace
-
 RunState::RunState(const RunPlaces& places, const RunSpec& spec, std::string on,
-                   const Parameters& parameters, Optimizer& optimizer)
+                   const Parameters& parameters, Parameters held, Optimizer& optimizer)
     : places_(places),
-      identity_(spec.json().dump()),
+      spec_(spec),
       on_(std::move(on)),
       parameters_(parameters),
+      held_(std::move(held)),
       optimizer_(optimizer) {}
 
-int RunState::load() {
-  if (places_.state.empty() || !std::filesystem::exists(places_.state)) return 0;
-  const SafetensorsReader reader(places_.state);
-  const auto& meta = reader.metadata();
-  check(meta.contains("run") && meta.contains("history"), "resume: '{}' is not a run's state",
-        places_.state.string());
-  check(meta.at("run") == identity_, "resume: '{}' belongs to another run: {}",
-        places_.state.string(), meta.at("run"));
-  check(meta.contains("on") && meta.at("on") == on_,
-        "resume: '{}' belongs to a run on {}; this one is on {}", places_.state.string(),
-        meta.contains("on") ? meta.at("on") : "something else", on_);
-  const auto history = nlohmann::json::parse(meta.at("history"));
-  dev = history.at("dev").get<std::vector<double>>();
-  train_loss = history.at("train_loss").get<std::vector<double>>();
-  loss_sum = history.at("loss_sum");
-  best_epoch = history.at("best_epoch");
-  const int step = history.at("step");
-  std::map<std::string, Array> state;
-  for (const auto& [name, info] : reader.tensors())
-    if (name.starts_with("state ")) state[name.substr(6)] = read(reader, name);
-  optimizer_.load(state, step);
-  best_.clear();
-  for (const auto& p : parameters_) {
-    p->value.value().copy_from(read(reader, "parameter " + p->label()));
-    if (!dev.empty()) best_.push_back(read(reader, "best " + p->label()));
+// A run that goes on from a finished or a stopped one may be longer, if the steps that were done
+// would have had the same rates.
+void RunState::check_resumed(const TrainingState& saved, const Schedule& schedule,
+                             int per_epoch) const {
+  const std::string from = places_.resume.string();
+  nlohmann::json was = parse_strict(from, saved.about.at("run")), is = spec_.json();
+  const RunSpec spec = RunSpec::from(was);
+  const int epochs = spec.epochs, longer = spec_.epochs;
+  was.erase("epochs"), is.erase("epochs");
+  check(was == is, "resume: '{}' was trained with {}; this run has {}", from, was.dump(),
+        is.dump());
+  check(saved.step < schedule.steps,
+        "resume: the run in '{}' is finished: it did {} of {} epochs; give more --epochs", from,
+        saved.step / per_epoch, longer);
+  const Schedule before = schedule_of(spec, per_epoch * epochs);
+  for (int i = 0; i < saved.step; ++i)
+    check(before.at(i) == schedule.at(i),
+          "resume: '{}' was trained for {} epochs; a {} schedule over {} has other rates from its "
+          "step {} on. Train with --schedule constant --warmup 0, which can go on for any time, or "
+          "with all the epochs and --stop-after; --init starts a new run from the values",
+          from, epochs, spec.schedule, longer, i + 1);
+}
+
+int RunState::load(const Schedule& schedule, int per_epoch) {
+  const bool cut_off = !places_.state.empty() && std::filesystem::exists(places_.state);
+  if (!cut_off && places_.resume.empty()) return 0;
+  const std::string from = (cut_off ? places_.state : places_.resume).string();
+  const TrainingState saved =
+      cut_off ? read_training_state(places_.state) : kept_training_state(places_.resume);
+  check(saved.about.contains("run") && saved.about.contains("history"),
+        "resume: '{}' is not a run's state", from);
+  const std::string on = saved.about.contains("on") ? saved.about.at("on") : "something else";
+  check(on == on_, "resume: '{}' belongs to a run on {}; this one is on {}", from, on, on_);
+  if (cut_off)
+    check(saved.about.at("run") == spec_.json().dump(), "resume: '{}' belongs to another run: {}",
+          from, saved.about.at("run"));
+  else
+    check_resumed(saved, schedule, per_epoch);
+  try {
+    const auto history = nlohmann::json::parse(saved.about.at("history"));
+    dev = history.at("dev").get<std::vector<double>>();
+    train_loss = history.at("train_loss").get<std::vector<double>>();
+    loss_sum = history.at("loss_sum");
+    best_epoch = history.at("best_epoch");
+  } catch (const nlohmann::json::exception& e) {
+    fail("resume: the history in '{}' is damaged: {}", from, e.what());
   }
-  return step;
+  check(train_loss.size() == dev.size() && best_epoch >= 0 &&
+            best_epoch < std::max(1, static_cast<int>(dev.size())),
+        "resume: the history in '{}' does not hold together", from);
+  resume(saved, optimizer_, from, held_);
+  best_.clear();
+  if (dev.empty()) return saved.step;
+  for (const auto& p : parameters_) {
+    const auto best = saved.more.find("best " + p->label());
+    check(best != saved.more.end() && best->second.shape() == p->value.shape(),
+          "resume: '{}' lacks the best values of '{}'", from, p->label());
+    best_.push_back(best->second);
+  }
+  return saved.step;
 }
 
 void RunState::save_if_due(int step) {
   if (places_.state.empty()) return;
   const auto now = std::chrono::steady_clock::now();
   if (std::chrono::duration<double>(now - saved_).count() < places_.state_seconds) return;
-  save(step);
+  check(step == optimizer_.steps(), "train: {} steps are done, the optimizer took {}", step,
+        optimizer_.steps());
+  write_training_state(places_.state, state());
   saved_ = now;
 }
 
-void RunState::save(int step) const {
-  SafetensorsWriter writer;
-  writer.metadata["run"] = identity_;
-  writer.metadata["on"] = on_;
-  writer.metadata["history"] = nlohmann::json{
+TrainingState RunState::state() const {
+  TrainingState s = training_state(optimizer_, held_);
+  s.about = {{"run", spec_.json().dump()}, {"on", on_}};
+  s.about["history"] = nlohmann::json{
       {"dev", dev},
       {"train_loss", train_loss},
       {"loss_sum", loss_sum},
-      {"best_epoch", best_epoch},
-      {"step", step}}.dump();
-  for (std::size_t i = 0; i < parameters_.size(); ++i) {
-    const auto& p = parameters_[i];
-    writer.add("parameter " + p->label(), p->value.value());
-    if (!best_.empty()) writer.add("best " + p->label(), best_[i]);
-  }
-  for (const auto& [name, array] : optimizer_.state()) writer.add("state " + name, array);
-  writer.write(places_.state);
+      {"best_epoch",
+       best_epoch}}.dump();
+  for (std::size_t i = 0; i < best_.size(); ++i)
+    s.more["best " + parameters_[i]->label()] = best_[i];
+  return s;
 }
 
 void RunState::end_epoch(double dev_metric, std::size_t examples) {
@@ -90,8 +115,16 @@ void RunState::end_epoch(double dev_metric, std::size_t examples) {
 }
 
 void RunState::restore_best() {
+  if (!places_.keep.empty()) last_ = state();
   for (std::size_t i = 0; i < parameters_.size(); ++i)
     parameters_[i]->value.value().copy_from(best_[i]);
+}
+
+void RunState::keep() const {
+  if (places_.keep.empty()) return;
+  TrainingState s = last_;
+  s.about["settings"] = places_.settings;
+  keep_training_state(places_.keep, s);
 }
 
 void RunState::remove() {

@@ -4,32 +4,44 @@
 #include <chrono>
 
 #include "experiments/runs/finetune.h"
+#include "peft/training_state.h"
 
 namespace graft {
 
+Schedule schedule_of(const RunSpec&, int steps);
+
 class RunState {
  public:
-  // `on`: the base and the task, in words that differ where they do.
-  RunState(const RunPlaces&, const RunSpec&, std::string on, const Parameters&, Optimizer&);
+  // `on`: the base and the task, in words that differ where they do. `held`: all that files of the
+  // adapter hold, its constants among them.
+  RunState(const RunPlaces&, const RunSpec&, std::string on, const Parameters&, Parameters held,
+           Optimizer&);
 
-  int load();  // the step to go on from; 0 if nothing was saved. Throws for another run's state.
+  // The step to go on from, 0 if nothing was saved: the state of this run where it was cut off, or
+  // that of places.resume. Throws for another run's state, and where its steps had other rates.
+  int load(const Schedule&, int per_epoch);
   void save_if_due(int step);
   void end_epoch(double dev_metric, std::size_t examples);
-  void restore_best();  // puts the values of the best epoch into the parameters
-  void remove();        // the run is done
+  // Puts the values of the best epoch into the parameters; what stood there is kept.
+  void restore_best();
+  void keep() const;  // it, to places.keep, where the adapter was saved meanwhile
+  void remove();      // the run is done
 
   std::vector<double> dev, train_loss;
   double loss_sum = 0;  // over the examples of this epoch
   int best_epoch = 0;
 
  private:
-  void save(int step) const;
+  TrainingState state() const;
+  void check_resumed(const TrainingState&, const Schedule&, int per_epoch) const;
 
   const RunPlaces& places_;
-  std::string identity_, on_;
-  Parameters parameters_;
+  RunSpec spec_;
+  std::string on_;
+  Parameters parameters_, held_;
   Optimizer& optimizer_;
   std::vector<Array> best_;
+  TrainingState last_;
   std::chrono::steady_clock::time_point saved_ = std::chrono::steady_clock::now();
 };
 

@@ -157,21 +157,16 @@ std::map<std::string, Array> Optimizer::state() const {
 }
 
 void Optimizer::load(const std::map<std::string, Array>& saved, int steps) {
-  std::size_t found = 0;
-  for (std::size_t i = 0; i < parameters_.size(); ++i) {
-    const auto shapes = state_shapes(*parameters_[i]);
-    for (std::size_t j = 0; j < shapes.size(); ++j) {
-      const std::string key = parameters_[i]->label() + " " + shapes[j].first;
-      const auto at = saved.find(key);
-      check(at != saved.end(), "optimizer state: '{}' is missing", key);
-      check(at->second.shape() == shapes[j].second, "optimizer state: '{}' has shape {}, need {}",
-            key, at->second.shape(), shapes[j].second);
-      state_[i][j].copy_from(at->second);
-      ++found;
-    }
+  std::map<std::string, Array> own = state();
+  for (const auto& [key, array] : own) {
+    const auto at = saved.find(key);
+    check(at != saved.end(), "optimizer state: '{}' is missing", key);
+    check(at->second.shape() == array.shape(), "optimizer state: '{}' has shape {}, need {}", key,
+          at->second.shape(), array.shape());
   }
-  check(found == saved.size(), "optimizer state: {} entries, of which this run uses {}",
-        saved.size(), found);
+  check(own.size() == saved.size(), "optimizer state: {} entries, of which this run uses {}",
+        saved.size(), own.size());
+  for (auto& [key, array] : own) array.copy_from(saved.at(key));  // shares the state's storage
   steps_ = steps;
 }
 

@@ -147,7 +147,7 @@ Normalizer read_bert(Entry& entry) {
   return bert;
 }
 
-Normalizer read_sequence(Entry& entry) {
+Normalizer read_normalizers(Entry& entry) {
   std::vector<Normalizer> steps;
   for (const json& step : entry.array("normalizers"))
     steps.push_back(
@@ -173,7 +173,7 @@ Normalizer read_kind(const std::string& type, Entry& entry) {
   if (type == "StripAccents") return [](std::string text) { return without(text, kCombining); };
   if (type == "Nmt") return nmt;
   if (type == "BertNormalizer") return read_bert(entry);
-  if (type == "Sequence") return read_sequence(entry);
+  if (type == "Sequence") return read_normalizers(entry);
   if (type == "Strip") {
     const bool left = entry.flag("strip_left", true), right = entry.flag("strip_right", true);
     return [=](std::string text) { return strip(text, left, right); };

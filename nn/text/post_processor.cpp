@@ -115,7 +115,7 @@ PostProcessor read_template(Entry& entry, std::size_t size) {
 
 std::optional<PostProcessor> read(const std::string& name, const json& value, std::size_t size);
 
-std::optional<PostProcessor> read_sequence(Entry& entry, std::size_t size) {
+std::optional<PostProcessor> read_post_processors(Entry& entry, std::size_t size) {
   std::optional<PostProcessor> made;
   std::size_t at = 0;
   for (const json& step : entry.array("processors")) {
@@ -136,7 +136,7 @@ std::optional<PostProcessor> read(const std::string& name, const json& value, st
   } else if (type == "BertProcessing" || type == "RobertaProcessing") {
     made = read_bert(entry, size, type == "RobertaProcessing");
   } else if (type == "Sequence") {
-    made = read_sequence(entry, size);
+    made = read_post_processors(entry, size);
   } else {
     check(type == "ByteLevel",
           "{}: type is \"{}\"; need TemplateProcessing, BertProcessing, RobertaProcessing, "

@@ -219,7 +219,7 @@ PreTokenizer read_split(Entry& entry) {
   return by_pattern(end, behavior, invert);
 }
 
-PreTokenizerFile read_sequence(Entry& entry) {
+PreTokenizerFile read_pre_tokenizers(Entry& entry) {
   std::vector<PreTokenizer> steps;
   bool byte_level = false;
   int count = 0;
@@ -241,7 +241,7 @@ PreTokenizerFile read_sequence(Entry& entry) {
 PreTokenizerFile read_kind(Entry& entry) {
   const std::string type = entry.type();
   if (type == "ByteLevel") return {by_byte_level(entry), true};
-  if (type == "Sequence") return read_sequence(entry);
+  if (type == "Sequence") return read_pre_tokenizers(entry);
   if (type == "Split") return {read_split(entry)};
   if (type == "Whitespace") return {by_word_characters()};
   if (type == "WhitespaceSplit") return {by_class(kSpace, Behavior::removed)};

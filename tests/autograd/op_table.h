@@ -1,5 +1,5 @@
 // The table of all differentiable ops: how each runs, and what it should give, written naively in
-// f64. ops_test.cpp drives every check from it; a new op is one row.
+// f64. ops_test.cpp drives every check from it; a new op is one row. long: it is one table.
 #pragma once
 
 #include <functional>
@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "tests/autograd/op_naive.h"
+#include "tests/tensor/fastfood_naive.h"
 
 namespace graft::op_table {
 
@@ -179,6 +180,13 @@ inline void add_products(std::vector<Op>& t, Size s) {
                    for (int j = 0; j < c; ++j) a[i * c + j] = x[0][j * n + i];
                  return product(a, x[1], n, c, m, false);
                }});
+  for (const auto& [in, out] : {std::pair{c, n * c}, std::pair{n * c, c}}) {
+    const Fastfood p = draw_fastfood(in, out, 1, {4, 0}, 6);
+    t.push_back({fmt::format("fastfood to {}", in < out ? "more" : "fewer"),
+                 {{in}},
+                 [p](const Tensors& x) { return fastfood(x[0], p); },
+                 [p](In x) { return testing::plain_fastfood(x[0], p); }});
+  }
   t.push_back({"layer_norm",
                {{n, c}, {c}, {c}},
                [](const Tensors& x) { return layer_norm(x[0], x[1], x[2], kEps); },

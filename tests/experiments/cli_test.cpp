@@ -59,6 +59,46 @@ TEST_CASE("graft exports an adapter for PEFT, imports it again and starts from i
   CHECK(read_file(at + "log").starts_with("{"));
 }
 
+TEST_CASE(
+    "an adapter goes on from its folder, or from PEFT's, to the uninterrupted run's weights") {
+  const Shelf shelf;
+  const std::string at = shelf.folder.path.string() + "/";
+  const auto run = [&](const std::string& arguments, int status = 0) {
+    const Said s = graft_says(shelf, arguments);
+    CAPTURE(arguments);
+    CAPTURE(s.text);
+    CHECK(s.status == status);
+    return s.text;
+  };
+  const auto weights = [&](const std::string& arguments) {
+    const std::string text = run("train " + arguments);
+    const std::size_t from = text.find("weights ");
+    return from == std::string::npos ? text : text.substr(from, 24);
+  };
+  const std::string train =
+      "--model decoder --task '" + shelf.task() +
+      "' --method ptuning:template=2+a,encoder=lstm,hidden=3 --lr 1e-2 --epochs 3 --out " + at;
+  const std::string whole = weights(train + "whole");
+  CHECK(weights(train + "first --stop-after 1") != whole);
+  contains(run("export " + at + "first/adapter --out " + at + "peft"),
+           "`graft train --resume " + at + "peft` goes on");
+  CHECK(weights("--resume " + at + "peft --out " + at + "from_peft") == whole);
+  CHECK(weights("--resume " + at + "first/adapter --stop-after 2 --out " + at + "second") != whole);
+  CHECK(weights("--resume " + at + "second/adapter --out " + at + "third") == whole);
+  contains(run("replay " + at + "third/run.json"), "the same bits");
+  contains(run("replay " + at + "first/run.json"), "the same bits");
+
+  const std::string again = "train --out " + at + "x --resume " + at;
+  contains(run(again + "third/adapter", 1), "is finished: it did 3 of 3 epochs");
+  contains(run(again + "second/adapter --epochs 4", 1), "a linear schedule over 4 has other rates");
+  contains(run(again + "first/adapter --lr 0.1", 2), "--lr excludes --resume");
+  fs::remove(at + "peft/training_state.safetensors");
+  contains(run(again + "peft", 1), "`--init` starts from");
+  run("train " + train + "bare --stop-after 1 --without-state");
+  contains(run(again + "bare/adapter", 1), "has no training_state.safetensors");
+  contains(run("train --out " + at + "x", 1), "give --task, or an adapter to --resume");
+}
+
 TEST_CASE("an adapter with a head goes to PEFT and comes back with its labels from the task") {
   const Shelf shelf;
   const std::string at = shelf.folder.path.string() + "/";
@@ -90,6 +130,28 @@ TEST_CASE("an adapter with a head goes to PEFT and comes back with its labels fr
   contains(
       run("train --model encoder" + task + " --init " + at + "peft --epochs 1 --out " + at + "y"),
       "the rows of its head are taken for noun.animal, noun.food");
+}
+
+TEST_CASE("graft check tries a method alone, two of them, and one with every other") {
+  const Shelf shelf;
+  const auto run = [&](const std::string& arguments, int status = 0) {
+    const Said s = graft_says(shelf, arguments);
+    CAPTURE(arguments);
+    CAPTURE(s.text);
+    CHECK(s.status == status);
+    return s.text;
+  };
+  const std::string alone = run("check lora:r=2,on=q");
+  contains(alone, "kept    training goes on from a file, bit for bit: adamw, sgd with momentum");
+  CHECK(alone.find("in this order") == std::string::npos);
+  const std::string two = run("check 'lora:r=2,on=q|bitfit'");
+  contains(two, "kept    both act, in this order, each with its own gradient: merges");
+  contains(two, "kept    the other order composes, or is refused with a reason: merges");
+  const std::string pairs = run("check ia3 --pairs");
+  contains(pairs, "composes  ia3|prompt:length=3 on a small decoder: does not merge: ");
+  contains(pairs, "composes  bitfit|ia3 on a small encoder-decoder: merges");
+  contains(pairs, "refused   ia3|ia3 on a small encoder: ia3|ia3: two methods make a parameter");
+  contains(run("check ia3:k=1 --pairs", 1), "unknown option 'k'");
 }
 
 TEST_CASE("graft embed writes a row for each line") {

@@ -15,12 +15,9 @@ struct Said {
   std::string text;  // standard output and error
 };
 
-// `name` stands beside the test program; the command may begin with variables.
-inline Said program_says(const std::string& variables, const std::string& name,
-                         const std::string& arguments) {
-  const auto program = std::filesystem::read_symlink("/proc/self/exe").parent_path() / name;
-  const std::string command = variables + " '" + program.string() + "' " + arguments + " 2>&1";
-  std::FILE* pipe = ::popen(command.c_str(), "r");
+// A line for the shell.
+inline Said shell_says(const std::string& command) {
+  std::FILE* pipe = ::popen((command + " 2>&1").c_str(), "r");
   REQUIRE(pipe);
   Said said{-1, ""};
   char buffer[4096];
@@ -29,6 +26,13 @@ inline Said program_says(const std::string& variables, const std::string& name,
   const int status = ::pclose(pipe);
   if (WIFEXITED(status)) said.status = WEXITSTATUS(status);
   return said;
+}
+
+// `name` stands beside the test program; the command may begin with variables.
+inline Said program_says(const std::string& variables, const std::string& name,
+                         const std::string& arguments) {
+  const auto program = std::filesystem::read_symlink("/proc/self/exe").parent_path() / name;
+  return shell_says(variables + " '" + program.string() + "' " + arguments);
 }
 
 // graft, with the models of a folder as its bases.

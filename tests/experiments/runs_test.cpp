@@ -11,6 +11,7 @@
 
 #include "experiments/runs/finetune.h"
 #include "nn/files/atomic.h"
+#include "peft/files.h"
 #include "tests/experiments/small_task.h"
 #include "tests/nn/folder.h"
 
@@ -39,12 +40,24 @@ struct Run {
   RunSpec spec{
       .method = "lora:r=2,on=q+v,dropout=0.1", .lr = 0.01, .epochs = 3, .batch = 4, .seed = 3};
 
-  Arch arch() const { return both ? text_arch() : arch_of(stack); }
-  RunResult operator()(const RunPlaces& places = {}) const {
+  int positions = 32;
+
+  Arch arch() const {
+    Arch a = both ? text_arch() : arch_of(stack);
+    if (!both) a.positions = positions;
+    return a;
+  }
+  // Saves the adapter where the run's state is to be kept, too.
+  RunResult saved(const RunPlaces& places) const {
+    return (*this)(places, [&](Model&, Adaptation& adaptation, const EncodedTask&) {
+      save_adapter(places.keep, spec.method, adaptation.parameters(), {});
+    });
+  }
+  RunResult operator()(const RunPlaces& places = {}, const AtBest& at_best = {}) const {
     SmallModel base(arch());
     const std::uint64_t before = base.hash();
     const EncodedTask task = task_of(goal, base.arch());
-    const RunResult result = finetune(base, task, spec, all_methods(), {}, places);
+    const RunResult result = finetune(base, task, spec, all_methods(), at_best, places);
     CHECK(base.hash() == before);
     return result;
   }
@@ -150,6 +163,56 @@ TEST_CASE("a run interrupted at any step and resumed has the hash of the whole r
       CHECK(folder.entries() == 0);  // a run that is done leaves no state
     }
   }
+}
+
+TEST_CASE("a run that stopped after any epoch goes on from its adapter to the whole run's hash") {
+  const Threads one(1);
+  std::vector<Run> runs = kinds_of_runs();
+  runs.resize(10, runs[0]);
+  runs[8].spec.method = "prefix:length=2,mlp=yes,mid=3";
+  runs[9].spec.method = "ptuning:template=2+a,encoder=lstm,hidden=3";
+  runs[9].spec.optimizer = "sgd";
+  runs[8].positions = runs[9].positions = 64;  // room for rows of their own
+  for (const Run& run : runs) {
+    CAPTURE(run.spec.method);
+    const RunResult whole = run();
+    for (const int stop : {1, 2}) {
+      const Folder folder;
+      RunPlaces first, then;
+      first.stop_after = stop, first.keep = then.resume = folder / "adapter";
+      const RunResult stopped = run.saved(first);
+      CHECK(stopped.dev.size() == static_cast<std::size_t>(stop));
+      const RunResult resumed = run(then);
+      CHECK(resumed.weights_hash == whole.weights_hash);
+      CHECK(resumed.dev == whole.dev);
+      CHECK(resumed.train_loss == whole.train_loss);
+      CHECK(resumed.test_predictions == whole.test_predictions);
+    }
+  }
+}
+
+TEST_CASE("a finished run goes on for more epochs where they would have had the same rates") {
+  const Threads one(1);
+  const Folder folder;
+  Run run;
+  run.spec.schedule = "constant", run.spec.warmup = 0, run.spec.epochs = 2;
+  RunPlaces first, then;
+  first.keep = then.resume = folder / "adapter";
+  run.saved(first);
+  contains(error_of([&] { run(then); }), "is finished: it did 2 of 2 epochs; give more --epochs");
+  run.spec.epochs = 4;
+  CHECK(run(then).weights_hash == run.hash());
+  run.spec.lr = 0.02;
+  contains(error_of([&] { run(then); }), "was trained with {");
+  run.spec.lr = 0.01, run.goal = Goal::regression;
+  contains(error_of([&] { run(then); }), "belongs to a run on base");
+
+  Run linear;
+  linear.spec.epochs = 2;
+  linear.saved(first);
+  linear.spec.epochs = 4;
+  contains(error_of([&] { linear(then); }),
+           "was trained for 2 epochs; a linear schedule over 4 has other rates from its step");
 }
 
 TEST_CASE("a run killed at random moments and resumed has the hash of the whole run") {

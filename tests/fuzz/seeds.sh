@@ -67,6 +67,13 @@ printf %s '{"format":"graft-adapter-1","spec":"lora:r=2","more":{"model":"encode
 join "$out/adapter_config.json" <(safetensors "{$a,$b}" 48) | seed adapter whole
 join "$out/adapter_config.json" - | seed adapter config
 join - <(safetensors "{$a}" 24) | seed adapter half
+meta='"__metadata__":{"kind":"graft-training-state-1","step":"3"}'
+p="\"parameter decoder 0 q lora_A\":{$f32:[2,3],\"data_offsets\":[0,24]}"
+q="\"parameter decoder 0 q lora_B\":{$f32:[3,2],\"data_offsets\":[24,48]}"
+v="\"state decoder 0 q lora_A velocity\":{$f32:[2,3],\"data_offsets\":[48,72]}"
+w="\"state decoder 0 q lora_B velocity\":{$f32:[3,2],\"data_offsets\":[72,96]}"
+join "$out/adapter_config.json" <(safetensors "{$a,$b}" 48) \
+  <(safetensors "{$meta,$p,$q,$v,$w}" 96) | seed adapter state
 rm "$out/adapter_config.json"
 
 # --- tokenizers ----------------------------------------------------------------------------------

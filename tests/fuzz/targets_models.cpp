@@ -9,7 +9,7 @@
 #include "nn/models/folder.h"
 #include "nn/models/heads.h"
 #include "nn/models/stored.h"
-#include "peft/files.h"
+#include "peft/training_state.h"
 #include "tests/fuzz/targets.h"
 
 namespace graft::fuzz {
@@ -67,9 +67,9 @@ void read_folder(std::string_view bytes) {
   (void)load_model(folder.path())->hash();
 }
 
-// Parts: adapter_config.json, adapter_model.safetensors.
+// Parts: adapter_config.json, adapter_model.safetensors, training_state.safetensors.
 void read_adapter(std::string_view bytes) {
-  const auto part = parts(bytes, 2);
+  const auto part = parts(bytes, 3);
   const Scratch folder;
   folder.put("adapter_config.json", part[0]);
   folder.put("adapter_model.safetensors", part[1]);
@@ -78,7 +78,14 @@ void read_adapter(std::string_view bytes) {
   } catch (const Error&) {
     if (part[1].empty()) throw;
   }
-  load_adapter_values(folder.path(), {parameter("lora_A", {2, 3}), parameter("lora_B", {3, 2})});
+  const Parameters two{parameter("lora_A", {2, 3}), parameter("lora_B", {3, 2})};
+  if (!part[2].empty()) {
+    folder.put(kTrainingState, part[2]);
+    for (const auto& p : two) p->value = Tensor::leaf(p->value.value(), p->label());
+    Optimizer optimizer(two, {.kind = OptimSpec::Kind::sgd});
+    resume(read_training_state(folder / kTrainingState), optimizer, folder.path());
+  }
+  load_adapter_values(folder.path(), two);
 }
 
 }  // namespace graft::fuzz

@@ -57,6 +57,13 @@ TEST_CASE("counts are those of the papers, method by method") {
       // Liu et al. 2022: T0 is T5 1.1 gone on from
       {"t5-v1_1-xl", "ia3", 540672},
       {"t5-v1_1-xxl", "ia3", 1081344},
+      // Mahabadi et al. 2021 (Compacter), of T5-base with reduction 32, n = 4; and ++
+      {"t5-base", "compacter:norms=no", 114112},
+      {"t5-base", "compacter:on=mlp,norms=no", 57088},
+      {"t5-base", "compacter:on=mlp", 57088 + 47616},
+      // Aghajanyan et al. 2020: the lambdas are among the d
+      {"bert-base", "intrinsic:d=1608", 1608},
+      {"roberta-large", "intrinsic:d=774,scales=none", 774},
       // Mahabadi et al. 2021 count T5's norms so
       {"t5-base", "layernorm", 47616}};
   for (const Row& row : kRows) {
@@ -88,5 +95,8 @@ TEST_CASE("shares of the models are the papers', too") {
   CHECK(percent("bert-base", "bitfit", 109482240) == "0.093");
   CHECK(percent("bert-base", "bitfit:on=q+up", 109482240) == "0.042");
   CHECK(percent("t5-v1_1-xxl", "ia3", 11135332352) == "0.010");
+  // Of T5-base's 222,903,552.
+  CHECK(percent("t5-base", "compacter", 222903552) == "0.073");
+  CHECK(percent("t5-base", "compacter:on=mlp", 222903552) == "0.047");
   CHECK(percent("opt-6.7b", "lora:r=16,on=q+v", 6666862592) == "0.126");
 }

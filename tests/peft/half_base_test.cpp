@@ -58,8 +58,9 @@ TEST_CASE("every method trains on a half-precision base to the bits of its widen
   for (const FileDtype dtype : {FileDtype::f16, FileDtype::bf16})
     for (const Arch& arch : {small_arch(Stack::decoder), llama_like(), encoder()}) {
       const Base base(arch, dtype);
-      for (const char* spec : {"lora:r=2,on=q+v+up+down", "houlsby:m=3", "full", "top:k=1",
-                               "layernorm", "lora:r=2,on=o,dropout=0.2|layernorm"}) {
+      for (const char* spec :
+           {"lora:r=2,on=q+v+up+down", "houlsby:m=3", "full", "top:k=1", "layernorm",
+            "lora:r=2,on=o,dropout=0.2|layernorm", "intrinsic:d=40"}) {
         CAPTURE(arch.family);
         CAPTURE(spec);
         const auto narrow = base.narrow(), wide = base.wide();

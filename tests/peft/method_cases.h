@@ -17,7 +17,7 @@ inline void keeps_contract_on(const std::string& spec, Body body) {
   CHECK(clauses.size() >= 10);
   for (const Clause& c : clauses) {
     CAPTURE(spec);
-    CAPTURE(name(body));
+    CAPTURE(std::string(name(body)));
     CAPTURE(c.text);
     CAPTURE(c.detail);
     CHECK(c.kept);

@@ -8,6 +8,7 @@
 #include <random>
 
 #include "tensor/kernels.h"
+#include "tests/tensor/fastfood_naive.h"
 
 namespace graft::kernel_cases {
 
@@ -344,6 +345,25 @@ inline void add_indexed(std::vector<Case>& all) {
                  }});
 }
 
+inline void add_projection(std::vector<Case>& all) {
+  const auto drawn = [](const Input& in) {
+    return draw_fastfood(in.columns, in.rows * in.columns, 1, {2, 0}, 7);
+  };
+  all.push_back({"fastfood and its transpose", false,
+                 [=](const Input& in) {
+                   if (in.rows == 0) return Arrays{};  // it refuses to project onto nothing
+                   const Fastfood p = drawn(in);
+                   Array y = in.poisoned({p.out}), dx = in.bias.clone();
+                   kernels::fastfood(y, in.gain, p);
+                   kernels::fastfood_adjoint(dx, in.x.reshape({p.out}), p);
+                   return Arrays{y, dx};
+                 },
+                 [=](const Input& in) {  // fastfood_test.cpp has the transpose
+                   return std::vector<Values>{
+                       testing::plain_fastfood(in.gain.to_vector(), drawn(in))};
+                 }});
+}
+
 inline const std::vector<Case>& cases() {
   static const std::vector<Case> all = [] {
     std::vector<Case> table;
@@ -352,6 +372,7 @@ inline const std::vector<Case>& cases() {
     add_norms(table);
     add_losses(table);
     add_indexed(table);
+    add_projection(table);
     return table;
   }();
   return all;

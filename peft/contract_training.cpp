@@ -1,0 +1,165 @@
+// The clauses on training: gradients, what moves and what stays, resuming, checkpoints.
+#include <unistd.h>
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <set>
+
+#include "peft/contract_trial.h"
+#include "peft/training_state.h"
+
+namespace graft {
+namespace {
+constexpr const char* kResumes = "training goes on from a file, bit for bit";
+}
+
+// Central differences in f64 at up to 12 places of each parameter.
+void Contract::gradients() {
+  Trial t = trial(Dtype::f64);
+  t.jitter_all();
+  if (t.trained().empty())
+    return add("gradients agree with finite differences", true, "none train");
+  const Gradients grads = backward(t.loss());
+  double worst = 0;
+  std::string where;
+  for (const auto& p : t.trained()) {
+    check(grads.has(p->value), "no gradient reached {}", p->label());
+    const std::int64_t n = p->value.numel(), step = std::max<std::int64_t>(1, n / 12);
+    double* w = p->value.value().data<double>();
+    double scale = 1e-4;
+    for (double g : grads[p->value].to_vector()) scale = std::max(scale, std::abs(g));
+    for (std::int64_t i = 0; i < n; i += step) {
+      const double before = w[i], h = 1e-5;
+      w[i] = before + h;
+      const double up = t.loss().item();
+      w[i] = before - h;
+      const double down = t.loss().item();
+      w[i] = before;
+      const double error = std::abs((up - down) / (2 * h) - grads[p->value].at(i)) / scale;
+      if (error > worst) worst = error, where = p->label();
+    }
+  }
+  add("gradients agree with finite differences", worst < 1e-5,
+      fmt::format("largest error {:.1e} of the largest gradient{}", worst,
+                  where.empty() ? "" : ", at " + where));
+}
+
+// Whether all base weights that have a gradient are the adapter's copies.
+static bool only_its_own(Trial& t, Gradients& grads) {
+  bool all = true;
+  std::set<const Node*> trained;
+  for (const auto& p : t.trained()) trained.insert(p->value.node().get());
+  t.model.each(
+      [&](Weight& w) { all &= !grads.has(w.value()) || trained.contains(w.value().node().get()); });
+  return all;
+}
+
+void Contract::training() {
+  Trial t = trial();
+  if (t.trained().empty()) {
+    for (const char* clause : {"frozen weights keep their bits and get no gradient",
+                               "every trainable tensor moved", "the loss falls, the head frozen"})
+      add(clause, true, "none train");
+    return;
+  }
+  std::vector<Array> before;
+  for (const auto& p : t.trained()) before.push_back(p->value.value().clone());
+  Trial frozen = bare();
+  Optimizer optimizer(t.trained(), {.decay = 0});
+  const double first = t.loss().item();
+  bool no_gradient = true;
+  for (int i = 0; i < 30; ++i) {
+    Gradients grads = backward(t.loss());
+    t.model.head().each([&](Weight& w) { no_gradient &= !grads.has(w.value()); });
+    if (i == 0) no_gradient &= only_its_own(t, grads);
+    t.adaptation->after_backward(i);
+    optimizer.step(grads, 0.01);
+  }
+  const double last = t.loss().item();
+  bool moved = true;
+  std::string still;
+  for (std::size_t i = 0; i < before.size(); ++i)
+    if (same_bits(before[i], t.trained()[i]->value.value())) {
+      moved = false;
+      still = t.trained()[i]->label();
+    }
+  add("every trainable tensor moved", moved, still);
+  add("the loss falls, the head frozen", last < first - 1e-3,
+      fmt::format("{:.4f} -> {:.4f}", first, last));
+  t.adaptation.reset();
+  add("frozen weights keep their bits and get no gradient",
+      no_gradient && t.model.hash() == frozen.model.hash());
+  add("detaching restores the bare model, bit for bit",
+      same_bits(t.scores().value(), frozen.scores().value()));
+}
+
+// k steps, saved, loaded beside a fresh base, and k more are 2k steps, bit for bit.
+void Contract::resuming() {
+  constexpr int kHalf = 2;
+  const auto folder = std::filesystem::temp_directory_path() /
+                      fmt::format("graft-contract-{}-{}-state", ::getpid(), name(kind));
+  bool same = true;
+  std::string where;
+  const auto steps = [](Trial& t, Optimizer& optimizer) {
+    for (int i = 0; i < kHalf; ++i) {
+      Gradients grads = backward(t.loss(false, true, optimizer.steps() + 1));
+      t.adaptation->after_backward(optimizer.steps());
+      optimizer.step(grads, 0.01);
+    }
+  };
+  for (const auto optimizer : {"adamw", "sgd", "adafactor"}) {
+    const OptimSpec kind_of{.kind = optim_named(optimizer)};
+    Trial straight = trial(), fresh = trial(Dtype::f32, 8);
+    if (straight.trained().empty()) return add(kResumes, true, "none train");
+    const Parameters held = straight.adaptation->stored(), there = fresh.adaptation->stored();
+    Optimizer a(straight.trained(), kind_of), b(fresh.trained(), kind_of);
+    steps(straight, a);
+    if (kind_of.kind == OptimSpec::Kind::adamw) {  // the adapter, and the state that is bound to it
+      save_adapter(folder, spec, held, {});
+      keep_training_state(folder, training_state(a, held));
+      resume(kept_training_state(folder), b, folder.string(), there);
+    } else {
+      write_training_state(folder / kTrainingState, training_state(a, held));
+      resume(read_training_state(folder / kTrainingState), b, folder.string(), there);
+    }
+    steps(straight, a), steps(fresh, b);
+    for (std::size_t i = 0; i < straight.trained().size(); ++i)
+      if (!same_bits(straight.trained()[i]->value.value(), fresh.trained()[i]->value.value()))
+        same = false, where = fmt::format("{}: {}", optimizer, straight.trained()[i]->label());
+  }
+  std::filesystem::remove_all(folder);
+  add(kResumes, same, same ? "adamw, sgd with momentum, adafactor" : where);
+}
+
+void Contract::checkpointing() {
+  Trial t = trial();
+  t.jitter_all();
+  if (t.trained().empty()) return add("checkpointed = plain, bit for bit", true, "none train");
+  const Tensor plain = t.loss(false, true), again = t.loss(true, true);
+  bool same = same_bits(plain.value(), again.value());
+  const Gradients a = backward(plain), b = backward(again);
+  for (const auto& p : t.trained())
+    same &= a.has(p->value) && b.has(p->value) && same_bits(a[p->value], b[p->value]);
+  add("checkpointed = plain, bit for bit", same);
+}
+
+// bf16, whose products are not f32's: what trains stays f32 all the same.
+void Contract::half_base() {
+  constexpr const char* kClause = "on a base of half precision it trains in f32";
+  Trial t = trial(Dtype::bf16);
+  if (t.trained().empty()) return add(kClause, true, "none train");
+  t.jitter_all();
+  const Tensor loss = t.loss(false, true);
+  bool kept = std::isfinite(loss.item());
+  const Gradients grads = backward(loss);
+  std::string where;
+  for (const auto& p : t.trained()) {
+    const bool good = p->value.dtype() == Dtype::f32 && grads.has(p->value) &&
+                      std::isfinite(kernels::sum_squares(grads[p->value]));
+    if (!good) kept = false, where = p->label();
+  }
+  add(kClause, kept, where);
+}
+
+}  // namespace graft
