@@ -37,7 +37,7 @@ std::map<std::string, Matrix> deltas(const std::string& spec, const Parameters& 
   return all;
 }
 
-double difference(const Matrix& a, const Matrix& b) {
+double apart(const Matrix& a, const Matrix& b) {
   return graft::testing::difference(a.array(), b.array());
 }
 
@@ -115,7 +115,7 @@ TEST_CASE("adapters are combined as PEFT combines them, in every way that it has
       theirs.read_f32(key, want);
       CAPTURE(key);
       REQUIRE(ours.contains(site));
-      CHECK(difference(ours.at(site), Matrix(want)) < 2e-6);
+      CHECK(apart(ours.at(site), Matrix(want)) < 2e-6);
       ++compared;
     }
   }
@@ -172,7 +172,7 @@ TEST_CASE("svd keeps all at the full rank, and says what it cuts off below") {
   double lost = 0, whole = 0;
   for (const auto& [site, m] : want) {
     CAPTURE(site);
-    CHECK(difference(got.at(site), m) < 1e-6);
+    CHECK(apart(got.at(site), m) < 1e-6);
     for (std::size_t i = 0; i < m.at.size(); ++i) {
       lost += (m.at[i] - cut.at(site).at[i]) * (m.at[i] - cut.at(site).at[i]);
       whole += m.at[i] * m.at[i];
@@ -198,7 +198,7 @@ TEST_CASE("a decomposition multiplies back, with orthonormal sides and falling v
       for (std::int64_t j = 0; j < columns; ++j)
         for (std::int64_t x = 0; x < k; ++x)
           back(i, j) += d.u(i, x) * d.s[static_cast<std::size_t>(x)] * d.vt(x, j);
-    CHECK(difference(back, m) < 1e-6);
+    CHECK(apart(back, m) < 1e-6);
     for (std::size_t x = 1; x < d.s.size(); ++x) CHECK(d.s[x] <= d.s[x - 1]);
     for (std::int64_t x = 0; x < rank; ++x)
       for (std::int64_t y = 0; y < rank; ++y) {
@@ -275,6 +275,6 @@ TEST_CASE("what cannot be combined says why, and one adapter alone is itself") {
     CHECK(same.how == "linear");
     const auto want = deltas(b.spec, parameters_of(b, arch), arch),
                got = deltas(same.spec, same.parameters, arch);
-    for (const auto& [site, m] : want) CHECK(difference(got.at(site), m) < 1e-6);
+    for (const auto& [site, m] : want) CHECK(apart(got.at(site), m) < 1e-6);
   }
 }
