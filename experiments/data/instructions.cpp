@@ -187,8 +187,8 @@ void hold(const std::vector<Instruction>& rows, Held& held) {
 }
 
 // Adds at most so many rows, by templates [from, to); none with a key that is held.
-void add(const TemplatedTask& source, const std::vector<Example>& rows, std::size_t most, std::size_t from,
-         std::size_t to, const Held& held, std::vector<Instruction>& into) {
+void add(const TemplatedTask& source, const std::vector<Example>& rows, std::size_t most,
+         std::size_t from, std::size_t to, const Held& held, std::vector<Instruction>& into) {
   const std::size_t end = into.size() + most;
   for (std::size_t i = 0; i < rows.size() && into.size() < end; ++i)
     if (Instruction made; put(source, rows[i], from, to, made) && !shares(made, held))
@@ -249,7 +249,8 @@ InstructionSets make_instructions(const std::function<TaskData(const std::string
   hold(sets.test, held), hold(sets.new_task, held);
   for (const TemplatedTask& s : known) add(s, s.task.dev, sizes.dev, 0, s.known(), held, sets.dev);
   hold(sets.dev, held);
-  for (const TemplatedTask& s : known) add(s, s.task.train, sizes.train, 0, s.known(), held, sets.train);
+  for (const TemplatedTask& s : known)
+    add(s, s.task.train, sizes.train, 0, s.known(), held, sets.train);
   for (auto* rows : {&sets.train, &sets.dev, &sets.test, &sets.new_templates, &sets.new_task})
     order(*rows);
   return sets;
