@@ -75,7 +75,8 @@ std::vector<std::string> random_specs(const Method& method, const Arch& arch, in
   const auto with = [](const std::string& spec, const std::string& option) {
     return spec + (spec.find(':') == std::string::npos ? ':' : ',') + option;
   };
-  if (std::string_view(method.options).find("layers=all") == std::string_view::npos) return specs;
+  for (const char* without_layers : {"head", "full", "top", "prompt", "ptuning"})
+    if (name == without_layers) return specs;
 
   const int shared = arch.crosses() ? std::min(arch.layers, arch.encoder_layers) : arch.layers;
   const int first = draw(trial, "first", 0, shared - 1);
