@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-#include "tests/nn/small_models.h"
+#include "tests/nn/random_arch.h"
 
 using namespace graft;
 using namespace graft::testing;
@@ -12,29 +12,6 @@ using namespace graft::testing;
 namespace {
 
 constexpr int kTrials = 36;
-
-int draw(int trial, const char* what, int least, int most) {
-  const double u = uniform({77, 0}, stream_id(what), static_cast<std::uint64_t>(trial));
-  return least + static_cast<int>(u * (most - least + 1));
-}
-
-// Widths on both sides of vectors and tiles; every switch of the architecture comes up.
-Arch random_arch(int trial) {
-  const int head_width = 2 * draw(trial, "head width", 2, 17);
-  const int key_heads = draw(trial, "key heads", 1, 3), groups = draw(trial, "groups", 1, 2);
-  const int heads = key_heads * groups;
-  Arch a =
-      trial % 3 == 0 ? llama_like() : small_arch(trial % 3 == 1 ? Stack::encoder : Stack::decoder);
-  a.width = head_width * heads, a.heads = heads, a.kv_heads = key_heads;
-  a.hidden = draw(trial, "hidden", 5, 300);
-  a.layers = draw(trial, "layers", 1, 2);
-  a.vocab = draw(trial, "vocab", 30, 200);
-  a.positions = 64;
-  a.dropout = trial % 2 ? 0.2 : 0;
-  a.attention_dropout = trial % 3 ? 0.3 : 0;
-  a.pre_norm = trial % 4 != 3;
-  return a;
-}
 
 std::vector<int> random_lengths(int trial) {
   std::vector<int> length(static_cast<std::size_t>(draw(trial, "sequences", 2, 12)));

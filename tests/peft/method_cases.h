@@ -6,6 +6,7 @@
 #include "nn/models/presets.h"
 #include "peft/contract.h"
 #include "peft/methods.h"
+#include "peft/trainable.h"
 #include "tests/nn/folder.h"
 #include "tests/nn/small_models.h"
 
@@ -55,10 +56,10 @@ struct Counted {
 // From shapes alone, as `graft count` does.
 inline Counted counted(const Arch& arch, const std::string& spec) {
   Model model(arch, {.storage = false});
-  const std::int64_t base = model.parameters();
   const Adaptation adaptation(all_methods(), spec, model);
   CHECK(adaptation.count() == adaptation.formula());
-  return {adaptation.count(), base + adaptation.count()};
+  const TrainableCount n = count_trainable(model, adaptation);
+  return {n.trainable, n.all};
 }
 inline Counted counted(const std::string& arch, const std::string& spec) {
   return counted(arch_named(arch), spec);

@@ -45,21 +45,11 @@ TEST_CASE("attention across to an encoder has slots like any other") {
     contains(message, std::string(spec).starts_with("lora") ? "it has q k v o up down"
                                                             : "need attn, mlp or attn+mlp");
   }
+  contains(error_of([] { counted("t5-base", "lora:on=gate"); }),
+           "no linear is called 'gate' in this model; it has q k v o xq xk xv xo up down");
   contains(refusal("lora:r=1,layers=top2", contract_arch(Body::both)),
            "the encoder has 2 layers, the decoder 3");
   contains(refusal("houlsby:m=2,on=cross,layers=3", contract_arch(Body::both)), "layers 0..2");
-}
-
-TEST_CASE("trainable parameters are exactly those of the papers") {
-  const Counted opt = counted("opt-6.7b", "lora:r=16,on=q+v");
-  CHECK(fmt::format("trainable params: {} || all params: {} || trainable%: {}", opt.trains, opt.all,
-                    100.0 * static_cast<double>(opt.trains) / static_cast<double>(opt.all)) ==
-        "trainable params: 8388608 || all params: 6666862592 || trainable%: 0.12582542214183376");
-  CHECK(counted("gpt3-175b", "lora:r=8,on=q").trains == 18874368);
-  CHECK(counted("gpt3-175b", "lora:r=4,on=q+v").trains == 18874368);
-  CHECK(counted("gpt3-175b", "lora:r=2,on=q+k+v+o").trains == 18874368);
-  CHECK(counted("bert-base", "houlsby:m=64,norms=no").trains == 2379264);
-  CHECK(counted("llama-7b", "lora:r=8,on=q+v").trains == 4194304);
 }
 
 TEST_CASE("every method's formula is what it makes, in every known architecture") {
@@ -74,7 +64,7 @@ TEST_CASE("every method's formula is what it makes, in every known architecture"
     }
   for (const std::string& arch : arch_names()) {
     const Counted all = counted(arch, "full:vocabulary=yes");
-    CHECK(2 * all.trains == all.all);  // every parameter, counted as base and as its copy
+    CHECK(all.trains == all.all);
   }
 }
 

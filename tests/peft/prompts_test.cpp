@@ -23,33 +23,6 @@ using Ints = std::vector<std::int32_t>;
 
 }  // namespace
 
-TEST_CASE("prompts train exactly as many numbers as the papers count") {
-  struct Row {
-    const char *arch, *spec;
-    std::int64_t count;
-  };
-  for (const Row& row : std::initializer_list<Row>{
-           {"t5-v1_1-small", "prompt:length=100", 51200},
-           {"t5-v1_1-base", "prompt:length=100", 76800},
-           {"t5-v1_1-large", "prompt:length=100", 102400},
-           {"t5-v1_1-xl", "prompt:length=100", 204800},
-           {"t5-v1_1-xxl", "prompt", 409600},
-           {"gpt2-medium", "prefix:length=5", 245760},
-           {"gpt2-medium", "prefix:length=10", 491520},
-           {"gpt2-medium", "prefix:mlp=yes", 25750016},
-           {"roberta-large", "prefix:length=8", 393216},
-           {"roberta-large", "prefix:length=128", 6291456},
-           {"roberta-large", "ptuning", 14707712},
-           {"roberta-large", "ptuning:encoder=none", 9 * 1024},
-           {"llama-7b", "llama_adapter:length=10,layers=top30", 1229760},
-           {"llama-7b", "llama_adapter:length=10,layers=top30,gate=none", 1228800},
-           {"llama-7b", "llama_adapter:length=10,layers=top30,gate=linear", 1228830}}) {
-    CAPTURE(row.arch);
-    CAPTURE(row.spec);
-    CHECK(counted(row.arch, row.spec).trains == row.count);
-  }
-}
-
 TEST_CASE("options of prompts, and prompts among other methods, keep the contract") {
   for (const char* spec :
        {"prompt:length=3,init=vocab,top=10", "prompt:length=2,init=text,tokens=3-4,pooled=yes",
