@@ -49,6 +49,8 @@ TEST_CASE("counts are those of the papers, method by method") {
       {"roberta-base", "lora:r=8,on=q+v", 294912},
       {"roberta-large", "lora:r=256,on=q+v", 25165824},
       {"llama-7b", "lora:r=8,on=q+v", 4194304},
+      // PEFT's LoRA on GPT-2: one A in c_attn; 294912 is what it prints for r=8
+      {"gpt2", "lora:r=8,on=q+k+v,share=qkv", 294912},
       // Ben Zaken et al. 2021: 102,912 and 272,384 with BERT's bias for pooling, which is its
       // head's here; the subset of queries and intermediate layers
       {"bert-base", "bitfit", 102912 - 768},
