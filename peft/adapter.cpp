@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
-#include <ranges>
 #include <set>
 
 namespace graft {
@@ -240,12 +239,14 @@ void Adaptation::merge() {
   }
 }
 void Adaptation::unmerge() {
-  for (Adapter* a : std::views::reverse(merge_order())) a->unmerge();
+  const std::vector<Adapter*> order = merge_order();
+  for (auto a = order.rbegin(); a != order.rend(); ++a) (*a)->unmerge();
 }
 std::vector<Adapter*> Adaptation::merge_order() const {
   std::vector<Adapter*> order;
   for (const auto& a : adapters_) order.push_back(a.get());
-  std::ranges::stable_partition(order, [](const Adapter* a) { return a->edits_weights(); });
+  std::stable_partition(order.begin(), order.end(),
+                        [](const Adapter* a) { return a->edits_weights(); });
   return order;
 }
 

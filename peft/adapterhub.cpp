@@ -184,7 +184,7 @@ std::string spec_of(PeftReading& r, const Said& said, const std::map<int, std::s
   return spec;
 }
 
-json read_config(const fs::path& folder) {
+json read_hub_config(const fs::path& folder) {
   const std::string file = (folder / "adapter_config.json").string();
   return parse_strict(file, read_file(file));
 }
@@ -227,12 +227,12 @@ int hub_width(int width, double factor) {
 
 bool is_adapterhub_folder(const fs::path& folder) {
   if (!fs::exists(folder / "adapter_config.json")) return false;
-  const json config = read_config(folder);
+  const json config = read_hub_config(folder);
   return config.is_object() && config.contains("config") && config.contains("model_type");
 }
 
 PeftAdapter read_adapterhub_folder(const fs::path& folder, const Arch& arch) {
-  const json whole = read_config(folder);
+  const json whole = read_hub_config(folder);
   check(whole.is_object() && whole.value("config", json()).is_object() &&
             whole.value("name", json()).is_string(),
         "AdapterHub folder '{}': adapter_config.json needs a config and a name", folder.string());

@@ -11,8 +11,8 @@
 namespace graft {
 namespace {
 namespace fs = std::filesystem;
-constexpr const char* kConfig = "adapter_config.json";
-constexpr const char* kValues = "adapter_model.safetensors";
+constexpr const char* kConfigFile = "adapter_config.json";
+constexpr const char* kValuesFile = "adapter_model.safetensors";
 
 using nlohmann::json;
 
@@ -53,16 +53,16 @@ void save_adapter(const fs::path& folder, const std::string& spec, const Paramet
   SafetensorsWriter writer;
   for (const auto& p : trained)
     writer.add(p->label(), p->value.value().to(Dtype::f32).as_contiguous());
-  writer.write(folder / kValues);
+  writer.write(folder / kValuesFile);
   const nlohmann::json config{{"format", "graft-adapter-1"},
                               {"spec", spec},
                               {"more", more.is_null() ? json::object() : more}};
-  write_file_atomically(folder / kConfig, config.dump(2) + "\n");
+  write_file_atomically(folder / kConfigFile, config.dump(2) + "\n");
 }
 
 AdapterFile read_adapter_config(const fs::path& folder) {
-  const std::string file = (folder / kConfig).string();
-  const json config = parse_strict(file, read_file(folder / kConfig));
+  const std::string file = (folder / kConfigFile).string();
+  const json config = parse_strict(file, read_file(folder / kConfigFile));
   check(config.is_object() && config.contains("format") && config["format"] == "graft-adapter-1",
         "adapter: '{}' is not an adapter_config.json of this program", file);
   check(config.contains("spec") && config["spec"].is_string() && config.contains("more") &&
@@ -73,7 +73,7 @@ AdapterFile read_adapter_config(const fs::path& folder) {
 }
 
 AdapterValues read_adapter_values(const fs::path& folder) {
-  const SafetensorsReader reader(folder / kValues);
+  const SafetensorsReader reader(folder / kValuesFile);
   AdapterValues values;
   for (const auto& [name, info] : reader.tensors()) {
     check(is_floating(info.dtype), "adapter: '{}': {} is {} in the file; need a floating type",

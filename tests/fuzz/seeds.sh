@@ -76,6 +76,18 @@ join "$out/adapter_config.json" <(safetensors "{$a,$b}" 48) \
   <(safetensors "{$meta,$p,$q,$v,$w}" 96) | seed adapter state
 rm "$out/adapter_config.json"
 
+# Fixtures that are called after the base they are for.
+for family in bert gpt2 llama t5; do
+  for folder in "$fixtures"/peft/*-"$family"; do
+    join <(printf %s "$family") "$folder"/adapter_{config.json,model.safetensors} |
+      seed peft "$(basename "$folder")"
+  done
+  for folder in "$fixtures"/adapterhub/*-"$family"; do
+    join <(printf %s "$family") "$folder"/adapter{_config.json,.safetensors} |
+      seed adapterhub "$(basename "$folder")"
+  done
+done
+
 # --- tokenizers ----------------------------------------------------------------------------------
 
 # tokenizer NAME MODEL [KEY:VALUE]...: a tokenizer.json and a text to read with it.
@@ -178,7 +190,7 @@ join - <(printf 'label\ta\tb\nx\tone\ttwo\ny\tthree\tfour\n') <(printf 'label\ta
 # --- the dictionary ------------------------------------------------------------------------------
 
 # Words of the sources in quotes, as JSON has them; spaces stand between the keys of one list.
-grep -ohE '"[A-Za-z_][A-Za-z0-9_ ]*"' nn/text/*.cpp nn/models/*.cpp nn/files/*.cpp peft/files.cpp \
+grep -ohE '"[A-Za-z_][A-Za-z0-9_ ]*"' nn/text/*.cpp nn/models/*.cpp nn/files/*.cpp peft/*.cpp \
   experiments/data/{row_files,task_files,task_folders}.cpp | tr -d '"' | tr ' ' '\n' |
   awk 'length > 1 && length < 40 && !seen[$0]++ { print "\"\\\"" $0 "\\\"\"" }' > "$out/words.dict"
 printf '%s\n' '"\x0a===\x0a"' '"9223372036854775807"' '"18446744073709551615"' '"-1"' '"1e400"' \

@@ -37,7 +37,9 @@ std::span<const Target> targets() {
                                    {"folder", read_folder},
                                    {"rows", read_rows},
                                    {"task", read_task},
-                                   {"adapter", read_adapter}};
+                                   {"adapter", read_adapter},
+                                   {"peft", read_peft},
+                                   {"adapterhub", read_adapterhub}};
   return all;
 }
 

@@ -46,5 +46,7 @@ void read_folder(std::string_view);
 void read_rows(std::string_view);
 void read_task(std::string_view);
 void read_adapter(std::string_view);
+void read_peft(std::string_view);
+void read_adapterhub(std::string_view);
 
 }  // namespace graft::fuzz

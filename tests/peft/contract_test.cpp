@@ -43,11 +43,11 @@ struct Toy : Adapter {
         parameters().back()->value.value().fill(1e-9 * ++built);
       const double unsaved = fault == Fault::unsaved ? 1 + m.build().seed : 1;
       auto calls = std::make_shared<int>(0);
-      const auto edit = [this, p, unsaved, f = fault, calls](Tensor y, const Ctx&) {
+      const auto edit = [p, unsaved, f = fault, calls, more = forgotten](Tensor y, const Ctx&) {
         if (f == Fault::cuts_path) return y.detach() + p;
         if (f == Fault::counts_rows) return y + (0.1 * static_cast<double>(y.dim(0))) * p;
         if (f == Fault::remembers) return y + (1.0 + ++*calls) * p;
-        return y + (unsaved + 0.5 * forgotten) * p;
+        return y + (unsaved + 0.5 * *more) * p;
       };
       Handle handle = (fault == Fault::never_fires ? unseen : m.blocks[i]->out).add("toy", edit);
       if (fault == Fault::stuck) always.push_back(m.blocks[i]->out.add("always", edit));
@@ -65,10 +65,10 @@ struct Toy : Adapter {
   std::int64_t formula(const Arch& a) const override {
     return a.layers * (a.width + 2 * (fault == Fault::idle)) + (fault == Fault::wrong_count);
   }
-  void after_backward(int) override { forgotten += fault == Fault::forgets; }
+  void after_backward(int) override { *forgotten += fault == Fault::forgets; }
   std::string own;
   Fault fault;
-  int forgotten = 0;
+  std::shared_ptr<int> forgotten = std::make_shared<int>(0);  // edits may outlive the adapter
   std::vector<Handle> always;
   Slot<Tensor, Ctx> unseen;
 };

@@ -24,8 +24,19 @@ inline void keeps_contract_on(const std::string& spec, Body body) {
   }
 }
 
+#if defined(__SANITIZE_ADDRESS__)
+inline constexpr bool kSanitized = true;
+#else
+inline constexpr bool kSanitized = false;
+#endif
+
+// On every body. Under the sanitizers each run takes long and is there to find errors of memory:
+// one body then, by turns; the table's own examples meet all of them all the same (methods_test).
 inline void keeps_contract(const std::string& spec) {
-  for (const Body body : kBodies) keeps_contract_on(spec, body);
+  static std::size_t turn = 0;
+  for (std::size_t i = 0; i < std::size(kBodies); ++i)
+    if (!kSanitized || i == turn % std::size(kBodies)) keeps_contract_on(spec, kBodies[i]);
+  ++turn;
 }
 
 // What attaching a spec says.
