@@ -63,7 +63,7 @@ void add_terms(Terms& terms, const LoraValues& of, double weight, Model& shapes)
           "no A and B to combine",
           of.name, of.spec);
     for (const Site& site : sites_of(shapes, lora.where, lora.embed)) {
-      const Array& a = value(of, site, "A");
+      const Array& a = value(of, lora.a_site(site), "A");
       terms[site].push_back({&of, Matrix(value(of, site, "B")),
                              Matrix(site.part == Part::embed ? a.transpose() : a), lora.scale(site),
                              weight});

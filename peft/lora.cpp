@@ -17,9 +17,20 @@
 // starts at 0 and B at N(0, 1), without dropout; bias=all or lora_only trains the base's biases,
 // and save= base modules whole, in private copies. ranks= and alphas= give parts, or parts of some
 // layers, numbers of their own: `ranks=v:8;q.0-3:4`, of which the last that matches counts.
+//
+// share=qkv: those of q, k and v of one self-attention that are adapted read one A, through one
+// mask of dropout, each with its own B; PEFT's LoRA on GPT-2's c_attn, where the paper has an A for
+// each.
+//
+//     x ── dropout ─ A ─┬─ B_q ─ q     Count: r (in + sum of outs).  A lies at the first of them
+//                       ├─ B_k ─ k     and starts as that one's own does; its gradient is the sum
+//                       └─ B_v ─ v     of theirs. Ranks and alphas must agree. Cross-attention's
+//                                      q reads other rows than its k and v: nothing is shared
+//                                      there.
 #include "peft/lora.h"
 
 #include <cmath>
+#include <map>
 #include <set>
 
 #include "peft/methods.h"
@@ -35,17 +46,22 @@ struct Lora : Adapter, LoraOptions {
   }
 
   void attach(Model& m) override {
-    for (Linear* l : where.parts.empty() ? std::vector<Linear*>() : m.linears(where)) {
+    const auto linears = where.parts.empty() ? std::vector<Linear*>() : m.linears(where);
+    std::map<Site, int> out;  // rows of all Bs that read the A at a site
+    for (const Linear* l : linears) out[a_site(l->site)] += l->out_width();
+    std::map<Site, Tensor> as;
+    for (Linear* l : linears) {
       const int r = rank(l->site);
-      check(r <= std::min(l->in(), l->out_width()),
-            "lora: r={} on {}, a {} x {} matrix; need r <= {}", r, to_string(l->site),
-            l->out_width(), l->in(), std::min(l->in(), l->out_width()));
+      const Site at = a_site(l->site);
+      check(r <= std::min(l->in(), out[at]), "lora: r={} on {}, a {} x {} matrix; need r <= {}", r,
+            to_string(l->site), out[at], l->in(), std::min(l->in(), out[at]));
       const double k = l->in();
       const Init init = kaiming ? Init{Init::Kind::uniform, 1 / std::sqrt(k)}
                                 : Init{Init::Kind::normal, 1 / std::sqrt(3 * k)};
-      const Tensor a = param(m, l->site, "lora_A", {r, l->in()}, init);
+      if (!as.contains(at)) as[at] = param(m, at, "lora_A", {r, l->in()}, init);
+      const Tensor a = as[at];
       const Tensor b = param(m, l->site, "lora_B", {l->out_width(), r}, {Init::Kind::zeros, 0});
-      const std::uint32_t noise = stream_id((to_string(l->site) + "/lora dropout").c_str());
+      const std::uint32_t noise = stream_id((to_string(at) + "/lora dropout").c_str());
       hold(l->site, l->out.add("lora", [=, p = dropout_rate, s = scale(l->site)](
                                            Tensor y, const Tensor& x, const Ctx& ctx) {
         const Tensor in = ctx.train ? dropout(x, p, {ctx.key, noise}, ctx.address) : x;
@@ -109,7 +125,8 @@ struct Lora : Adapter, LoraOptions {
           if ((is_across(part) && !stack.crosses()) || (part == Part::gate && !stack.gated))
             continue;
           const PartShape s = shape_of(stack, part);
-          count += rank({stack.stack, layer, part}) * (s.in + s.out);
+          const Site site{stack.stack, layer, part};
+          count += rank(site) * ((a_site(site) == site ? s.in : 0) + s.out);
         }
     if (embed) count += rank({a.stack, -1, Part::embed}) * (std::int64_t{a.vocab} + a.width);
     return count;

@@ -14,6 +14,8 @@ struct LoraOptions {
   int rank(const Site&) const;
   double alpha(const Site&) const;
   double scale(const Site&) const;  // what B A is multiplied by
+  // Where the A lies that a matrix reads: its own site, or that of the first among q, k and v.
+  Site a_site(const Site&) const;
   // How many numbers `save` and `biases` train.
   std::int64_t saved(const Arch&) const;
 
@@ -21,6 +23,7 @@ struct LoraOptions {
   bool embed = false;  // the tokens' embedding, too, whatever the layers
   double dropout_rate;
   bool kaiming, rank_stabilised;
+  bool shared;  // share=qkv
   Biases biases;
   std::vector<Part> save;  // base modules that train whole
 
@@ -32,6 +35,7 @@ struct LoraOptions {
   };
   std::vector<Entry> entries(Options&, const char* key) const;
   std::vector<Part> parts_to_save(Options&, const Arch&) const;
+  void check_shared() const;
 
   int r_;
   std::optional<double> alpha_;  // else as the rank

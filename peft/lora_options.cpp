@@ -8,6 +8,8 @@
 namespace graft {
 namespace {
 
+constexpr Part kSharing[] = {Part::q, Part::k, Part::v};  // what share=qkv is about
+
 // The numbers of the base's modules at a part, in a whole model.
 std::int64_t numbers_of(const Arch& arch, Part part) {
   const std::int64_t d = arch.width, table = std::int64_t{arch.vocab} * d;
@@ -51,6 +53,7 @@ LoraOptions::LoraOptions(Options& o, const Arch& arch)
       dropout_rate(o.real("dropout", 0)),
       kaiming(o.choice("init", "gaussian", {"gaussian", "kaiming"}) == "kaiming"),
       rank_stabilised(o.choice("scale", "plain", {"plain", "rs"}) == "rs"),
+      shared(o.choice("share", "none", {"none", "qkv"}) == "qkv"),
       r_(o.integer("r", 8)),
       layers_(std::max(arch.layers, arch.encoder_layers)) {
   check(0 <= dropout_rate && dropout_rate < 1, "lora: dropout={}; need 0 <= dropout < 1",
@@ -67,6 +70,7 @@ LoraOptions::LoraOptions(Options& o, const Arch& arch)
   for (const Entry& e : ranks_)
     check(e.number >= 1 && e.number == std::floor(e.number),
           "lora: ranks={}; need whole numbers of at least 1", o.text("ranks", ""));
+  if (shared) check_shared();
   std::int64_t of_base = 0;
   for (Part part : biases == Biases::all ? std::vector<Part>() : where.parts)
     of_base += biases_of(where, arch, part);
@@ -123,6 +127,31 @@ std::vector<Part> LoraOptions::parts_to_save(Options& o, const Arch& arch) const
           name(part));
   }
   return parts;
+}
+
+// One A has one rank, and PEFT's one module one alpha.
+void LoraOptions::check_shared() const {
+  std::vector<Part> parts;
+  for (Part part : kSharing)
+    if (where.has(part)) parts.push_back(part);
+  check(parts.size() >= 2,
+        "lora: share=qkv: of q, k and v {} is adapted; need at least two in on=, which read one A",
+        parts.empty() ? "none" : "only " + std::string(name(parts[0])));
+  for (int layer = where.first; layer <= std::min(where.last, layers_ - 1); ++layer)
+    for (Part part : parts) {
+      const Site one{Stack::decoder, layer, parts[0]}, other{Stack::decoder, layer, part};
+      check(rank(one) == rank(other) && alpha(one) == alpha(other),
+            "lora: share=qkv: in layer {} {} has r={}, alpha={} and {} r={}, alpha={}; what reads "
+            "one A needs the same in ranks= and alphas=",
+            layer, name(parts[0]), rank(one), alpha(one), name(part), rank(other), alpha(other));
+    }
+}
+
+Site LoraOptions::a_site(const Site& site) const {
+  if (shared && std::ranges::count(kSharing, site.part) > 0)
+    for (Part part : kSharing)
+      if (where.has(part)) return {site.stack, site.layer, part};
+  return site;
 }
 
 int LoraOptions::rank(const Site& site) const {

@@ -62,9 +62,9 @@ inline Methods all_methods() {
       {"ia3", "Liu et al. 2022, 3.3", "linear out of k v, mlp hidden", "L (2 d_kv + d_ff)",
        "on=k+v+xk+xv+down layers=all", true, true, make_ia3, "ia3"},
       {"lora", "Hu et al. 2021, eq. 3", "linear out: q k v o gate up down; embedding out",
-       "r (in + out) per matrix",
-       "r=8 alpha=r on=q+v (or all, embed) ranks= alphas= dropout=0 init=gaussian scale=plain "
-       "bias=none save= layers=all",
+       "r (in + out) per matrix; share=qkv: in once for q, k and v",
+       "r=8 alpha=r on=q+v (or all, embed) ranks= alphas= share=none dropout=0 init=gaussian "
+       "scale=plain bias=none save= layers=all",
        true, true, make_lora, "lora:r=2,alpha=4,on=q+k+v+o+up+down"},
       {"prompt", "Lester et al. 2021, section 2", "embedding out", "p d",
        "length=100 init=random tokens=none top=5000 pooled=no in=encoder", false, false,

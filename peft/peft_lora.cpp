@@ -1,9 +1,10 @@
 // LoRA in PEFT's folders: `MODULE.lora_A.weight` [r, in] and `MODULE.lora_B.weight` [out, r], the
 // scale as lora_alpha / r (or / sqrt(r), use_rslora), other ranks and alphas by patterns of names.
 //
-// GPT-2's c_attn is one module there and three linears here. Read, q, k and v get A each and their
-// rows of B: the same function, but each has an A of its own to train. Written, the As stand one
-// below the other and the Bs on the diagonal: rank and alpha are so much larger, the scale is not.
+// GPT-2's c_attn is one module there and three linears here. Read, it is share=qkv: q, k and v read
+// one A and have their rows of B, which trains as it does there; so it is written. As of their own
+// (share=none) stand one below the other when written, the Bs on the diagonal: rank and alpha are
+// so much larger, the scale is not.
 #include <cmath>
 #include <tuple>
 
@@ -91,9 +92,9 @@ void give_values(PeftReading& r, const Found& f) {
     return;
   }
   std::int64_t row = 0;
+  r.out.values[to_string(f.module->pieces[0].site) + " lora_A"] = f.a;  // LoraOptions::a_site
   for (const auto& [site, rows] : f.module->pieces) {
     const std::string label = to_string(site) + " ";
-    r.out.values[label + "lora_A"] = f.a;
     r.out.values[label + "lora_B"] = f.b.slice(0, row, row + rows).clone();
     row += rows;
   }
@@ -109,11 +110,14 @@ std::string spec_of(PeftReading& r, const std::vector<Found>& found, const std::
                     const std::string& linears, const std::string& once) {
   std::map<Part, std::map<int, std::map<Stack, std::pair<int, double>>>> at;
   const Found* table = nullptr;
+  std::set<Part> fused;
   for (const Found& f : found) {
     if (is_embedding(*f.module)) table = &f;
-    for (const auto& piece : f.module->pieces)
-      if (piece.site.part != Part::embed)
-        at[piece.site.part][piece.site.layer][piece.site.stack] = {f.rank(), f.alpha};
+    for (const auto& piece : f.module->pieces) {
+      const auto [stack, layer, part] = piece.site;
+      if (f.module->pieces.size() > 1) fused.insert(part);
+      if (part != Part::embed) at[part][layer][stack] = {f.rank(), f.alpha};
+    }
   }
   std::map<Group, std::vector<Part>> groups;
   for (const auto& [part, layers] : at) {
@@ -141,8 +145,10 @@ std::string spec_of(PeftReading& r, const std::vector<Found>& found, const std::
   const int last_layer = std::max(r.arch.layers, r.arch.encoder_layers) - 1;
   for (const auto& [group, parts] : groups) {
     const auto [rank, alpha, first, last] = group;
-    spec += fmt::format("{}lora:r={},alpha={},on={}{}{}{}", spec.empty() ? "" : "|", rank, alpha,
-                        to_string(parts), more, linears, spec.empty() ? once : "");
+    const bool share = std::ranges::any_of(parts, [&](Part p) { return fused.contains(p); });
+    spec += fmt::format("{}lora:r={},alpha={},on={}{}{}{}{}", spec.empty() ? "" : "|", rank, alpha,
+                        to_string(parts), share ? ",share=qkv" : "", more, linears,
+                        spec.empty() ? once : "");
     if (first != 0 || last != last_layer)
       spec += first == last ? fmt::format(",layers={}", first)
                             : fmt::format(",layers={}-{}", first, last);
@@ -220,7 +226,6 @@ void read_peft_lora(PeftReading& r) {
       "trainable_token_indices target_parameters alora_invocation_tokens arrow_config use_bdlora "
       "velora_config monteclora_config kasa_config ensure_weight_tying");
   const auto ranks = pattern(r, "rank_pattern", found), alphas = pattern(r, "alpha_pattern", found);
-  bool fused = false;
   for (Found& f : found) {
     const auto other = ranks.find(f.module->name), scale = alphas.find(f.module->name);
     const double said = other == ranks.end() ? rank : other->second;
@@ -232,13 +237,9 @@ void read_peft_lora(PeftReading& r) {
       drop_copy(r, *f.module);
       if (r.arch.crosses()) r.problem("PEFT adapts an embedding that neither stack of T5 reads");
     }
-    fused |= f.module->pieces.size() > 1;
     give_values(r, f);
   }
   if (found.empty()) r.problem("no linear of the model has a lora_A");
-  if (fused)
-    r.out.notes.push_back(
-        "PEFT has one lora_A for q, k and v; here each has a copy of its own, trained apart");
   const std::set<Part> saved = take_saved(r, tensors);
   const std::string biases = r.get("bias", std::string("none"));
   take_biases(r, biases, tensors, found, saved);

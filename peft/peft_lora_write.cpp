@@ -12,6 +12,7 @@ using nlohmann::json;
 
 struct Pair {
   Array a, b;
+  Site a_site;  // of pairs with one and the same A
   const LoraOptions* options = nullptr;
 };
 
@@ -20,6 +21,9 @@ struct Joined {
   Array a, b;
   int rank = 0;
   double alpha = 0;
+  std::map<Site, std::int64_t> column;  // in B, of each A's first rank
+  int pieces = 0;                       // that are adapted
+  bool stacked = true;                  // As of their own, or else one
 };
 
 Joined joined(const PeftModule& m, const std::map<Site, Pair>& pairs) {
@@ -36,22 +40,36 @@ Joined joined(const PeftModule& m, const std::map<Site, Pair>& pairs) {
           "scale",
           m.name, scale, own);
     scale = own, rank_stabilised = o.rank_stabilised;
-    out.rank += static_cast<int>(at->second.a.dim(0));
-    if (m.pieces.size() == 1) return {at->second.a, at->second.b, out.rank, o.alpha(piece.site)};
+    out.alpha = o.alpha(piece.site), ++out.pieces, out.stacked = !o.shared;
+    if (out.column.emplace(at->second.a_site, out.rank).second)
+      out.rank += static_cast<int>(at->second.a.dim(0));
+    if (m.pieces.size() > 1) continue;
+    out.a = at->second.a, out.b = at->second.b;
+    return out;
   }
-  out.alpha = scale * (rank_stabilised ? std::sqrt(double(out.rank)) : double(out.rank));
+  out.stacked |= out.column.size() > 1;
+  if (out.stacked)
+    out.alpha = scale * (rank_stabilised ? std::sqrt(double(out.rank)) : double(out.rank));
   out.a = Array::zeros({out.rank, m.in}), out.b = Array::zeros({m.out, out.rank});
-  std::int64_t row = 0, column = 0;
+  std::int64_t row = 0;
   for (const auto& piece : m.pieces) {
     if (const auto at = pairs.find(piece.site); at != pairs.end()) {
-      const std::int64_t r = at->second.a.dim(0);
+      const std::int64_t r = at->second.a.dim(0), column = out.column.at(at->second.a_site);
       out.a.slice(0, column, column + r).copy_from(at->second.a);
       out.b.slice(0, row, row + piece.rows).slice(1, column, column + r).copy_from(at->second.b);
-      column += r;
     }
     row += piece.rows;
   }
   return out;
+}
+
+bool is_shared(const Site& site, const std::map<Site, Pair>& pairs) {
+  return std::ranges::count_if(
+             pairs, [&](const auto& p) { return p.second.a_site == pairs.at(site).a_site; }) > 1;
+}
+
+void note(PeftWriting& w, const std::string& text) {
+  if (std::ranges::count(w.notes, text) == 0) w.notes.push_back(text);
 }
 
 json number(double x) { return x == std::floor(x) ? json(static_cast<std::int64_t>(x)) : json(x); }
@@ -143,6 +161,10 @@ std::map<Site, Pair> pairs_of(const PeftSource& source, const std::vector<LoraOp
     for (const LoraOptions& o : options)
       if (o.where.has(p->site, layers)) pair.options = &o;
   }
+  for (auto& [site, pair] : pairs) {
+    pair.a_site = pair.options->a_site(site);
+    pair.a = pairs.at(pair.a_site).a;
+  }
   return pairs;
 }
 
@@ -160,9 +182,15 @@ void write_peft_lora(PeftWriting& w) {
     w.tensors[m.name + ".lora_A.weight"] = j.a, w.tensors[m.name + ".lora_B.weight"] = j.b;
     ranks[m.name] = j.rank, alphas[m.name] = j.alpha;
     names.insert(m.name);
-    if (m.pieces.size() > 1 && w.notes.empty())
-      w.notes.push_back(
-          "q, k and v are one module in PEFT: their lora_As stand in one, of as many ranks");
+    const bool fused = m.pieces.size() > 1;
+    if (fused && j.stacked)
+      note(w, "q, k and v are one module in PEFT: their lora_As stand in one, of as many ranks");
+    if (fused && !j.stacked && j.pieces < static_cast<int>(m.pieces.size()))
+      note(w,
+           "q, k and v are one module in PEFT: rows of lora_B that do not train here are 0 there, "
+           "and train");
+    if (!fused && is_shared(m.pieces[0].site, pairs))
+      note(w, "share=qkv: the one lora_A of q, k and v is copied for each; PEFT trains them apart");
   }
   for (const LoraOptions& o : options)
     if (o.embed) write_embedding(w, o, ranks, alphas, names);

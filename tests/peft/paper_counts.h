@@ -103,6 +103,8 @@ inline const std::vector<PaperCount>& paper_counts() {
       // The table has 0.35M and 0.77M; the released checkpoint of the first is 1.5 MB, as here.
       {"gpt2-medium", "lora:r=4,on=q+v", 393216},
       {"gpt2-large", "lora:r=4,on=q+v", 737280},
+      // PEFT's LoRA on GPT-2: one A in c_attn; 294912 is what it prints for r=8.
+      {"gpt2", "lora:r=8,on=q+k+v,share=qkv", 294912},
       {"roberta-base", "lora:r=8,on=q+v", 294912},
       {"roberta-large", "lora:r=256,on=q+v", 25165824},
       // "4.7M": the released scripts' r=16, not the r=8 of the paper's table.

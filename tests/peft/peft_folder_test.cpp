@@ -23,7 +23,7 @@ constexpr Row kRows[] = {
      "lora:r=2,alpha=4,on=q,layers=0|lora:r=2,alpha=4,on=v|lora:r=2,alpha=5,on=gate|"
      "lora:r=3,alpha=4,on=q,layers=1"},
     {"opt-layers", "opt", "lora:r=2,alpha=4,on=o+down,layers=1"},
-    {"gpt2-fused", "gpt2", "lora:r=3,alpha=6,on=q+k+v+down"},
+    {"gpt2-fused", "gpt2", "lora:r=3,alpha=6,on=q+k+v+down,share=qkv"},
     {"t5", "t5", "lora:r=2,alpha=4,on=q+v+xq"},
     {"bert-body", "bert", "lora:r=2,alpha=4,on=q+k"},
     {"bert-own", "bert", "lora:r=2,alpha=4,on=q+v"},
@@ -31,7 +31,8 @@ constexpr Row kRows[] = {
     {"bias-all", "opt", "lora:r=2,alpha=4,on=up,bias=all"},
     {"bias-own", "bert", "lora:r=2,alpha=4,on=q,bias=all"},
     {"embed-save", "llama", "lora:r=2,alpha=4,on=q,save=norm1+lm_head|lora:r=3,alpha=4,on=embed"},
-    {"embed-tied", "gpt2", "lora:r=2,alpha=4,on=q+k+v,save=norm1|lora:r=2,alpha=4,on=embed"},
+    {"embed-tied", "gpt2",
+     "lora:r=2,alpha=4,on=q+k+v,share=qkv,save=norm1|lora:r=2,alpha=4,on=embed"},
     {"ia3-bert", "bert", "ia3:on=k+v+down"},
     {"ia3-gpt2", "gpt2", "ia3:on=q+k+v+down"},
     {"ia3-llama", "llama", "ia3:on=k+v+down"},
