@@ -149,7 +149,8 @@ TEST_CASE("every method says from shapes alone whether it merges, and merging ke
         std::string::npos);
   CHECK(says("qknorm", arch) ==
         "no; qknorm: it divides queries and keys by their lengths, which no matrix does");
-  CHECK(says("houlsby:m=2,layers=0|houlsby:m=3,layers=1", arch) == says("houlsby:m=2", arch));
+  CHECK(says("houlsby:m=2,norms=no,layers=0|houlsby:m=3,norms=no,layers=1", arch) ==
+        says("houlsby:m=2", arch));
   CHECK(says("lora:r=1,on=q|ia3:on=k|lora:r=1,on=v", arch) == "yes: lora, ia3");
   CHECK(says("lora:r=8|prefix:length=2", arch) ==
         "no; lora merges; prefix: it gives attention keys and values of its own, which is "

@@ -29,6 +29,14 @@ TEST_CASE("compositions and options keep the contract, too") {
     keeps_contract(spec);
 }
 
+TEST_CASE("a method whose few numbers start far from 0 is given a larger rate to learn at") {
+  for (const Body body : kBodies) {
+    const std::vector<Clause> all = run_contract(all_methods(), "qknorm:gate=one", body);
+    CAPTURE(text_of(all));
+    CHECK(all_kept(all));
+  }
+}
+
 TEST_CASE("the top layers of stacks of unequal height are not guessed at") {
   const char* spec = "houlsby:m=2,layers=top2";
   keeps_contract_on(spec, Body::decoder);
