@@ -36,8 +36,8 @@ struct CombineSpec {
   // What only some ways read; given to another it is an error.
   std::optional<double> density =
       {};  // in (0, 1], of ties, dare and magnitude_prune; these need it
-  std::optional<std::string> sign = {};  // of ties: of the sum (total, the standard), or of most
-                                         // entries (frequency)
+  std::optional<std::string> sign = {};    // of ties: of the sum (total, the standard), or of most
+                                           // entries (frequency)
   std::optional<int> rank = {};            // of svd; the standard is the largest of the adapters'
   std::optional<std::uint32_t> seed = {};  // of dare; the standard is 0
 };
