@@ -1,6 +1,6 @@
 // Fine-tuning runs are pure functions of their settings: again, on other threads, in micro-batches,
-// long: one file for what a run promises, from its settings to its hash and its scores
 // and killed and resumed they end with the same bits.
+// long: one file for what a run promises, from its settings to its hash and its scores
 #include <doctest/doctest.h>
 #include <sys/wait.h>
 #include <unistd.h>
