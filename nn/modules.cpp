@@ -256,8 +256,8 @@ Sequence Embedding::operator()(const Batch& batch, Ctx& ctx) const {
   if (position) {
     std::vector<std::int32_t> at = s.position;
     for (std::int32_t& p : at) {
-      check(p < positions_, "embedding: position {}; the model has {}: shorten the text", p,
-            positions_);
+      check(p < positions_, "embedding: position {}; the model has 0..{}: shorten the text", p,
+            positions_ - 1);
       p += offset_;
     }
     s.rows = s.rows + gather(position(ctx), Array::of(at));

@@ -81,8 +81,9 @@ void parse_layers(std::string_view text, int layers, Where& where) {
     const std::size_t dash = text.find('-');
     where.first = number(text.substr(0, dash), text);
     where.last = dash == std::string_view::npos ? where.first : number(text.substr(dash + 1), text);
-    check(where.first <= where.last && where.last < layers, "layers={}: the model has layers 0..{}",
-          text, layers - 1);
+    check(where.first <= where.last, "layers={}: the range is reversed; write {}-{}", text,
+          where.last, where.first);
+    check(where.last < layers, "layers={}: the model has layers 0..{}", text, layers - 1);
   }
 }
 

@@ -15,7 +15,8 @@ std::string no_change_of_a_matrix(const Adapter& adapter) {
       return "it puts rows of its own into a text or moves a text's positions, which is no change "
              "of a weight";
     if (dynamic_cast<EditOf<Attn, Ctx>*>(edit))
-      return "it gives attention keys and values of its own, which is no change of a weight";
+      return "it changes what attention makes of its queries, keys and values, which is no change "
+             "of a weight";
   }
   return "it is no low-rank change of a matrix that could be added in";
 }
@@ -34,7 +35,8 @@ void check_finite(const Parameter& p) {
 }  // namespace
 
 void Adapter::merge() {
-  check(handles_.empty(), "{}: it cannot be merged: {}", name_, no_change_of_a_matrix(*this));
+  check(handles_.empty(), "{}: it cannot be merged: {}", name_,
+        no_merge_.empty() ? no_change_of_a_matrix(*this) : no_merge_);
   check(!merged_, "{}: it is merged already", name_);
   merged_ = true;
 }

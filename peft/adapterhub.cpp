@@ -4,6 +4,7 @@
 
 #include "nn/models/family.h"
 #include "nn/text/json_entry.h"
+#include "peft/files.h"
 #include "peft/part_shapes.h"
 
 namespace graft {
@@ -48,6 +49,11 @@ std::map<std::string, Array> read_tensors(const fs::path& file, const std::strin
     }
     Array value = Array::empty(info.shape);
     reader.read_f32(name, value);
+    if (const std::string bad = not_finite(value); !bad.empty())
+      problems.push_back(
+          fmt::format("{} {}: {}; the run that wrote it went astray or the file is "
+                      "damaged; train it again, at a lower rate",
+                      name, value.shape(), bad));
     tensors[whole ? name : prefix + name] = std::move(value);
   }
   return tensors;

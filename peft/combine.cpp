@@ -102,15 +102,15 @@ Matrix merged(std::vector<Matrix> all, const std::vector<double>& weights, const
               const std::string& how, const std::vector<std::string>& addresses) {
   const bool trims = how == "ties" || how == "magnitude_prune", drops = how.starts_with("dare");
   for (std::size_t i = 0; i < all.size(); ++i) {
-    if (trims) trim(all[i], spec.density);
-    if (drops) drop(all[i], spec.density, spec.seed, addresses[i]);
+    if (trims) trim(all[i], spec.density.value_or(1));
+    if (drops) drop(all[i], spec.density.value_or(1), spec.seed.value_or(0), addresses[i]);
   }
-  const bool elects = how.ends_with("ties");
+  const bool elects = how.ends_with("ties"), by_sum = spec.sign.value_or("total") == "total";
   Matrix out(all[0].rows, all[0].columns);
   for (std::size_t at = 0; at < out.at.size(); ++at) {
     double balance = 0, sum = 0;
     int agree = 0;
-    for (const Matrix& m : all) balance += spec.sign == "total" ? m.at[at] : sign(m.at[at]);
+    for (const Matrix& m : all) balance += by_sum ? m.at[at] : sign(m.at[at]);
     const int elected = balance >= 0 ? 1 : -1;
     for (std::size_t i = 0; i < all.size(); ++i) {
       if (elects && sign(all[i].at[at]) != elected) continue;
@@ -165,6 +165,7 @@ Pair apart(const Site& site, const std::vector<Term>& terms, const CombineSpec& 
 
 struct Cut {
   double lost = 0, all = 0;  // squared
+  std::int64_t rank = 0;     // of all
 };
 
 Pair approximated(const Site& site, const std::vector<Term>& terms, const CombineSpec& spec,
@@ -184,6 +185,7 @@ Pair approximated(const Site& site, const std::vector<Term>& terms, const Combin
     d = svd(merged(std::move(deltas), weights, spec, spec.how.substr(0, spec.how.size() - 4),
                    addresses(site, terms, "BA")));
   }
+  cut.rank = static_cast<std::int64_t>(d.s.size());
   const auto kept = std::min<std::int64_t>(rank, static_cast<std::int64_t>(d.s.size()));
   Pair p{Matrix(d.u.rows, kept), Matrix(kept, d.vt.columns)};
   for (std::size_t k = 0; k < d.s.size(); ++k) {
@@ -209,16 +211,29 @@ void check_spec(const std::vector<LoraValues>& adapters, const CombineSpec& spec
     check(std::isfinite(spec.weights[i]), "combine: a weight of {} for '{}'", spec.weights[i],
           adapters[i].name);
   }
-  const bool sparse = spec.how.starts_with("ties") || spec.how.starts_with("dare") ||
-                      spec.how.starts_with("magnitude");
-  check(sparse ? 0 < spec.density && spec.density <= 1 : spec.density == 0,
-        "combine: density={} with how={}; {}", spec.density, spec.how,
+  const bool ties = spec.how.find("ties") != std::string::npos, dare = spec.how.starts_with("dare"),
+             sparse = ties || dare || spec.how.starts_with("magnitude");
+  const double density = spec.density.value_or(0);
+  check(sparse ? 0 < density && density <= 1 : !spec.density, "combine: density={} with how={}; {}",
+        density, spec.how,
         sparse ? "need more than 0, up to 1: the part of the entries that stays"
-               : "it is of ties, dare and magnitude_prune");
-  check(spec.sign == "total" || spec.sign == "frequency",
-        "combine: sign={}; there are total and frequency", spec.sign);
-  check(spec.rank >= 0 && (spec.rank == 0 || spec.how.ends_with("svd")),
-        "combine: rank={} with how={}; it is of svd", spec.rank, spec.how);
+               : "it is of ties, dare and magnitude_prune; leave it out");
+  check(!spec.sign || *spec.sign == "total" || *spec.sign == "frequency",
+        "combine: sign={}; there are total and frequency", spec.sign.value_or(""));
+  check(!spec.sign || ties, "combine: sign={} with how={}; it is of ties; leave it out",
+        spec.sign.value_or(""), spec.how);
+  check(!spec.seed || dare, "combine: seed={} with how={}; it is of dare; leave it out",
+        spec.seed.value_or(0), spec.how);
+  if (!spec.rank) return;
+  check(spec.how.ends_with("svd"), "combine: rank={} with how={}; it is of svd; leave it out",
+        *spec.rank, spec.how);
+  check(
+      adapters.size() > 1,
+      "combine: rank={} with a single adapter, whose matrices are taken as they are; leave it out",
+      *spec.rank);
+  check(*spec.rank >= 1,
+        "combine: rank={}; need at least 1; without it it is the largest of the adapters'",
+        *spec.rank);
 }
 
 void put(CombinedLora& out, const Site& site, const Matrix& b, const Matrix& a, std::int64_t rank) {
@@ -266,10 +281,10 @@ CombinedLora combine(const std::vector<LoraValues>& adapters, const CombineSpec&
   for (std::size_t i = 0; i < adapters.size(); ++i)
     add_terms(terms, adapters[i], spec.weights[i], shapes);
 
-  std::int64_t largest = spec.rank;
+  std::int64_t largest = spec.rank.value_or(0);
   for (const auto& [site, of] : terms)
     for (const Term& t : of)
-      if (spec.rank == 0) largest = std::max(largest, t.a.rows);
+      if (!spec.rank) largest = std::max(largest, t.a.rows);
   CombinedLora out;
   out.how = spec.how;
   Cut total;
@@ -286,7 +301,7 @@ CombinedLora combine(const std::vector<LoraValues>& adapters, const CombineSpec&
           "combine: how={} has rank {} at {}, a {} x {} matrix; take svd with a rank", spec.how,
           pair.b.columns, to_string(site), pair.b.rows, pair.a.columns);
     if (cut.all > 0) out.worst_cut = std::max(out.worst_cut, std::sqrt(cut.lost / cut.all));
-    total.lost += cut.lost, total.all += cut.all;
+    total.lost += cut.lost, total.all += cut.all, total.rank = std::max(total.rank, cut.rank);
     ranks[site.part] = std::max(ranks[site.part], pair.b.columns);
     if (site.part == Part::embed) {
       embed = true;
@@ -297,6 +312,10 @@ CombinedLora combine(const std::vector<LoraValues>& adapters, const CombineSpec&
     }
     pairs.emplace(site, std::move(pair));
   }
+  check(!spec.rank || *spec.rank <= total.rank,
+        "combine: rank={} with how={}; need 1..{}, which is all that {}", spec.rank.value_or(0),
+        spec.how, total.rank,
+        spec.how == "svd" ? "these adapters' ranks add up to" : "such a matrix has");
   if (total.all > 0) out.cut = std::sqrt(total.lost / total.all);
   std::ranges::sort(where.parts);
   for (const Site& site : sites_of(shapes, where, embed)) {

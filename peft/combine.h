@@ -24,6 +24,8 @@
 // gets B = 0.
 #pragma once
 
+#include <optional>
+
 #include "peft/files.h"
 
 namespace graft {
@@ -31,10 +33,13 @@ namespace graft {
 struct CombineSpec {
   std::string how = "cat";
   std::vector<double> weights;  // of each adapter; below 0 it is taken away
-  double density = 0;           // in (0, 1], of ties, dare and magnitude_prune
-  std::string sign = "total";   // of ties: the sign of the sum, or of most entries (frequency)
-  int rank = 0;                 // of svd; 0: the largest of the adapters'
-  std::uint32_t seed = 0;       // of dare
+  // What only some ways read; given to another it is an error.
+  std::optional<double> density =
+      {};  // in (0, 1], of ties, dare and magnitude_prune; these need it
+  std::optional<std::string> sign = {};    // of ties: of the sum (total, the standard), or of most
+                                           // entries (frequency)
+  std::optional<int> rank = {};            // of svd; the standard is the largest of the adapters'
+  std::optional<std::uint32_t> seed = {};  // of dare; the standard is 0
 };
 
 // An adapter to combine: its spec, of LoRA alone, and its values by label.

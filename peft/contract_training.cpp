@@ -55,6 +55,26 @@ static bool only_its_own(Trial& t, Gradients& grads) {
   return all;
 }
 
+constexpr int kSteps = 30;
+constexpr double kRate = 0.01, kLargeRate = 0.1, kFall = 1e-3;
+
+// The loss after as many steps at the larger rate; NaN where that is none. A method whose few
+// numbers are far from 0, such as one scale of all scores, hardly moves at the smaller one.
+double Contract::loss_at_large_rate() const {
+  Trial t = trial();
+  Optimizer optimizer(t.trained(), {.decay = 0});
+  try {
+    for (int i = 0; i < kSteps; ++i) {
+      Gradients grads = backward(t.loss());
+      t.adaptation->after_backward(i);
+      optimizer.step(grads, kLargeRate);
+    }
+  } catch (const Error&) {  // gradients that are no numbers
+    return NAN;
+  }
+  return t.loss().item();
+}
+
 void Contract::training() {
   Trial t = trial();
   if (t.trained().empty()) {
@@ -69,14 +89,16 @@ void Contract::training() {
   Optimizer optimizer(t.trained(), {.decay = 0});
   const double first = t.loss().item();
   bool no_gradient = true;
-  for (int i = 0; i < 30; ++i) {
+  for (int i = 0; i < kSteps; ++i) {
     Gradients grads = backward(t.loss());
     t.model.head().each([&](Weight& w) { no_gradient &= !grads.has(w.value()); });
     if (i == 0) no_gradient &= only_its_own(t, grads);
     t.adaptation->after_backward(i);
-    optimizer.step(grads, 0.01);
+    optimizer.step(grads, kRate);
   }
-  const double last = t.loss().item();
+  double last = t.loss().item();
+  const bool falls = last < first - kFall;
+  if (!falls) last = loss_at_large_rate();
   bool moved = true;
   std::string still;
   for (std::size_t i = 0; i < before.size(); ++i)
@@ -85,8 +107,9 @@ void Contract::training() {
       still = t.trained()[i]->label();
     }
   add("every trainable tensor moved", moved, still);
-  add("the loss falls, the head frozen", last < first - 1e-3,
-      fmt::format("{:.4f} -> {:.4f}", first, last));
+  add("the loss falls, the head frozen", last < first - kFall,
+      fmt::format("{:.4f} -> {:.4f}{}", first, last,
+                  falls ? "" : fmt::format(" at a rate of {}", kLargeRate)));
   t.adaptation.reset();
   add("frozen weights keep their bits and get no gradient",
       no_gradient && t.model.hash() == frozen.model.hash());

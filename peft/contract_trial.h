@@ -55,6 +55,7 @@ struct Contract {
   // contract_training.cpp
   void gradients();
   void training();
+  double loss_at_large_rate() const;
   void resuming();
   void checkpointing();
   void half_base();

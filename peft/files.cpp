@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <climits>
+#include <cmath>
 #include <set>
 
 #include "nn/files/atomic.h"
@@ -85,6 +86,19 @@ AdapterValues read_adapter_values(const fs::path& folder) {
   return values;
 }
 
+std::string not_finite(const Array& given) {
+  if (kernels::all_finite(given)) return {};
+  const std::vector<double> values = given.to_vector();
+  const auto at = std::ranges::find_if(values, [](double x) { return !std::isfinite(x); });
+  std::int64_t left = at - values.begin();
+  std::vector<std::int64_t> index;
+  for (int d = given.ndim() - 1; d >= 0; --d) {
+    index.insert(index.begin(), left % given.dim(d));
+    left /= given.dim(d);
+  }
+  return fmt::format("{} at [{}]", std::isnan(*at) ? "NaN" : "infinite", fmt::join(index, ", "));
+}
+
 void set_adapter_values(const AdapterValues& values, const Parameters& parameters,
                         const std::string& from) {
   std::string differences;
@@ -97,6 +111,12 @@ void set_adapter_values(const AdapterValues& values, const Parameters& parameter
     else if (at->second.shape() != p->value.shape())
       differences += fmt::format("\n  {}: the file has {}, the model needs {}", p->label(),
                                  at->second.shape(), p->value.shape());
+    else if (const std::string bad = not_finite(at->second); !bad.empty())
+      differences += fmt::format(
+          "\n  {} {}: {}; the run that wrote it went astray or the file is damaged; train it "
+          "again, "
+          "at a lower rate",
+          p->label(), at->second.shape(), bad);
   }
   for (const auto& [name, value] : values)
     if (!used.contains(name))

@@ -30,6 +30,7 @@ struct LlamaAdapter : Adapter {
         length(o.integer("length", 10)),
         gate(o.choice("gate", "tanh", {"tanh", "linear", "none"})),
         random(o.choice("init", "zero", {"zero", "random"}) == "random") {
+    no_merge_ = "it gives attention keys and values of its own, which is no change of a weight";
     check(gate != "none" || !o.has("init"),
           "llama_adapter: init= with gate=none; it says how the gate starts");
     starts_as_base_ = !random && gate != "none";

@@ -1,5 +1,6 @@
 #include "peft/merge_report.h"
 
+#include <algorithm>
 #include <cmath>
 #include <map>
 
@@ -72,13 +73,26 @@ std::string to_string(const MergeReport& r) {
 }
 
 std::string merges_in_words(const Adaptation& adaptation) {
-  std::string no;
   const std::vector<std::string> why = adaptation.why_not_merged();
-  for (std::size_t i = 0; i < why.size(); ++i)
-    if (!why[i].empty())
-      no += fmt::format("{}{}: {}", no.empty() ? "no; " : "; ", adaptation.adapters()[i]->name(),
-                        why[i]);
-  return no.empty() ? "yes" : no;
+  std::vector<std::string> merge, rest;
+  for (std::size_t i = 0; i < why.size(); ++i) {
+    const std::string& name = adaptation.adapters()[i]->name();
+    bool alike = true;  // all of this name: then the name is enough
+    for (std::size_t j = 0; j < why.size(); ++j)
+      if (adaptation.adapters()[j]->name() == name) alike &= why[j].empty() == why[i].empty();
+    const std::string called = alike ? name : fmt::format("{} (part {})", name, i + 1);
+    const std::string said =
+        why[i].empty() ? called
+                       : fmt::format("{}{} {}", called,
+                                     why[i].starts_with("under ") ? " does not" : ":", why[i]);
+    std::vector<std::string>& into = why[i].empty() ? merge : rest;
+    if (std::ranges::find(into, said) == into.end()) into.push_back(said);
+  }
+  const std::string merged = fmt::format("{}", fmt::join(merge, ", "));
+  if (rest.empty()) return "yes: " + merged;
+  return fmt::format("no; {}{}",
+                     merge.empty() ? "" : merged + (merge.size() > 1 ? " merge; " : " merges; "),
+                     fmt::join(rest, "; "));
 }
 
 }  // namespace graft

@@ -7,6 +7,7 @@
 #include "nn/models/family.h"
 #include "nn/models/heads.h"
 #include "nn/text/json_entry.h"
+#include "peft/files.h"
 #include "peft/peft_head.h"
 
 namespace graft {
@@ -52,6 +53,11 @@ std::map<std::string, Array> read_tensors(const fs::path& file, const Arch& arch
     }
     Array value = Array::empty(info.shape);
     reader.read_f32(name, value);
+    if (const std::string bad = not_finite(value); !bad.empty())
+      problems.push_back(
+          fmt::format("{} {}: {}; the run that wrote it went astray or the file is "
+                      "damaged; train it again, at a lower rate",
+                      name, value.shape(), bad));
     std::string inside = rows ? name : name.substr(prefix.size());
     if (!whole && !names_head(inside)) inside = base + inside;
     tensors[inside] = std::move(value);

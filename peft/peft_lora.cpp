@@ -62,7 +62,9 @@ std::map<std::string, double> pattern(PeftReading& r, const char* key,
 
 bool is_embedding(const PeftModule& m) { return m.pieces[0].site.part == Part::embed; }
 
-std::vector<Found> take_pairs(PeftReading& r, const std::vector<PeftModule>& modules) {
+// `there`: the modules of which the file has something, be it of the wrong shape.
+std::vector<Found> take_pairs(PeftReading& r, const std::vector<PeftModule>& modules,
+                              std::set<const PeftModule*>& there) {
   std::vector<Found> found;
   for (const PeftModule& m : modules) {
     const bool table = is_embedding(m);
@@ -70,11 +72,13 @@ std::vector<Found> take_pairs(PeftReading& r, const std::vector<PeftModule>& mod
     const auto b = r.tensors.find(m.name + (table ? ".lora_embedding_B" : ".lora_B.weight"));
     const auto none = r.tensors.end();
     if (a == none && b == none) continue;
+    there.insert(&m);
     if (a == none || b == none || a->second.ndim() != 2 || a->second.dim(1) != m.in ||
         a->second.dim(0) < 1 || b->second.shape() != Shape{m.out, a->second.dim(0)}) {
       r.problem(fmt::format("{} needs lora_A [r, {}] and lora_B [{}, r]; the file has {} and {}",
-                            m.name, m.in, m.out, a == none ? Shape{} : a->second.shape(),
-                            b == none ? Shape{} : b->second.shape()));
+                            m.name, m.in, m.out,
+                            a == none ? "none" : fmt::format("{}", a->second.shape()),
+                            b == none ? "none" : fmt::format("{}", b->second.shape())));
     } else {
       found.push_back({&m, a->second, b->second});
     }
@@ -209,9 +213,8 @@ void read_peft_lora(PeftReading& r) {
   std::vector<PeftModule> modules = peft_modules(r.arch);
   const std::vector<PeftTensor> tensors = peft_tensors(r.arch);
   add_embedding(modules, tensors, r.arch);
-  std::vector<Found> found = take_pairs(r, modules);
   std::set<const PeftModule*> there;
-  for (const Found& f : found) there.insert(f.module);
+  std::vector<Found> found = take_pairs(r, modules, there);
   check_targets(r, modules, there, "linear", "lora_A.weight");
   check_start(r);
   const int rank = r.get("r", 8);

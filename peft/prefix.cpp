@@ -135,6 +135,7 @@ using Activations = std::map<Site, std::pair<Array, Array>>;  // keys and values
 
 struct Prefix : Adapter, PrefixOptions {
   Prefix(Options& o, const Arch& arch) : Adapter("prefix"), PrefixOptions(o, arch) {
+    no_merge_ = "it gives attention keys and values of its own, which is no change of a weight";
     check(attentions(arch) > 0, "prefix: on={} in layers {}..{} is nowhere in these stacks",
           to_string(where.parts), where.first, where.last);
   }

@@ -41,6 +41,7 @@ struct QkNorm : Adapter {
         gated(o.choice("gate", "learned", {"learned", "one"}) == "learned"),
         learned(o.flag("learn", true)) {
     starts_as_base_ = gated;
+    no_merge_ = "it divides queries and keys by their lengths, which no matrix does";
     check(gated || learned, "qknorm: gate=one,learn=no leaves nothing to train");
     std::int64_t placed = 0;
     for (Part part : where.parts) {

@@ -5,8 +5,8 @@
 //              vocabulary is part of it with vocabulary=yes, for language modelling and cloze
 //              heads; a task with a head of its own never reads it.
 //   top        the k uppermost blocks (an encoder-decoder's: the decoder's) and the final norm
-//   (Houlsby et al. 2019, section 3.4, where
-//              fine-tuning the top layers is the baseline at equal size).
+//              (Houlsby et al. 2019, section 3.4, where fine-tuning the top layers is the baseline
+//              at equal size).
 //   bitfit     every bias of the blocks and norms (Ben Zaken et al. 2021, 2106.10199); on=q+up are
 //              those that the paper finds to be almost as good, of queries and intermediate layers.
 //              BERT's bias for pooling, 1/134 of the paper's count, is its head's here.

@@ -51,10 +51,26 @@ void explain_command(const Methods& methods, const std::string& arch, const std:
   fmt::print("{} numbers train\nmerges: {}\n", adaptation.count(), merges_in_words(adaptation));
 }
 
+std::string body_in_words(Body kind) {
+  const Arch a = contract_arch(kind);
+  return fmt::format("a small {} (width {}, {} layers, {} positions)", name(kind), a.width,
+                     a.layers, a.positions);
+}
+
+// What does not fit the bodies is said with their sizes.
+template <class Run>
+auto on_body(const std::string& spec, Body kind, const Run& run) {
+  try {
+    return run();
+  } catch (const Error& e) {
+    fail("check: {} on {}: {}", spec, body_in_words(kind), e.what());
+  }
+}
+
 void check_alone(const Methods& methods, const std::string& spec) {
   bool kept = true;
   for (const Body kind : kBodies) {
-    const auto findings = run_contract(methods, spec, kind);
+    const auto findings = on_body(spec, kind, [&] { return run_contract(methods, spec, kind); });
     fmt::print("{} on a small {}\n{}", spec, name(kind), text_of(findings));
     kept &= all_kept(findings);
   }
@@ -66,7 +82,7 @@ void check_pairs(const Methods& methods, const std::string& spec) {
   int broken = 0;
   for (const Body kind : kBodies) {
     Model shapes(contract_arch(kind), {.storage = false});
-    const Adaptation alone(methods, spec, shapes);  // throws where the spec itself is wrong
+    on_body(spec, kind, [&] { const Adaptation alone(methods, spec, shapes); });
     PairBody body(methods, kind);
     for (const Method& m : methods)
       for (const PairResult& r : {body.check(spec, m.example), body.check(m.example, spec)}) {
@@ -101,8 +117,12 @@ void add_model_commands(CLI::App& app, const Methods& methods) {
   explain->add_option("--method", spec, "e.g. houlsby:m=64|bitfit")->required();
   explain->callback([&] { explain_command(methods, arch, spec); });
 
+  std::vector<std::string> bodies;
+  for (const Body kind : kBodies) bodies.push_back(body_in_words(kind));
   CLI::App* contract =
-      app.add_subcommand("check", "Put a method through the method contract on small models");
+      app.add_subcommand("check", fmt::format("Put a method through the method contract on small "
+                                              "models: {}; its options must fit them",
+                                              fmt::join(bodies, ", ")));
   contract->add_option("spec", spec, "e.g. lora:r=2,on=q+v")->required();
   contract->add_flag("--pairs", pairs, "in pairs with every method there is, in both orders");
   contract->callback([&] {

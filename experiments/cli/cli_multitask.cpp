@@ -218,9 +218,14 @@ void add_multitask(CLI::App& app, const Methods& methods) {
       ->add_option("--weights", o.spec.weights,
                    "uniform, uncertainty, gradnorm, pcgrad or metaweighting")
       ->capture_default_str();
-  command->add_option("--weight-rate", o.spec.weight_rate,
-                      "of the weights' own steps; 0: 0.025, of metaweighting 0.1");
-  command->add_option("--gradnorm-alpha", o.spec.gradnorm_alpha)->capture_default_str();
+  auto* rate = command->add_option(
+      "--weight-rate", o.spec.weight_rate,
+      "of the weights' own steps; without it 0.025. Of metaweighting 0.1, its paper's alpha: it "
+      "multiplies products of the tasks' gradients times the step's --lr, so with an --lr of 1e-3 "
+      "and gradients of length 1 weights move by 1e-4 / tasks a step; a short run needs more");
+  auto* alpha = command->add_option("--gradnorm-alpha", o.spec.gradnorm_alpha,
+                                    "gradnorm: how strongly slow tasks are pulled along");
+  alpha->capture_default_str();
   command->add_option("--sampling", o.spec.sampling,
                       "one: a step is of one task, drawn by its share (standard for uniform); all: "
                       "of every task");
@@ -228,8 +233,9 @@ void add_multitask(CLI::App& app, const Methods& methods) {
       ->add_option("--temperature", o.spec.temperature,
                    "shares are (rows)^(1 / temperature): 1 as the rows are, 10 nearly alike")
       ->capture_default_str();
-  command->add_option("--query", o.spec.query, "metaweighting: part of the rows held out for it")
-      ->capture_default_str();
+  auto* query = command->add_option("--query", o.spec.query,
+                                    "metaweighting: part of the rows held out for it");
+  query->capture_default_str();
   command
       ->add_option("--rule", o.spec.rules,
                    "for a task or layers: task=NAME,layers=0-3,lr=0.5,decay=0,dropout=0.1,"
@@ -243,7 +249,18 @@ void add_multitask(CLI::App& app, const Methods& methods) {
   command->add_option("--state-seconds", o.state_seconds, "between checkpoints of the whole state")
       ->capture_default_str();
   command->add_option("--log", o.log, "a file: each step's loss, rate and examples, as JSON lines");
-  command->callback([&] {
+  const auto check_read = [&](const std::vector<std::pair<const char*, CLI::Option*>>& given) {
+    for (const auto& [key, option] : given)
+      check(option->count() == 0 || reads(o.spec.weights, key),
+            "multitask: {} with weights {}, which do not read it; it is of {}", option->get_name(),
+            o.spec.weights, readers_of(key));
+  };
+  command->callback([&, check_read, rate, alpha, query] {
+    (void)weights_named(o.spec.weights);
+    check_read({{"weight_rate", rate}, {"gradnorm_alpha", alpha}, {"query", query}});
+    check(rate->count() == 0 || o.spec.weight_rate > 0,
+          "multitask: --weight-rate {}; need above 0; leave it out for the standard",
+          o.spec.weight_rate);
     (void)MultitaskSpec::from(o.spec.json(), o.spec.run.json());
     o.tasks = split_list(tasks);
     multitask_command(o, methods);

@@ -309,8 +309,7 @@ void add_run_commands(CLI::App& app, const Methods& methods) {
   const std::set<std::string> free{"--resume",        "--out",          "--epochs", "--log",
                                    "--state-seconds", "--model",        "--task",   "--help",
                                    "--stop-after",    "--without-state"};
-  train->add_option("--stop-after", o.stop_after, "stop after so many of the epochs")
-      ->check(CLI::PositiveNumber);
+  train->add_option("--stop-after", o.stop_after, "stop after so many of the epochs");
   train->add_flag("--without-state", o.without_state,
                   "do not keep beside the adapter what --resume needs");
   for (CLI::Option* option : train->get_options())  // the rest is settled by what goes on

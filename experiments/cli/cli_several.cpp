@@ -69,9 +69,10 @@ void add_combine(CLI::App& app) {
                 "magnitude_prune, and these with _svd")
       ->capture_default_str();
   c->add_option("--density", o.spec.density, "part of the entries that stays: ties, dare_*");
-  c->add_option("--sign", o.spec.sign, "of ties: total or frequency")->capture_default_str();
-  c->add_option("--rank", o.spec.rank, "of svd; else the largest of the adapters'");
-  c->add_option("--seed", o.spec.seed, "of dare")->capture_default_str();
+  c->add_option("--sign", o.spec.sign, "of ties: total (the standard) or frequency");
+  c->add_option("--rank", o.spec.rank,
+                "of svd, at least 1; without it the largest of the adapters'");
+  c->add_option("--seed", o.spec.seed, "of dare; without it 0");
   c->add_option("--head", o.head, "take the head and task of the first, second, ... adapter");
   c->add_option("--out", o.out)->required();
   c->callback([] { combine_command(o); });

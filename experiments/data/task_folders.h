@@ -2,16 +2,14 @@
 // what is in it, or a GLUE task as published.
 //
 // task.json, an object:
-//   "format"  csv, tsv, jsonl, json (an array), e2e ("slots||text" on each line), alpaca (JSON
-//   array
-//             with instruction, input, output), text (each line is a text)
+//   "format"  csv, tsv, jsonl, json (an array), e2e ("slots||text" on each line), alpaca (a JSON
+//             array with instruction, input, output), text (each line is a text)
 //   "train", "dev", "test"  file names. Without dev, a tenth of train's rows becomes dev; without
 //             test, another tenth test: by the hash of their texts, so equal texts stay together
 //   "kind"    classification (the standard), regression or language; e2e, alpaca and text are
 //             language
-//   "a", "b", "label"       names of columns; b is for pairs; "score" in place of label:
-//   regression;
-//             language: "prompt" and "continuation"
+//   "a", "b", "label"       names of columns; b is for pairs; regression has "score" in place of
+//             label, language "prompt" and "continuation"
 //   "labels"  in the order that classes are numbered in; without it, alphabetical
 //   "words"   what those labels are called in a text: an encoder-decoder's answers, a cloze head
 //   "prefix"  what an encoder-decoder is told that the task is called; else the folder's name

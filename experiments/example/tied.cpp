@@ -1,7 +1,7 @@
 // A method of one's own and an ablation of it, outside graft: LoRA with its A tied.
 //
-//     h = W0 x + B_l A x,   A [r, in] one for all layers of a stack and part, B_l [out, r] of layer
-//     l
+//     h = W0 x + B_l A x,   A [r, in] one for all layers of a stack and part, B_l [out, r] of
+//                           layer l
 //
 // After Renduchintala et al. 2023 (Tied-LoRA, 2311.09578), whose scaling vectors are left out.
 // Trains: A and every B_l. Count: r (in + L out) for each part. Start: B = 0, the base bit for bit.

@@ -1,6 +1,7 @@
 #include "experiments/runs/finetune.h"
 
 #include <chrono>
+#include <cmath>
 #include <cstdint>
 #include <numeric>
 #include <utility>
@@ -14,6 +15,9 @@
 
 namespace graft {
 namespace {
+
+constexpr const char* kAstray =
+    "the base, the head or the adapter holds such a value, or a product of theirs is too large";
 
 StartedHead family_head(const EncodedTask& task, const RunSpec& spec, const Model& model) {
   check(spec.pool == "mean",
@@ -35,7 +39,9 @@ void append_losses(const Model& model, const Sequence& s, const Batch& batch, co
     const auto begin = batch.token_label.begin() + static_cast<std::ptrdiff_t>(from);
     std::copy(begin, begin + length, one.token_label.begin() + static_cast<std::ptrdiff_t>(from));
     from += static_cast<std::size_t>(length);
-    into.push_back(static_cast<float>(model.lm_loss(s, one, ctx).item()));
+    const double loss = model.lm_loss(s, one, ctx).item();
+    check(std::isfinite(loss), "score: row {}: its loss is {}; {}", into.size(), loss, kAstray);
+    into.push_back(static_cast<float>(loss));
   }
 }
 
@@ -50,6 +56,9 @@ std::vector<std::vector<double>> rows_of(const Tensor& scores) {
 void append_predictions(const EncodedTask& task, const std::vector<std::vector<double>>& rows,
                         std::vector<float>& into) {
   for (const auto& row : rows) {
+    for (const double score : row)  // the largest of scores among which is NaN means nothing
+      check(std::isfinite(score), "score: task {}, row {}: a score is {}; {}", task.name,
+            into.size(), score, kAstray);
     if (task.goal == Goal::regression && !task.text()) {
       into.push_back(static_cast<float>(row[0]));
       continue;

@@ -28,6 +28,10 @@ struct MultitaskSpec {
   static MultitaskSpec from(const nlohmann::json& more, const nlohmann::json& run);
 };
 
+// Which ways of weighing read weight_rate, gradnorm_alpha or query, and whether one does.
+std::string readers_of(const std::string& key);
+bool reads(const std::string& weights, const std::string& key);
+
 struct TaskOutcome {
   std::string name, metric;
   std::vector<double> dev;  // after each epoch, turned: higher is better

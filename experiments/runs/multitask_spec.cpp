@@ -6,6 +6,39 @@
 #include "experiments/runs/multitask_parts.h"
 
 namespace graft {
+namespace {
+
+double standard_rate(WeightSpec::Kind kind) {
+  return kind == WeightSpec::Kind::metaweighting ? 0.1 : 0.025;
+}
+
+// What a way of weighing does not read may be what is standard, as records have it, but nothing
+// else.
+void check_read(const MultitaskSpec& s, WeightSpec::Kind kind) {
+  const MultitaskSpec standard;
+  const auto idle = [&](const char* key, double value) {
+    check(reads(s.weights, key),
+          "multitask: {} {} with weights {}, which do not read it; it is of {}", key, value,
+          s.weights, readers_of(key));
+  };
+  if (s.weight_rate != 0 && s.weight_rate != standard_rate(kind))
+    idle("weight_rate", s.weight_rate);
+  if (s.gradnorm_alpha != standard.gradnorm_alpha) idle("gradnorm_alpha", s.gradnorm_alpha);
+  if (s.query != standard.query) idle("query", s.query);
+}
+
+}  // namespace
+
+std::string readers_of(const std::string& key) {
+  if (key == "query") return "metaweighting";
+  if (key == "gradnorm_alpha") return "gradnorm";
+  check(key == "weight_rate", "multitask: '{}' is a setting of no way of weighing", key);
+  return "uncertainty, gradnorm and metaweighting";
+}
+
+bool reads(const std::string& weights, const std::string& key) {
+  return readers_of(key).find(weights) != std::string::npos;
+}
 
 MultitaskSpec MultitaskSpec::settled() const {
   MultitaskSpec s = *this;
@@ -18,7 +51,8 @@ MultitaskSpec MultitaskSpec::settled() const {
         "multitask: weights {} compare the tasks' gradients, so a step is of all of them; "
         "sampling=one goes with uniform alone",
         weights);
-  if (weight_rate == 0) s.weight_rate = kind == WeightSpec::Kind::metaweighting ? 0.1 : 0.025;
+  check_read(*this, kind);
+  if (weight_rate == 0) s.weight_rate = standard_rate(kind);
   check(s.weight_rate > 0 && gradnorm_alpha >= 0 && std::isfinite(s.weight_rate + gradnorm_alpha),
         "multitask: weight rate {}, gradnorm alpha {}; need above 0, and at least 0", weight_rate,
         gradnorm_alpha);
@@ -98,8 +132,8 @@ TaskRules rules_of(const MultitaskSpec& spec, const std::vector<EncodedTask>& ta
     check(parsed.size() == 1, "rule '{}': one at a time; give --rule again", text);
     Options& o = parsed[0];
     TaskRule rule;
-    if (o.has("task")) {
-      const std::string name = o.text("task", "");
+    // Every key is asked for, given or not, so that finish() can list them.
+    if (const std::string name = o.text("task", ""); o.has("task")) {
       const auto at = std::ranges::find(tasks, name, &EncodedTask::name);
       std::vector<std::string> names;
       for (const EncodedTask& t : tasks) names.push_back(t.name);
@@ -107,15 +141,14 @@ TaskRules rules_of(const MultitaskSpec& spec, const std::vector<EncodedTask>& ta
             fmt::join(names, ", "));
       rule.task = static_cast<int>(at - tasks.begin());
     }
-    if (o.has("layers")) {
-      const Where where = o.layers(arch);
+    if (const Where where = o.layers(arch); o.has("layers")) {
       rule.first = where.first, rule.last = where.last;
     }
     for (const auto& [key, value] : {std::pair{"lr", &rule.lr},
                                      {"decay", &rule.decay},
                                      {"dropout", &rule.dropout},
                                      {"pull", &rule.pull}})
-      if (o.has(key)) *value = o.real(key, 0);
+      if (const double given = o.real(key, 0); o.has(key)) *value = given;
     o.finish();
     rules.push_back(rule);
   }

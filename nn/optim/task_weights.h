@@ -5,8 +5,8 @@
 //   uncertainty    Kendall et al. 2018 (1705.07115): minimises sum_t L_t / (2 s_t^2) + log s_t,
 //                  in every kind of task alike; s_t learns, too
 //   gradnorm       Chen et al. 2018 (1711.02257): w_t follow |w_t g_t| to their mean times
-//   r_t^alpha,
-//                  r_t the task's rate of learning against the others'; sum w = T after each step
+//                  r_t^alpha, r_t the task's rate of learning against the others'; sum w = T after
+//                  each step
 //   pcgrad         Yu et al. 2020 (2001.06782): of two gradients that oppose each other each loses
 //                  its component along the other; in an order drawn for each step
 //   metaweighting  Mao et al. 2022: w_t go down the common descent direction of the losses on rows

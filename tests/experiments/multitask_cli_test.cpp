@@ -86,6 +86,10 @@ TEST_CASE("graft multitask ends with one line where it cannot be done") {
   refused("--tasks beasts,", "task 'beasts'");
   refused(b.tasks() + " --weights even", "weights 'even' are unknown");
   refused(b.tasks() + " --weights pcgrad --sampling one", "sampling=one goes with uniform alone");
+  refused(b.tasks() + " --query .1", "--query with weights uniform, which do not read it");
+  refused(b.tasks() + " --gradnorm-alpha 1.5", "it is of gradnorm");
+  refused(b.tasks() + " --weights pcgrad --weight-rate .1", "--weight-rate with weights pcgrad");
+  refused(b.tasks() + " --weights gradnorm --weight-rate 0", "--weight-rate 0; need above 0");
   refused(b.tasks() + " --temperature 0", "temperature 0; need above 0");
   refused(b.tasks() + " --rule task=birds,lr=2", "no task is called 'birds'");
   refused(b.tasks() + " --method hyperformer++:tasks=3", "but there are 2 tasks");

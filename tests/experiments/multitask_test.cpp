@@ -240,14 +240,20 @@ TEST_CASE("what a run over tasks cannot do it says in a line") {
   refused([](auto& s) { s.weights = "even"; }, "weights 'even' are unknown; there are uniform");
   refused([](auto& s) { s.weights = "pcgrad", s.sampling = "one"; },
           "sampling=one goes with uniform alone");
+  refused([](auto& s) { s.query = 0.5; }, "query 0.5 with weights uniform, which do not read it");
+  refused([](auto& s) { s.gradnorm_alpha = 2; }, "gradnorm_alpha 2 with weights uniform");
+  refused([](auto& s) { s.weights = "pcgrad", s.weight_rate = 0.5; },
+          "it is of uncertainty, gradnorm and metaweighting");
   refused([](auto& s) { s.temperature = 0; }, "temperature 0; need above 0");
-  refused([](auto& s) { s.query = 1; }, "query 1; need a part between 0 and 1");
+  refused([](auto& s) { s.weights = "metaweighting", s.query = 1; },
+          "query 1; need a part between 0 and 1");
   refused([](auto& s) { s.run.method = "head"; }, "nothing that tasks share");
   refused([](auto& s) { s.run.method = "hyperformer++:tasks=3"; }, "but there are 2 tasks");
   refused([](auto& s) { s.run.method = "hyperformer++:use=1"; }, "leave use= out");
   refused([](auto& s) { s.rules = {"task=birds,lr=1"}; },
           "no task is called 'birds'; there are beasts, lengths");
-  refused([](auto& s) { s.rules = {"rate=2"}; }, "unknown option 'rate'");
+  refused([](auto& s) { s.rules = {"rate=2"}; },
+          "unknown option 'rate'; it takes decay, dropout, layers, lr, pull, task");
   refused([](auto& s) { s.rules = {"layers=7,lr=1"}; }, "layers");
   refused([](auto& s) { s.rules = {"task=beasts"}; }, "says nothing");
   SmallModel base(arch_of(Stack::encoder));

@@ -1,5 +1,6 @@
 // Fine-tuning runs are pure functions of their settings: again, on other threads, in micro-batches,
 // and killed and resumed they end with the same bits.
+// long: one file for what a run promises, from its settings to its hash and its scores
 #include <doctest/doctest.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -293,6 +294,21 @@ TEST_CASE("a loss that is not a number is an error, and the base is as it was") 
   }
   const RunSpec good{.method = "lora:r=2", .epochs = 1};
   CHECK(std::isfinite(finetune(base, task, good, all_methods()).train_loss[0]));
+}
+
+TEST_CASE("scores that are no numbers are an error that names the row, not an answer") {
+  SmallModel base(arch_of(Stack::encoder));
+  const EncodedTask task = task_of(Goal::classification, base.arch());
+  std::vector<float> into{0, 0};
+  for (const float bad : {NAN, INFINITY}) {
+    const Tensor scores(Array::of(std::vector<float>{1, 2, 3, 1, bad, 3}, {2, 3}));
+    contains(error_of([&] { append_predictions(task, scores, into); }),
+             fmt::format("row 3: a score is {}; the base, the head or the adapter", bad));
+    into.resize(2);
+  }
+  base.set_head(make_head(task, {}, base));
+  base.each([](Weight& w) { w.parameter().value = Tensor(Array::full(w.value().shape(), NAN)); });
+  contains(error_of([&] { evaluate(base, task, task.test); }), "row 0: a score is nan");
 }
 
 TEST_CASE("a run's settings go through JSON and back; what is not one is an error") {

@@ -82,6 +82,8 @@ TEST_CASE("graft combine makes LoRA adapters into one, which graft opens as any 
            "wolf\n  -> ");
   contains(run(two + "svd --how svd --rank 1"), "cut off 0.");
   contains(run(two + "x --how ties", 1), "density=0 with how=ties");
+  contains(run(two + "x --seed 3", 1), "seed=3 with how=cat; it is of dare");
+  contains(run(two + "x --how svd --rank 500", 1), "rank=500 with how=svd; need 1..4");
   contains(run(two + "x --head 1", 1), "these adapters have no heads");
   contains(
       run("combine --adapter " + a + " --adapter " + c + " --weights 1,1 --out " + run.at + "x", 1),
@@ -146,8 +148,9 @@ TEST_CASE("graft merge reports the difference of the outputs, and graft count wh
     CHECK(behind(run("explain" + of), "merges: ") == counted);
     return counted;
   };
-  CHECK(merges("lora:r=8") == "yes");
+  CHECK(merges("lora:r=8") == "yes: lora");
   CHECK(merges("lora:r=8|prompt:length=5") ==
-        "no; prompt: it puts rows of its own into a text or moves a text's positions, which is no "
+        "no; lora merges; prompt: it puts rows of its own into a text or moves a text's positions, "
+        "which is no "
         "change of a weight");
 }

@@ -145,6 +145,20 @@ TEST_CASE("folders of AdapterHub's that do not fit are one error that names all 
   contains(SpoiltHub("pfeiffer-t5").set("leave_out", {0}).error("t5"),
            "layer 0 is adapted otherwise in the encoder than in the decoder");
   contains(SpoiltHub("pfeiffer-bert").set("name", 1, false).error("bert"), "a config and a name");
+  SpoiltHub astray("pfeiffer-bert");
+  {
+    const SafetensorsReader reader(hub_fixture("pfeiffer-bert") / "adapter.safetensors");
+    SafetensorsWriter writer;
+    for (const auto& [name, info] : reader.tensors()) {
+      Array value = Array::empty(info.shape);
+      reader.read_f32(name, value);
+      if (name.ends_with("adapter_up.weight")) value.data<float>()[5] = NAN;
+      writer.add(name, value);
+    }
+    fs::remove(astray / "adapter.safetensors");
+    writer.write(astray / "adapter.safetensors");
+  }
+  contains(astray.error("bert"), "adapter_up.weight [16, 4]: NaN at [1, 1]");
   const SpoiltHub pickle("pfeiffer-bert");
   fs::rename(pickle / "adapter.safetensors", pickle / "pytorch_adapter.bin");
   contains(pickle.error("bert"), "pytorch_adapter.bin is a torch pickle, which is not read");

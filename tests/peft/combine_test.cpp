@@ -84,7 +84,7 @@ TEST_CASE("adapters are combined as PEFT combines them, in every way that it has
       {"linear", equal, {"linear", {0.7, 0.3}}},
       {"linear-minus", equal, {"linear", {0.7, -0.3}}},
       {"single", {"third"}, {"svd", {0.4}}},
-      {"svd", all, {"svd", {0.7, -0.3, 0.5}, 0, "total", 3}},
+      {"svd", all, {"svd", {0.7, -0.3, 0.5}, {}, {}, 3}},
       {"svd-standard", all, {"svd", {1, 1, 1}}},
       {"ties", equal, {"ties", {0.7, 0.3}, 0.5}},
       {"ties-minus", equal, {"ties", {0.7, -0.6}, 0.7}},
@@ -92,7 +92,7 @@ TEST_CASE("adapters are combined as PEFT combines them, in every way that it has
       {"ties-svd", all, {"ties_svd", {0.7, -0.3, 0.5}, 0.4, "total", 4}},
       {"ties-svd-frequency", all, {"ties_svd", {0.7, 0.3, 0.5}, 0.4, "frequency", 2}},
       {"magnitude", equal, {"magnitude_prune", {0.7, 0.3}, 0.3}},
-      {"magnitude-svd", all, {"magnitude_prune_svd", {0.7, 0.3, -1}, 0.3, "total", 3}},
+      {"magnitude-svd", all, {"magnitude_prune_svd", {0.7, 0.3, -1}, 0.3, {}, 3}},
       {"dare-linear-whole", equal, {"dare_linear", {0.7, -0.3}, 1}},
       {"dare-ties-whole", equal, {"dare_ties", {0.7, 0.3}, 1}},
       {"dare-ties-svd-whole", all, {"dare_ties_svd", {0.7, 0.3, 0.5}, 1, "total", 3}}};
@@ -159,8 +159,8 @@ TEST_CASE("svd keeps all at the full rank, and says what it cuts off below") {
   const LoraValues a = random_lora("a", "lora:r=2,on=q+v", arch, 3),
                    b = random_lora("b", "lora:r=3,on=q+down", arch, 4);
   const CombinedLora exact = combine({a, b}, {"cat", {0.7, 0.3}}, arch),
-                     full = combine({a, b}, {"svd", {0.7, 0.3}, 0, "total", 5}, arch),
-                     less = combine({a, b}, {"svd", {0.7, 0.3}, 0, "total", 2}, arch);
+                     full = combine({a, b}, {"svd", {0.7, 0.3}, {}, {}, 5}, arch),
+                     less = combine({a, b}, {"svd", {0.7, 0.3}, {}, {}, 2}, arch);
   CHECK(full.worst_cut < 1e-12);
   CHECK(less.worst_cut > 0.05);
   CHECK(less.cut < less.worst_cut);
@@ -258,7 +258,16 @@ TEST_CASE("what cannot be combined says why, and one adapter alone is itself") {
   contains(refused({a, b}, {"ties_svd", {1, 1}}), "density=0 with how=ties_svd; need more than 0");
   contains(refused({a, b}, {"cat", {1, 1}, 0.5}), "density=0.5 with how=cat; it is of ties");
   contains(refused({a, b}, {"ties", {1, 1}, 0.5, "most"}), "there are total and frequency");
-  contains(refused({a, b}, {"cat", {1, 1}, 0, "total", 3}), "rank=3 with how=cat");
+  contains(refused({a, b}, {"cat", {1, 1}, {}, {}, 3}), "rank=3 with how=cat");
+  contains(refused({a, b}, {"cat", {1, 1}, {}, {}, {}, 3}), "seed=3 with how=cat; it is of dare");
+  contains(refused({a, b}, {"linear", {1, 1}, {}, "frequency"}), "sign=frequency with how=linear");
+  contains(refused({a, b}, {"cat", {1, 1}, 0}), "density=0 with how=cat; it is of ties");
+  contains(refused({a, b}, {"svd", {1, 1}, {}, {}, 0}), "rank=0; need at least 1; without it");
+  contains(refused({a, b}, {"svd", {1, 1}, {}, {}, -2}), "rank=-2; need at least 1; without it");
+  contains(refused({a, b}, {"svd", {1, 1}, {}, {}, 6}), "rank=6 with how=svd; need 1..5");
+  contains(refused({a, b}, {"ties_svd", {1, 1}, 0.5, {}, 500}),
+           "rank=500 with how=ties_svd; need 1..");
+  contains(refused({a}, {"svd", {1}, {}, {}, 1}), "rank=1 with a single adapter");
   contains(refused({a, b}, {"cat", {1, NAN}}), "a weight of nan for 'b'");
   contains(refused({a, {"c", "ia3", {}}}, {"cat", {1, 1}}), "'c' is ia3; only LoRA's");
   contains(refused({a, {"c", "lora:r=1,save=norm1", {}}}, {"cat", {1, 1}}), "no A and B");

@@ -119,7 +119,8 @@ TEST_CASE("every method says from shapes alone whether it merges, and merging ke
       SmallModel model(contract_arch(body));
       Adaptation adaptation(all_methods(), method.example, model);
       const std::string done = error_of([&] { adaptation.merge(); });
-      if (says == "yes") {
+      if (says.starts_with("yes")) {
+        CHECK(says == "yes: " + method.name);
         CHECK(method.mergeable);
         CHECK(done == "(no error)");
       } else {
@@ -142,7 +143,19 @@ TEST_CASE("every method says from shapes alone whether it merges, and merging ke
   CHECK(says("lora:r=1,on=embed", arch) ==
         "no; lora: its matrix of embeddings is the vocabulary's, too, which is not adapted");
   CHECK(says("ia3|lora:r=1,on=down", arch) ==
-        "no; ia3: under lora, which reads what it scales at decoder 0 down; write lora first");
+        "no; lora merges; ia3 does not under lora, which reads what it scales at decoder 0 down; "
+        "write lora first");
   CHECK(says("lora:r=1|prompt:length=1|houlsby:m=2", arch).find("; houlsby: ") !=
         std::string::npos);
+  CHECK(says("qknorm", arch) ==
+        "no; qknorm: it divides queries and keys by their lengths, which no matrix does");
+  CHECK(says("houlsby:m=2,norms=no,layers=0|houlsby:m=3,norms=no,layers=1", arch) ==
+        says("houlsby:m=2", arch));
+  CHECK(says("lora:r=1,on=q|ia3:on=k|lora:r=1,on=v", arch) == "yes: lora, ia3");
+  CHECK(says("lora:r=8|prefix:length=2", arch) ==
+        "no; lora merges; prefix: it gives attention keys and values of its own, which is "
+        "no change of a weight");
+  CHECK(says("lora:r=1,on=q|lora:r=1,on=embed", arch) ==
+        "no; lora (part 1) merges; lora (part 2): its matrix of embeddings is the "
+        "vocabulary's, too, which is not adapted");
 }

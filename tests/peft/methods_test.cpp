@@ -30,6 +30,14 @@ TEST_CASE("compositions and options keep the contract, too") {
     keeps_contract(spec);
 }
 
+TEST_CASE("a method whose few numbers start far from 0 is given a larger rate to learn at") {
+  for (const Body body : kBodies) {
+    const std::vector<Clause> all = run_contract(all_methods(), "qknorm:gate=one", body);
+    CAPTURE(text_of(all));
+    CHECK(all_kept(all));
+  }
+}
+
 TEST_CASE("the top layers of stacks of unequal height are not guessed at") {
   const char* spec = "houlsby:m=2,layers=top2";
   keeps_contract_on(spec, Body::decoder);
@@ -256,6 +264,16 @@ TEST_CASE("an adapter's file that does not fit is one error that lists all, and 
   contains(message, "encoder 0 q lora_A: the file has [2, 24], the model needs [3, 24]");
   for (std::size_t i = 0; i < before.size(); ++i)
     CHECK(same_bits(before[i], other.parameters()[i]->value.value()));
+  for (const auto& [bad, as] :
+       {std::pair{NAN, "NaN at [1, 3]"}, {-INFINITY, "infinite at [1, 3]"}}) {
+    AdapterValues values = read_adapter_values(folder.path);
+    values["encoder 0 q lora_A"].data<float>()[values["encoder 0 q lora_A"].dim(1) + 3] = bad;
+    const Adaptation same(all_methods(), file.spec, model);
+    const Array was = same.parameters()[0]->value.value().clone();
+    contains(error_of([&] { set_adapter_values(values, same.parameters(), "spoilt"); }),
+             fmt::format("encoder 0 q lora_A [2, 24]: {}; the run that wrote it went astray", as));
+    CHECK(same_bits(was, same.parameters()[0]->value.value()));
+  }
   write_file_atomically(folder / "adapter_config.json", "{\"format\": 1}");
   contains(error_of([&] { read_adapter_config(folder.path); }), "adapter_config.json");
 }

@@ -180,6 +180,19 @@ TEST_CASE("tensors that are missing, unknown or of another shape are refused by 
           "query needs lora_A [r, 16] and lora_B [16, r]; the file has [2, 16] and [15, 2]");
   refused([&](const std::string& n) { return n.starts_with(q) ? "" : n; }, {},
           "there is no bert.encoder.layer.1.attention.self.query.lora_A.weight");
+  refused([&](const std::string& n) { return n == q + "lora_B.weight" ? "" : n; },
+          [&](SafetensorsWriter& w) {
+            w.add(q + "lora_B.weight", Array::full({16, 2}, NAN));
+          },
+          "lora_B.weight [16, 2]: NaN at [0, 0]; the run that wrote it went astray");
+  Spoilt narrow("bert-own");
+  narrow.rename([&](const std::string& n) { return n == q + "lora_A.weight" ? "" : n; },
+                [&](SafetensorsWriter& w) {
+                  w.add(q + "lora_A.weight", Array::full({2, 15}, 1));
+                });
+  const std::string said = narrow.error("bert");
+  contains(said, "query needs lora_A [r, 16] and lora_B [16, r]; the file has [2, 15]");
+  CHECK(said.find("there is no") == std::string::npos);
   refused(
       same, [](SafetensorsWriter& w) { w.add("lora", Array::full({1}, 1)); },
       "unexpected tensor lora");
