@@ -316,6 +316,8 @@ void add_run_commands(CLI::App& app, const Methods& methods) {
     if (!free.contains(option->get_name())) option->excludes(resume);
   train->callback([&, train, method, head, pool] {
     o.head_given = head->count() + pool->count() > 0;
+    check(o.stop_after > 0 || train->get_option("--stop-after")->count() == 0,
+          "train: --stop-after {}; need at least 1 epoch", o.stop_after);
     read_resume(o, train->get_option("--epochs")->count() > 0);
     check(!o.task.empty(), "train: give --task, or an adapter to --resume");
     if (o.model.empty()) o.model = "encoder";
