@@ -39,11 +39,9 @@ failure() {
   failed=$((failed + 1))
 }
 
-# build PRESET. GRAFT_BUILD_OPTIONS: options for CMake beside the preset's.
+# build PRESET
 build() {
-  local options
-  read -ra options <<< "${GRAFT_BUILD_OPTIONS:-}"
-  cmake --preset "$1" "${options[@]}" && cmake --build --preset "$1" --parallel "$(nproc)"
+  cmake --preset "$1" && cmake --build --preset "$1" --parallel "$(nproc)"
 }
 
 # note_skips LOG: keeps the lines about skipped cases.

@@ -1,7 +1,7 @@
-# Several sources as one compilation, for builds that are long and seldom repeated: most of what a
-# source takes to compile is what its headers take. The cpu preset compiles every source alone, so a
-# missing include still shows; with GRAFT_UNITY=tests every source but the tests. Neighbours are of
-# one folder, at most unity_size at a time.
+# Several sources as one compilation, for the presets whose builds are long and seldom repeated: most
+# of what a source takes to compile is what its headers take. The cpu preset compiles every source
+# alone, so a missing include still shows. Neighbours are of one folder, at most unity_size at a time:
+# two of them that give one name to two things want another name, or GRAFT_UNITY=OFF.
 set(unity_size 8)
 
 # unity_groups(OUT SOURCE...): OUT becomes a list of "folder|number" for each source, in order.
