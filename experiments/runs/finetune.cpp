@@ -17,7 +17,8 @@ namespace graft {
 namespace {
 
 constexpr const char* kAstray =
-    "the base, the head or the adapter holds such a value, or a product of theirs is too large";
+    "the base, the head or the adapter holds such a value, or a product of theirs is too large; in "
+    "training, lower the rate";
 
 StartedHead family_head(const EncodedTask& task, const RunSpec& spec, const Model& model) {
   check(spec.pool == "mean",
