@@ -69,7 +69,7 @@ run_tests_in_parts() {
   cores=$(nproc)
   all=$("$@" --count | sed -n 's/^\[doctest\] unskipped test cases passing the current filters: //p')
   [[ -n $all ]] || { failure "$* --count"; return; }
-  parts=$((4 * cores))
+  parts=$((12 * cores))
   folder=$(mktemp -d)
   for ((i = 0; i < parts; ++i)); do echo "$i"; done |
     xargs -P "$cores" -I{} bash -c '
