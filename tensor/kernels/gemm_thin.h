@@ -19,7 +19,7 @@ template <int Rows, class T, class V>
 [[gnu::always_inline]] inline void thin_step(V* sum, const Matrix<const T>& a, std::int64_t k,
                                              V row) {
 #pragma GCC unroll 4
-  for (int r = 0; r < Rows; ++r) sum[r] = multiply_add<T>(V{} + *a.at(r, k), row, sum[r]);
+  for (int r = 0; r < Rows; ++r) sum[r] = multiply_add<T>(*a.at(r, k) - V{}, row, sum[r]);
 }
 
 // c[Rows, kLanes] = (from_zero ? 0 : c) + a b alpha, where b runs along its depth.

@@ -109,7 +109,7 @@ void tile(const T* a, std::int64_t a_row, std::int64_t a_column, const T* b, T* 
     for (int j = 0; j < Vectors; ++j) row[j] = load<V>(b + (k * Vectors + j) * kWidth);
 #pragma GCC unroll 12
     for (int i = 0; i < Rows; ++i) {
-      const V x = V{} + a[i * a_row + k * a_column];
+      const V x = a[i * a_row + k * a_column] - V{};  // `+ V{}` would be an addition: -0
 #pragma GCC unroll 2
       for (int j = 0; j < Vectors; ++j) sum[i][j] = multiply_add<T>(x, row[j], sum[i][j]);
     }
