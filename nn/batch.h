@@ -10,6 +10,8 @@
 
 namespace graft {
 
+class FrozenRows;
+
 // Sequences one after another; no padding. `example` names each sequence for its random draws, so
 // that an example gets the same dropout masks in any batch.
 struct Batch {
@@ -72,6 +74,8 @@ struct Ctx {
   PlaceBias bias = {};      // of the stack's self-attention, where it has one
   // Of a decoder that reads on: the batch holds the new tokens only. Nothing may learn then.
   KvCache* cache = nullptr;
+  // Where Model::forward may take rows of frozen blocks from, and leave them.
+  FrozenRows* frozen = nullptr;
   // The batch goes on where earlier ones stopped: edits insert no rows of their own again. For
   // edits of the embedding alone: once it has run, a first batch "goes on", too.
   bool goes_on() const { return cache && !cache->empty(); }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "nn/frozen_rows.h"
 #include "tensor/hash.h"
 
 namespace graft {
@@ -55,9 +56,13 @@ Model::Model(const Arch& a, const Build& build)
     lm_head.emplace(build, Site{a.stack, -1, Part::lm_head}, a.width, a.vocab, false);
 }
 
-Sequence Model::embed(const Batch& batch, Ctx& ctx) const {
+void Model::begin(const Batch& batch, Ctx& ctx) const {
   ctx.batch = &batch;
   if (!batch.adapter.empty()) ctx.adapter = batch.adapter;
+}
+
+Sequence Model::embed(const Batch& batch, Ctx& ctx) const {
+  begin(batch, ctx);
   if (!encoder) return embedding(batch, ctx);
   std::shared_ptr<const Sequence> memory;
   if (!ctx.goes_on()) {
@@ -110,8 +115,16 @@ Sequence Model::finish(Sequence s, const Ctx& ctx) const {
 }
 
 Sequence Model::forward(const Batch& batch, Ctx& ctx) const {
-  Sequence s = embed(batch, ctx);
-  return finish(run_blocks(std::move(s), ctx, 0, arch_.layers), ctx);
+  int from = 0;
+  Sequence s;
+  if (ctx.frozen && ctx.frozen->of(*this)) {
+    begin(batch, ctx);
+    s = (*ctx.frozen)(batch, ctx);
+    from = ctx.frozen->blocks();
+  } else {
+    s = embed(batch, ctx);
+  }
+  return finish(run_blocks(std::move(s), ctx, from, arch_.layers), ctx);
 }
 
 Tensor Model::vocabulary(const Ctx& ctx) const {

@@ -28,7 +28,7 @@ class Model {
   Sequence embed(const Batch&, Ctx&) const;
   Sequence run_blocks(Sequence, const Ctx&, int from, int to) const;
   Sequence finish(Sequence, const Ctx&) const;
-  Sequence forward(const Batch&, Ctx&) const;  // all of them
+  Sequence forward(const Batch&, Ctx&) const;  // all of them; ctx.frozen may spare the lowest
 
   // Mean of the labelled tokens' cross-entropy. Labels may be sparse: the vocabulary product runs
   // only where one stands.
@@ -63,6 +63,7 @@ class Model {
   std::optional<Linear> lm_head;  // untied families only
 
  private:
+  void begin(const Batch&, Ctx&) const;
   Tensor lm_hidden(const Tensor& rows, const Ctx&) const;
   Tensor vocabulary(const Ctx&) const;  // throws where the model is a body without a head
 

@@ -226,7 +226,7 @@ Embedding::Embedding(const Build& build, const Arch& a, const Embedding* shared)
     norm.emplace(build, Site{a.stack, -1, Part::norm_embed}, a.width, a.norm_eps, a.rms);
 }
 
-Sequence Embedding::operator()(const Batch& batch, Ctx& ctx) const {
+Sequence Embedding::shape(const Batch& batch, Ctx& ctx) const {
   check(batch.example.size() == batch.length.size(), "embedding: {} sequences, {} example numbers",
         batch.length.size(), batch.example.size());
   check(!ctx.cache || ctx.cache->sequences() == batch.sequences(),
@@ -243,9 +243,17 @@ Sequence Embedding::operator()(const Batch& batch, Ctx& ctx) const {
   check(static_cast<std::int64_t>(s.source.size()) == batch.tokens(),
         "embedding: lengths add up to {}, the batch has {} tokens", s.source.size(),
         batch.tokens());
-  s.rows = gather(table(ctx), Array::of(batch.token));
-  s = out(std::move(s), ctx);
   ctx.address = s.address();
+  return s;
+}
+
+Sequence Embedding::operator()(const Batch& batch, Ctx& ctx) const {
+  Sequence s = shape(batch, ctx);
+  s.rows = gather(table(ctx), Array::of(batch.token));
+  if (!out.empty()) {
+    s = out(std::move(s), ctx);
+    ctx.address = s.address();
+  }
   if (ctx.cache) {
     std::vector<std::int32_t> next = ctx.cache->position();
     for (std::size_t i = 0, row = 0; i < s.length.size(); ++i)

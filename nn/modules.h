@@ -14,6 +14,10 @@ namespace graft {
 
 using EachWeight = std::function<void(Weight&)>;
 
+// fixed() of a module: what it reads alone decides what it gives, at every step. It has no edits,
+// nothing in it learns and, while training, it draws no dropout.
+bool fixed(const Weight&);
+
 // How a model reads on beyond the length that it was trained at: its rotary frequencies are
 // lowered.
 struct RopeScaling {
@@ -79,6 +83,7 @@ struct Linear {
   Linear(const Build&, const Site&, int in, int out, bool bias, double scale = 1);
   Tensor operator()(const Tensor& x, const Ctx&) const;
   void each(const EachWeight&);
+  bool fixed() const;
   int in() const { return in_; }
   int out_width() const { return out_; }
 
@@ -100,6 +105,7 @@ struct Norm {
   Norm(const Build&, const Site&, int width, double eps, bool rms);
   Tensor operator()(const Tensor& x, const Ctx&) const;
   void each(const EachWeight&);
+  bool fixed() const;
 
   const Site site;
   Weight gain, bias;
@@ -142,6 +148,7 @@ struct Attention {
   // x is what the sub-layer consumes (normed, if pre-norm); residual what its result is added to.
   Tensor operator()(const Tensor& x, const Tensor& residual, const Ctx&) const;
   void each(const EachWeight&);
+  bool fixed(bool train) const;
 
   Linear q, k, v, o;
   Slot<Attn, Ctx> banks;
@@ -164,6 +171,7 @@ struct Mlp {
   Mlp(const Build&, const Arch&, int layer);
   Tensor operator()(const Tensor& x, const Tensor& residual, const Ctx&) const;
   void each(const EachWeight&);
+  bool fixed(bool train) const;
 
   std::optional<Linear> gate;
   Linear up, down;
@@ -179,6 +187,7 @@ struct Block {
   Block(const Build&, const Arch&, int layer);
   Tensor operator()(const Tensor& x, const Ctx&) const;
   void each(const EachWeight&);
+  bool fixed(bool train) const;
 
   Norm norm1;
   Attention attention;
@@ -195,8 +204,11 @@ struct Block {
 struct Embedding {
   // With `shared`, another embedding's tokens are looked up, which must outlive this one.
   Embedding(const Build&, const Arch&, const Embedding* shared = nullptr);
-  Sequence operator()(const Batch&, Ctx&) const;  // also fills ctx.sequence's row addresses
+  Sequence operator()(const Batch&, Ctx&) const;  // also fills ctx.address
+  // The same sequence but for its rows, which are undefined, and before edits insert any.
+  Sequence shape(const Batch&, Ctx&) const;
   void each(const EachWeight&);
+  bool fixed(bool train) const;
   const Tensor& table() const { return shared_ ? shared_->table() : token.value(); }
   Tensor table(const Ctx& ctx) const { return shared_ ? shared_->table(ctx) : token(ctx); }
 

@@ -36,6 +36,7 @@ struct TrainOptions {
   std::string resume;          // the folder of an adapter that goes on
   int stop_after = 0;          // epochs
   bool without_state = false;
+  int frozen_mb = 1024;
 };
 
 // Reads the adapter that a run starts from, which settles the method.
@@ -170,6 +171,7 @@ Trained run(TrainOptions& o, const Methods& methods, bool quiet, const Save& sav
   StepProgress progress(stdout);
   if (!quiet)
     places.progress = [&](int step, int steps, double loss) { progress.at(step, steps, loss); };
+  places.frozen_bytes = std::size_t(o.frozen_mb) << 20;
   places.started_from = o.init_hash;
   places.resume = o.resume, places.stop_after = o.stop_after;
   if (!o.out.empty() && !o.without_state)
@@ -183,6 +185,15 @@ Trained run(TrainOptions& o, const Methods& methods, bool quiet, const Save& sav
   t.result = finetune(*model, task, o.run, methods, at_best, places);
   t.record = record_of(o, task.metric, *model, base_hash, t.result);
   return t;
+}
+
+void print_frozen(const RunResult& r) {
+  if (r.frozen_blocks > 0)
+    fmt::print("blocks 0..{} never change: computed once for each example, {:.1f} MB of rows\n",
+               r.frozen_blocks - 1, double(r.frozen_bytes) / (1 << 20));
+  if (r.frozen_blocks == 0 && r.drawing_blocks > 0)
+    fmt::print("blocks 0..{} are frozen, but draw dropout: computed at every step\n",
+               r.drawing_blocks - 1);
 }
 
 void train_command(TrainOptions o, const Methods& methods) {
@@ -219,6 +230,7 @@ void train_command(TrainOptions o, const Methods& methods) {
   };
   const Trained t = run(o, methods, false, save);
   const std::string metric = t.record.at("metric");
+  print_frozen(t.result);
   write_file_atomically(done, t.record.dump(2) + "\n");
   fmt::print(
       "trainable params: {} (and {} of the head) of {}\n{}: dev {:.4f} (epoch {}), test {:.4f}; "
@@ -306,12 +318,18 @@ void add_run_commands(CLI::App& app, const Methods& methods) {
       "--resume", o.resume,
       "go on from this adapter, saved by an earlier run (or exported from one): to the end of its "
       "epochs, or for more; all settings are that run's");
-  const std::set<std::string> free{"--resume",        "--out",          "--epochs", "--log",
-                                   "--state-seconds", "--model",        "--task",   "--help",
-                                   "--stop-after",    "--without-state"};
+  const std::set<std::string> free{"--resume",        "--out",           "--epochs",   "--log",
+                                   "--state-seconds", "--model",         "--task",     "--help",
+                                   "--stop-after",    "--without-state", "--frozen-mb"};
   train->add_option("--stop-after", o.stop_after, "stop after so many of the epochs");
   train->add_flag("--without-state", o.without_state,
                   "do not keep beside the adapter what --resume needs");
+  train
+      ->add_option("--frozen-mb", o.frozen_mb,
+                   "memory for rows of blocks that never change, which later epochs do not compute "
+                   "again; 0: none. The weights are the same")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
   for (CLI::Option* option : train->get_options())  // the rest is settled by what goes on
     if (!free.contains(option->get_name())) option->excludes(resume);
   train->callback([&, train, method, head, pool] {

@@ -120,9 +120,9 @@ void append_predictions(const EncodedTask& task, const Tensor& scores, std::vect
 }
 
 std::vector<std::vector<double>> output_rows(const Model& model, const EncodedTask& task,
-                                             const Batch& batch) {
+                                             const Batch& batch, FrozenRows* frozen) {
   if (task.text()) return log_likelihoods(model, *batch.source, task.label_words);
-  Ctx ctx;
+  Ctx ctx{.frozen = frozen};
   const Sequence s = model.forward(batch, ctx);
   return rows_of(model.head().scores(model, s, batch, ctx));
 }
@@ -158,7 +158,8 @@ Score score_predictions(const EncodedTask& task, const std::vector<EncodedExampl
   return out;
 }
 
-Score evaluate(Model& model, const EncodedTask& task, const std::vector<EncodedExample>& examples) {
+Score evaluate(Model& model, const EncodedTask& task, const std::vector<EncodedExample>& examples,
+               FrozenRows* frozen) {
   NoRecord off;
   std::vector<std::int32_t> order(examples.size());
   std::iota(order.begin(), order.end(), 0);
@@ -167,10 +168,10 @@ Score evaluate(Model& model, const EncodedTask& task, const std::vector<EncodedE
     const Batch batch =
         make_batch(task, examples, order, at, std::min<std::size_t>(64, examples.size() - at));
     if (task.goal != Goal::language) {
-      append_predictions(task, output_rows(model, task, batch), predictions);
+      append_predictions(task, output_rows(model, task, batch, frozen), predictions);
       continue;
     }
-    Ctx ctx;
+    Ctx ctx{.frozen = frozen};
     const Sequence s = model.forward(batch, ctx);
     append_losses(model, s, batch, ctx, predictions);
   }
@@ -223,6 +224,8 @@ RunResult finetune(Model& base, const EncodedTask& task, const RunSpec& given,
         parameters, adaptation.stored(), optimizer);
     int step = state.load(schedule, per_epoch);
     check(step <= until, "train: {} steps are done already; it cannot stop after {}", step, until);
+    // One more pass over the examples would be no saving.
+    FrozenRows frozen(base, until - step > per_epoch ? places.frozen_bytes : 0);
     Gradients grads;
     while (step < until) {
       const int epoch = step / per_epoch, within = step % per_epoch;
@@ -231,8 +234,9 @@ RunResult finetune(Model& base, const EncodedTask& task, const RunSpec& given,
         const std::size_t first = std::size_t(i) * spec.batch;
         const std::size_t count = std::min<std::size_t>(spec.batch, task.train.size() - first);
         grads.clear();
-        const double loss = gather_gradients(base, adaptation, task, spec, order, first, count,
-                                             {spec.seed, static_cast<std::uint32_t>(step)}, grads);
+        const double loss =
+            gather_gradients(base, adaptation, task, spec, order, first, count,
+                             {spec.seed, static_cast<std::uint32_t>(step)}, grads, &frozen);
         adaptation.after_backward(step);
         const double norm = optimizer.step(grads, schedule.at(step));
         if (places.log)
@@ -243,10 +247,12 @@ RunResult finetune(Model& base, const EncodedTask& task, const RunSpec& given,
         if (i + 1 < per_epoch) state.save_if_due(step + 1);
       }
       grads.clear();
-      state.end_epoch(evaluate(base, task, task.dev).metric, task.train.size());
+      state.end_epoch(evaluate(base, task, task.dev, &frozen).metric, task.train.size());
       state.save_if_due(step);
     }
     state.restore_best();
+    out.frozen_blocks = frozen.blocks(), out.frozen_bytes = frozen.bytes();
+    out.drawing_blocks = frozen.drawing();
     out.dev = state.dev;
     out.train_loss = state.train_loss;
     out.best_epoch = state.best_epoch;

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "experiments/runs/encoded.h"
+#include "nn/frozen_rows.h"
 #include "peft/methods.h"
 
 namespace graft {
@@ -42,6 +43,9 @@ struct RunResult {
                                    // (in nats, lower is better)
   std::vector<float> test_predictions;  // class, value, or mean loss
   std::int64_t trainable = 0, head = 0, base = 0;
+  int frozen_blocks = 0;  // so many of the lowest were computed once an example (FrozenRows),
+  std::size_t frozen_bytes = 0;    // which kept that much; 0 blocks: none, and
+  int drawing_blocks = 0;          // so many are frozen but for their dropout
   std::uint64_t weights_hash = 0;  // of all trainable numbers at the best epoch
   double seconds = 0;
   std::size_t peak_bytes = 0;
@@ -76,6 +80,8 @@ struct RunPlaces {
   // what to write into it for whoever takes it up again.
   std::filesystem::path keep = {};
   std::string settings = {};
+  // For rows of frozen blocks, which later epochs do not compute again. The bits are the same.
+  std::size_t frozen_bytes = std::size_t{1} << 30;
 };
 
 // The base is as it was afterwards, bit for bit (checked). Throws where the loss is not finite, and
@@ -89,10 +95,12 @@ struct Score {
   double metric = 0;  // turned (metrics.h): higher is better
   std::vector<float> rows, predictions;
 };
-Score evaluate(Model&, const EncodedTask&, const std::vector<EncodedExample>&);
+Score evaluate(Model&, const EncodedTask&, const std::vector<EncodedExample>&,
+               FrozenRows* = nullptr);
 // What predictions are made of: for each sequence of the batch its head's scores or, text to text,
 // the log-likelihood of each answer. Not for language tasks.
-std::vector<std::vector<double>> output_rows(const Model&, const EncodedTask&, const Batch&);
+std::vector<std::vector<double>> output_rows(const Model&, const EncodedTask&, const Batch&,
+                                             FrozenRows* = nullptr);
 // The same from blocks already run: what experiments that share partial forwards use.
 Score score_predictions(const EncodedTask&, const std::vector<EncodedExample>&,
                         const std::vector<float>& predictions);

@@ -39,7 +39,8 @@ Batch first_examples(const EncodedTask& task, const Adaptation& adaptation) {
 
 double gather_gradients(const Model& model, const Adaptation& adaptation, const EncodedTask& task,
                         const RunSpec& spec, const std::vector<std::int32_t>& order,
-                        std::size_t first, std::size_t count, Key key, Gradients& grads) {
+                        std::size_t first, std::size_t count, Key key, Gradients& grads,
+                        FrozenRows* frozen) {
   double divisor = 0;
   if (spec.micro > 0)
     divisor = label_count(task, make_batch(task, task.train, order, first, count));
@@ -48,7 +49,7 @@ double gather_gradients(const Model& model, const Adaptation& adaptation, const 
   for (std::size_t at = 0; at < count; at += step) {
     Batch batch = make_batch(task, task.train, order, first + at, std::min(step, count - at));
     batch.divisor = divisor;
-    Ctx ctx{.train = true, .key = key, .checkpoint = spec.checkpoint_blocks};
+    Ctx ctx{.train = true, .key = key, .checkpoint = spec.checkpoint_blocks, .frozen = frozen};
     Tensor loss = batch_loss(model, task, batch, ctx);
     if (at == 0) {
       const Tensor penalty = adaptation.penalty();

@@ -10,7 +10,7 @@ namespace graft {
 // (Adapter::edits_weights). Returns the loss.
 double gather_gradients(const Model&, const Adaptation&, const EncodedTask&, const RunSpec&,
                         const std::vector<std::int32_t>& order, std::size_t first,
-                        std::size_t count, Key, Gradients&);
+                        std::size_t count, Key, Gradients&, FrozenRows* = nullptr);
 
 std::uint64_t hash_of(const Parameters&);
 // Of every token and label: two tasks with one name are not one task.
