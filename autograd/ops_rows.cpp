@@ -171,6 +171,11 @@ Tensor slice(const Tensor& x, int dim, std::int64_t begin, std::int64_t end) {
   const Shape shape = x.shape();
   return record("slice", x.value().slice(dim, begin, end), {x}, {},
                 [=](const Array& dy, const Saved&, Grads& g) {
+                  if (dim == 0) {
+                    Array part = g.into(0).slice(0, begin, end);
+                    kernels::axpy(part, dy.as_contiguous(), 1);
+                    return;
+                  }
                   Array dx = Array::zeros(shape, dy.dtype());
                   Array part = dx.slice(dim, begin, end);
                   part.copy_from(dy);

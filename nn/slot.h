@@ -14,7 +14,8 @@ namespace graft {
 struct EditBase {
   std::string name;
   bool enabled = true;
-  std::uint64_t calls = 0;  // how often it ran: an edit that never fires is a bug
+  std::uint64_t calls = 0;     // how often it ran: an edit that never fires is a bug
+  const void* slot = nullptr;  // tells its slot from others
   virtual ~EditBase() = default;
 };
 
@@ -70,6 +71,7 @@ class Slot {
     entry->name = std::move(name);
     entry->edit = std::move(edit);
     entry->of_rows = of_rows_;
+    entry->slot = chain_.get();
     chain_->push_back(entry);
     return Handle(entry, [weak = std::weak_ptr(chain_), entry] {
       entry->enabled = false;  // a call under way skips it

@@ -3,19 +3,10 @@
 #include <algorithm>
 #include <numeric>
 
+#include "peft/routed_edits.h"
+
 namespace graft {
 namespace {
-
-std::vector<std::int32_t> starts_of(const std::vector<int>& length) {
-  std::vector<std::int32_t> start(length.size() + 1, 0);
-  for (std::size_t i = 0; i < length.size(); ++i) start[i + 1] = start[i] + length[i];
-  return start;
-}
-
-template <class T>
-void append(std::vector<T>& to, const std::vector<T>& from, std::int32_t begin, std::int32_t end) {
-  if (!from.empty()) to.insert(to.end(), from.begin() + begin, from.begin() + end);
-}
 
 void add_places(PartOfBatch& part, const Sequence& s) {
   std::vector<std::int32_t> token_start;
@@ -82,6 +73,7 @@ Tensor PartOfBatch::picked(const Tensor& of_all) const {
   if (!of_all.defined() || whole()) return of_all;
   check(of_all.dim(0) == static_cast<std::int64_t>(of_rows),
         "routed: an edit of {} rows where the batch has {}", of_all.dim(0), of_rows);
+  if (one_run()) return slice(of_all, 0, row.front(), row.back() + 1);
   return gather(of_all, Array::of(row));
 }
 
@@ -94,141 +86,17 @@ Tensor PartOfBatch::put_back(const Tensor& of_all, const Tensor& of_part) const 
   return gather(concat({of_all, of_part}, 0), Array::of(from));
 }
 
-namespace {
-
-// An edit on the rows of one adapter's sequences: one overload for each kind of slot.
-struct OnItsRows {
-  int adapter, adapters;
-
-  const Sequence& rows(const Ctx& ctx) const {
-    check(ctx.sequence != nullptr, "routed: an edit outside a forward pass");
-    return *ctx.sequence;
-  }
-  PartOfBatch part_of(const Ctx& ctx, const Sequence& s) const {
-    for (const std::int32_t a : ctx.adapter)
-      check(-1 <= a && a < adapters, "routed: adapter {} for a sequence; there are 0..{}, and -1",
-            a, adapters - 1);
-    return {ctx, s, adapter};
-  }
-
-  Tensor operator()(const auto& edit, Tensor y, const Tensor& x, const Ctx& ctx) const {
-    const PartOfBatch part = part_of(ctx, rows(ctx));
-    if (part.sequence.empty()) return y;
-    if (part.whole()) return edit(std::move(y), x, part.ctx);
-    return part.put_back(y, edit(part.picked(y), part.picked(x), part.ctx));
-  }
-  Tensor operator()(const auto& edit, Tensor y, const Sub& sub, const Ctx& ctx) const {
-    const PartOfBatch part = part_of(ctx, rows(ctx));
-    if (part.sequence.empty()) return y;
-    const Sub own{part.picked(sub.x), part.picked(sub.residual)};
-    if (part.whole()) return edit(std::move(y), own, part.ctx);
-    return part.put_back(y, edit(part.picked(y), own, part.ctx));
-  }
-  Tensor operator()(const auto& edit, Tensor y, const Ctx& ctx) const {
-    const PartOfBatch part = part_of(ctx, rows(ctx));
-    if (part.sequence.empty()) return y;
-    if (part.whole()) return edit(std::move(y), part.ctx);
-    return part.put_back(y, edit(part.picked(y), part.ctx));
-  }
-
-  // Keys and values of an attention across are an encoder's rows, which have places of their own.
-  Attn operator()(const auto& edit, Attn a, const Ctx& ctx) const {
-    const PartOfBatch part = part_of(ctx, rows(ctx));
-    if (part.sequence.empty()) return a;
-    std::optional<PartOfBatch> of_memory;
-    if (a.across && a.k.defined()) of_memory.emplace(ctx, *rows(ctx).memory, adapter);
-    const PartOfBatch& places = of_memory ? *of_memory : part;
-    const Tensor q = part.picked(a.q), k = places.picked(a.k), v = places.picked(a.v);
-    Attn own = edit(Attn{q, k, v, a.scale, {}, a.across}, part.ctx);
-    check(own.scale == a.scale,
-          "routed: an edit changes the scale of attention's scores, which "
-          "all sequences share");
-    const auto changed = [](const Tensor& now, const Tensor& before) {
-      return now.defined() &&
-             (now.value().storage() != before.value().storage() || now.shape() != before.shape());
-    };
-    if (changed(own.q, q)) a.q = part.put_back(a.q, own.q);
-    if (changed(own.k, k)) a.k = places.put_back(a.k, own.k);
-    if (changed(own.v, v)) a.v = places.put_back(a.v, own.v);
-    for (Bank& bank : own.banks) {
-      bank.of = adapter;
-      a.banks.push_back(std::move(bank));
-    }
-    return a;
-  }
-
-  // The edit may insert rows: sequences are put together anew.
-  Sequence operator()(const auto& edit, Sequence s, const Ctx& ctx) const {
-    PartOfBatch part = part_of(ctx, s);
-    if (part.sequence.empty()) return s;
-    part.rows.rows = part.picked(s.rows);
-    Sequence own = edit(part.rows, part.ctx);
-    check(own.length.size() == part.sequence.size(), "routed: {} sequences came of {}",
-          own.length.size(), part.sequence.size());
-    const auto here = starts_of(s.length), there = starts_of(own.length);
-    Sequence out;
-    out.memory = s.memory;
-    std::vector<std::int32_t> from;
-    for (std::size_t i = 0, p = 0; i < s.length.size(); ++i) {
-      const bool mine = p < part.sequence.size() && part.sequence[p] == static_cast<int>(i);
-      const Sequence& of = mine ? own : s;
-      const std::int32_t begin = mine ? there[p] : here[i], end = mine ? there[p + 1] : here[i + 1];
-      append(out.position, of.position, begin, end);
-      append(out.example, of.example, begin, end);
-      out.length.push_back(end - begin);
-      for (std::int32_t row = begin; row < end; ++row) {
-        const std::int32_t source = of.source[static_cast<std::size_t>(row)];
-        out.source.push_back(source < 0 || !mine ? source : source + part.start[p]);
-        from.push_back(row + (mine ? here.back() : 0));
-      }
-      p += mine;
-    }
-    out.rows = gather(concat({s.rows, own.rows}, 0), Array::of(from));
-    return out;
-  }
-};
-
-// Wraps an edit if it is one of that kind of slot.
-template <class T, class... In>
-bool wrap(EditBase& base, const OnItsRows& on) {
-  auto* edit = dynamic_cast<EditOf<T, In...>*>(&base);
-  if (!edit || (sizeof...(In) == 1 && std::is_same_v<T, Tensor> && !edit->of_rows)) return false;
-  edit->edit = [inner = std::move(edit->edit), on](T value, const In&... in) {
-    return on(inner, std::move(value), in...);
-  };
-  return true;
-}
-
-void route(const Adaptation& adaptation, const std::string& name, const OnItsRows& on) {
-  for (const auto& adapter : adaptation.adapters()) {
-    check(!adapter->trains_base(),
-          "routed: adapter '{}' cannot be routed: {} trains copies of the base's own parameters, "
-          "which all rows share{}",
-          name, adapter->name(),
-          adapter->edits().empty() ? "" : "; leave them out (norms=no, bias=none, no save=)");
-    for (const auto& [site, edit] : adapter->edits())
-      check(wrap<Tensor, Tensor, Ctx>(*edit, on) || wrap<Tensor, Sub, Ctx>(*edit, on) ||
-                wrap<Tensor, Ctx>(*edit, on) || wrap<Attn, Ctx>(*edit, on) ||
-                wrap<Sequence, Ctx>(*edit, on),
-            "routed: adapter '{}' cannot be routed: {} edits a weight or a norm at {} ({}), which "
-            "all rows share",
-            name, adapter->name(), to_string(site), edit->name);
-  }
-}
-
-}  // namespace
-
 Routed::Routed(const Methods& methods, const std::vector<Route>& routes, Model& model)
     : model_(model), heads_(routes.size()) {
   check(!routes.empty(), "routed: no adapters");
+  RoutedEdits edits(static_cast<int>(routes.size()));
   for (const Route& r : routes) {
     check(!r.name.empty() && r.name != "base", "routed: an adapter called '{}'; that names {}",
           r.name, r.name.empty() ? "nothing" : "the bare model");
     check(std::ranges::count(names_, r.name) == 0, "routed: two adapters are called '{}'", r.name);
     names_.push_back(r.name);
     adapters_.push_back(std::make_unique<Adaptation>(methods, r.spec, model));
-    route(*adapters_.back(), r.name,
-          {static_cast<int>(names_.size()) - 1, static_cast<int>(routes.size())});
+    edits.route(*adapters_.back(), r.name);
   }
 }
 

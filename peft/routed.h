@@ -31,6 +31,9 @@ struct PartOfBatch {
   PartOfBatch& operator=(const PartOfBatch&) = delete;
 
   bool whole() const { return row.size() == of_rows; }
+  bool one_run() const {  // its sequences lie one after another
+    return !row.empty() && row.back() - row.front() + 1 == static_cast<std::int32_t>(row.size());
+  }
   Tensor picked(const Tensor& of_all) const;  // undefined stays so
   // `of_all` with `of_part` in place of this part's rows.
   Tensor put_back(const Tensor& of_all, const Tensor& of_part) const;

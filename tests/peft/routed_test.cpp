@@ -58,9 +58,12 @@ std::vector<Array> alone(const Arch& arch, const std::string& spec, std::uint32_
 
 void equals_each_alone(const Mixed& m) {
   const std::vector<int> lengths = {5, 1, 8, 3, 2, 6, 4};
+  // Scattered, and each one's in one run with the base's between.
   std::vector<std::int32_t> adapter = {1, kBase, 0, 2, 0, kBase, 1};
-  for (std::int32_t& a : adapter)
-    if (a >= int(m.specs.size())) a = 0;
+  std::vector<std::int32_t> in_runs = {2, kBase, 0, 0, kBase, 1, 1};
+  for (auto* order : {&adapter, &in_runs})
+    for (std::int32_t& a : *order)
+      if (a >= int(m.specs.size())) a = 0;
   const Batch batch = mixed_batch(m.arch, lengths, adapter);
   std::vector<std::vector<Array>> want = {alone(m.arch, "", 0, batch)};
   std::vector<Routed::Route> routes;
@@ -72,12 +75,16 @@ void equals_each_alone(const Mixed& m) {
   {
     const Routed routed(all_methods(), routes, model);
     for (int i = 0; i < routed.size(); ++i) settle(routed.at(i).parameters(), std::uint32_t(i));
-    const auto got = logits_by_sequence(model, batch);
-    for (std::size_t i = 0; i < lengths.size(); ++i) {
-      CAPTURE(i);
-      CAPTURE(adapter[i]);
-      CHECK(same_bits(got[i], want[std::size_t(adapter[i] + 1)][i]));
-      if (adapter[i] >= 0) CHECK_FALSE(same_bits(got[i], want[0][i]));
+    for (const auto& order : {adapter, in_runs}) {
+      Batch mixed = batch;
+      mixed.adapter = order;
+      const auto got = logits_by_sequence(model, mixed);
+      for (std::size_t i = 0; i < lengths.size(); ++i) {
+        CAPTURE(i);
+        CAPTURE(order[i]);
+        CHECK(same_bits(got[i], want[std::size_t(order[i] + 1)][i]));
+        if (order[i] >= 0) CHECK_FALSE(same_bits(got[i], want[0][i]));
+      }
     }
     // one adapter for all, and none for all
     for (const std::int32_t only : {kBase, 0}) {

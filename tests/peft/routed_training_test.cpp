@@ -20,13 +20,14 @@ const std::vector<OptimSpec> kOptims = {
 const std::vector<double> kRates = {3e-2, 1e-2, 5e-3};
 constexpr int kSteps = 4;
 
-// Batches of seven sequences, of which each adapter has some.
+// Batches of seven sequences, of which each adapter has some: scattered, or one after another.
 Batch batch_of(const Arch& arch, int step) {
   Batch batch = ragged(arch, {5, 3, 8, 2, 6, 4, 7}, std::uint32_t(7 * step));
   if (arch.crosses())
     batch.source = std::make_shared<Batch>(ragged(arch, {3, 4, 2, 6, 3, 5, 2}, 40));
-  batch.adapter = step % 2 ? std::vector<std::int32_t>{0, 1, 2, 1, 0, 2, 1}
-                           : std::vector<std::int32_t>{2, 0, 0, 1, 1, 2, 0};
+  static const std::vector<std::int32_t> kOrders[] = {
+      {2, 0, 0, 1, 1, 2, 0}, {0, 1, 2, 1, 0, 2, 1}, {1, 1, 2, 2, 2, 0, 0}};
+  batch.adapter = kOrders[step % 3];
   return batch;
 }
 
