@@ -12,7 +12,7 @@ inline constexpr const char* kPageStyle = R"css(
   --line: #3a3f48; --panel: #1e2127; --link: #7db8f5; --held: #6fcf97; --not: #ff8a80;
   --open: #f0b954; --out: #a2a8b3; --stripe: #1a1d22; } }
 * { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 68rem; padding: 1.5rem 1rem 4rem; background: var(--ground);
+body { margin: 0 auto; max-width: 76rem; padding: 1.5rem 1rem 4rem; background: var(--ground);
   color: var(--ink); font: 1rem/1.55 system-ui, "Segoe UI", Roboto, Helvetica, Arial, sans-serif; }
 h1 { font-size: 1.8rem; line-height: 1.2; margin: .5rem 0 1rem; }
 h2 { font-size: 1.35rem; line-height: 1.25; margin: 3rem 0 .8rem; padding-top: .8rem;
@@ -25,7 +25,7 @@ a { color: var(--link); }
 table { border-collapse: collapse; font-size: .9rem; line-height: 1.35;
   font-variant-numeric: tabular-nums; }
 .caption { color: var(--soft); font-size: .9rem; margin: 0 0 .3rem; }
-th, td { padding: .32rem .7rem; text-align: left; vertical-align: top; }
+th, td { padding: .32rem .55rem; text-align: left; vertical-align: top; }
 thead th { font-weight: 600; vertical-align: bottom; }
 thead tr:last-child th { border-bottom: 1.5px solid var(--ink); }
 thead .group { border-bottom: 1px solid var(--line); text-align: left; }
