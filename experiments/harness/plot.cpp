@@ -100,10 +100,14 @@ std::vector<Frame> frames(const Panel& ours, const std::optional<Panel>& paper) 
   return all;
 }
 
+// 0: one series that says what the title says needs no key.
 std::size_t key_rows(const std::vector<Frame>& frames) {
   std::size_t rows = 0;
-  for (const Frame& f : frames)
-    rows = std::max(rows, f.panel.series.size() + f.panel.baselines.size());
+  for (const Frame& f : frames) {
+    const std::size_t own = f.panel.series.size() + f.panel.baselines.size();
+    if (own == 1 && f.panel.baselines.empty() && f.panel.series[0].name == f.panel.title) continue;
+    rows = std::max(rows, own);
+  }
   return rows;
 }
 
@@ -126,7 +130,10 @@ void open_figure(Script& script, std::size_t panels, std::size_t rows, int heigh
   script.line("set border 3 lw 0.8\nset tics nomirror out scale 0.6");
   script.line("set grid ytics lc rgb '{}' lw 0.4 dt 3", kGrey);
   script.line("set style fill solid 0.85 noborder\nset errorbars small");
-  script.line("set key below vertical left Left reverse maxcols 1 samplen 3");
+  if (rows > 0)
+    script.line("set key below vertical left Left reverse maxcols 1 samplen 3");
+  else
+    script.line("unset key");
   script.line("set bmargin screen {:.4f}",
               (kKeyRow * static_cast<double>(rows) + kLabels) / height);
   script.line("set tmargin screen {:.4f}\nset pointintervalbox 0", 1 - 40.0 / height);
