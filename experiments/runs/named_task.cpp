@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "experiments/data/built_tasks.h"
 #include "experiments/data/task_files.h"
 #include "experiments/data/task_folders.h"
 #include "tensor/error.h"
@@ -22,9 +23,9 @@ TaskData task_named(const std::string& name) {
   check(std::find(known.begin(), known.end(), name) != known.end(),
         "task '{}': no folder with a train.tsv or task.json, and not one of {}", name,
         fmt::join(known, ", "));
-  const fs::path wordnet = find_wordnet(default_data_dir() / "packages");
+  const fs::path packages = default_data_dir() / "packages", wordnet = find_wordnet(packages);
   check(!wordnet.empty(), "task {}: WordNet is not there; run experiments/data/fetch.sh", name);
-  return build_task(name, WordNet::load(wordnet));
+  return built_task(name, wordnet, packages);
 }
 
 TaskData::Kind kind_of_named_task(const std::string& name) {

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "experiments/data/baselines.h"
+#include "experiments/data/built_tasks.h"
 #include "experiments/data/md5.h"
 #include "experiments/data/task_rows.h"
 #include "experiments/data/tasks.h"
@@ -81,6 +82,28 @@ TEST_CASE("an unknown task is refused with the known names") {
   }
   CHECK(text.find("'colo'") != std::string::npos);
   for (const std::string& name : task_names()) CHECK(text.find(name) != std::string::npos);
+}
+
+TEST_CASE("the tasks are those of kTasksVersion") {
+  const WordNet* wn = wordnet();
+  if (!wn) return;
+  static const std::map<std::string, std::uint64_t> kHashes = {
+      {"supersense", 0xc335a5d0971d0a38},
+      {"supersense_bal", 0x7c245ec587077be4},
+      {"pos", 0x53c0257cad8f72a4},
+      {"topic", 0x0e0fcf6560916777},
+      {"hyper2", 0x26cb934b014c5e72},
+      {"hyper3", 0xe51a0416bb9ad952},
+      {"acceptability_wn", 0xdb646248fc364dcc},
+      {"antsyn", 0xae52cfbb99f1627d},
+      {"similarity_wn", 0xdff53ba4be51c67b},
+      {"defgen", 0x30f531eb3efe0736},
+      {"kjv_web", 0xaccc3ea52043fa40}};
+  for (const auto& [name, task] : all_tasks(*wn)) {
+    INFO("where build_task() was meant to change, raise kTasksVersion and put the new hash here");
+    CAPTURE(name);
+    CHECK(hash_of(task) == kHashes.at(name));
+  }
 }
 
 TEST_CASE("WordNet 3.0 is read whole") {
