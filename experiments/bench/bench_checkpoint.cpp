@@ -7,10 +7,9 @@
 // is none, a piece at a time; then opens it, runs 256 tokens forward twice (the first run brings
 // the file's pages in), continues them by 64 greedy ones, and prints seconds and the most memory
 // that was resident: pages of the file count, too.
-#include <chrono>
 #include <cstdio>
-#include <fstream>
 
+#include "experiments/bench/yardstick.h"
 #include "nn/generate.h"
 #include "nn/models/config.h"
 #include "nn/models/folder.h"
@@ -56,19 +55,11 @@ void make(const fs::path& folder, const Arch& arch) {
   write_file_atomically(folder / "config.json", config_text(arch, "float16"));
 }
 
-// A line of /proc/self/status, in bytes.
-double resident(const std::string& key) {
-  std::ifstream status("/proc/self/status");
-  for (std::string line; std::getline(status, line);)
-    if (line.starts_with(key + ":")) return 1024 * std::stod(line.substr(key.size() + 1));
-  fail("/proc/self/status: has no {}", key);
-}
-
 template <class F>
 double seconds(F f) {
-  const auto start = std::chrono::steady_clock::now();
+  const double begun = now();
   f();
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  return now() - begun;
 }
 
 void run(const fs::path& folder) {

@@ -6,38 +6,20 @@
 // block's matrices: LoRA 4P + 12sd (forward and the gradient of the input; 6r(a+b) for each LoRA
 // matrix besides), full 6P + 12sd. The vocabulary head is frozen: 4dV, or 6dV where it trains.
 // Products, attention and LoRA alternate in one process; medians are printed.
-#include <cblas.h>
+#include <fmt/format.h>
 
-#include <algorithm>
-#include <chrono>
 #include <cstdio>
-#include <vector>
+#include <cstdlib>
 
 #include "experiments/ablations/lab.h"
+#include "experiments/bench/trainer.h"
+#include "experiments/bench/yardstick.h"
 #include "nn/models/presets.h"
-
-extern "C" char* openblas_get_corename();
 
 namespace graft {
 namespace {
 
-double now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
-
-double median(std::vector<double> x) {
-  std::nth_element(x.begin(), x.begin() + x.size() / 2, x.end());
-  return x[x.size() / 2];
-}
-
-double sgemm_seconds() {
-  constexpr int n = 4096;
-  static std::vector<float> a(std::size_t(n) * n, 0.5f), b(a), c(a);
-  const double t = now();
-  cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, n, n, n, 1, a.data(), n, b.data(), n, 0,
-              c.data(), n);
-  return now() - t;
-}
+constexpr double kRate = 1e-4;
 
 Batch tokens(const Arch& arch, int sequences, int length) {
   Batch b;
@@ -52,70 +34,41 @@ Batch tokens(const Arch& arch, int sequences, int length) {
   return b;
 }
 
-struct Arm {
-  Arm(const Arch& arch, const std::string& spec, int sequences, int length)
-      : model(arch, {}),
-        adaptation(all_methods(), spec, model),
-        optimizer(adaptation.parameters(), {}),
-        batch(tokens(arch, sequences, length)) {}
-
-  double step() {
-    const double t = now();
-    Ctx ctx{.train = true};
-    const Tensor l = model.lm_loss(model.forward(batch, ctx), batch, ctx);
-    Gradients grads = backward(l);
-    norm = optimizer.step(grads, 1e-4);
-    loss = l.item();
-    return now() - t;
-  }
-  std::size_t kept_bytes() {
-    std::vector<Array> own;
-    model.each([&](Weight& w) { own.push_back(w.value().value()); });
-    for (const auto& p : adaptation.parameters()) own.push_back(p->value.value());
-    Ctx ctx;
-    const Sequence s = model.run_blocks(model.embed(batch, ctx), ctx, 0, model.arch().layers);
-    return explain(s.rows, own).kept_bytes;
-  }
-
-  Model model;
-  Adaptation adaptation;
-  Optimizer optimizer;
-  Batch batch;
-  double loss = 0, norm = 0;
-};
-
 void run(int layers, int sequences, int length, int steps) {
   Arch arch = arch_named("gpt2");
   arch.layers = layers;
   const double n = double(sequences) * length, d = arch.width, f = arch.hidden;
-  Arm lora(arch, "lora:r=8,on=q+v", sequences, length), full(arch, "full", sequences, length);
+  const Batch batch = tokens(arch, sequences, length);
+  Products products;
+  Trainer lora(std::make_unique<Model>(arch, Build{}), "lora:r=8,on=q+v"),
+      full(std::make_unique<Model>(arch, Build{}), "full");
   const double p = 4 * d * d + 2 * d * f, head = d * arch.vocab;
   const double lora_flop = n * (layers * (4 * p + 12 * length * d + 6 * 8 * 4 * d) + 4 * head);
   const double full_flop = n * (layers * (6 * p + 12 * length * d) + 6 * head);
   std::vector<double> blas, a, b;
-  sgemm_seconds(), lora.step(), full.step();
+  products.openblas(), lora.step(batch, kRate), full.step(batch, kRate);
   for (int i = 0; i < steps; ++i) {
-    blas.push_back(sgemm_seconds());
-    a.push_back(lora.step());
-    b.push_back(full.step());
-    std::printf(
-        "step %d: sgemm %.0f GFLOP/s; lora %.2f s, loss %.4f, gradient %.3g; full %.2f s, loss "
-        "%.4f, gradient %.3g\n",
-        i + 1, 2 * 4096.0 * 4096 * 4096 / blas.back() / 1e9, a.back(), lora.loss, lora.norm,
-        b.back(), full.loss, full.norm);
+    blas.push_back(products.openblas());
+    const StepResult l = lora.step(batch, kRate), w = full.step(batch, kRate);
+    a.push_back(l.seconds), b.push_back(w.seconds);
+    fmt::print(
+        "step {}: sgemm {:.0f} GFLOP/s; lora {:.2f} s, loss {:.4f}, gradient {:.3g}; full {:.2f} "
+        "s, loss {:.4f}, gradient {:.3g}\n",
+        i + 1, products.flop() / blas.back() / 1e9, l.seconds, l.loss, l.norm, w.seconds, w.loss,
+        w.norm);
     std::fflush(stdout);
   }
-  const double rate = 2 * 4096.0 * 4096 * 4096 / median(blas);
-  std::printf("\nOpenBLAS core %s, sgemm 4096^3 %.0f GFLOP/s; our kernels: %s\n",
-              openblas_get_corename(), rate / 1e9, core_name().c_str());
-  std::printf("%d layers, width %.0f, %d x %d tokens, medians of %d steps\n", layers, d, sequences,
-              length, steps);
+  const double rate = products.flop() / median(blas);
   const double ra = lora_flop / median(a), rb = full_flop / median(b);
-  std::printf("lora step / sgemm rate        %.3f   (aim: at least 0.60)\n", ra / rate);
-  std::printf("lora step / full step, time   %.3f   (aim: at most 0.75)\n", median(a) / median(b));
-  std::printf("full rate / lora rate         %.3f   (aim: at least 0.95)\n", rb / ra);
-  std::printf("lora: bytes kept per token and block / ((6d+F) 4)  %.3f   (aim: at most 1.2)\n",
-              double(lora.kept_bytes()) / (n * layers) / ((6 * d + f) * 4));
+  fmt::print("\nOpenBLAS core {}, sgemm 4096^3 {:.0f} GFLOP/s; our kernels: {}\n", openblas_core(),
+             rate / 1e9, core_name());
+  fmt::print("{} layers, width {}, {} x {} tokens, medians of {} steps\n", layers, d, sequences,
+             length, steps);
+  fmt::print("lora step / sgemm rate        {:.3f}   (aim: at least 0.60)\n", ra / rate);
+  fmt::print("lora step / full step, time   {:.3f}   (aim: at most 0.75)\n", median(a) / median(b));
+  fmt::print("full rate / lora rate         {:.3f}   (aim: at least 0.95)\n", rb / ra);
+  fmt::print("lora: bytes kept per token and block / ((6d+F) 4)  {:.3f}   (aim: at most 1.2)\n",
+             double(lora.kept_bytes(batch)) / (n * layers) / ((6 * d + f) * 4));
 }
 
 }  // namespace
@@ -124,9 +77,14 @@ void run(int layers, int sequences, int length, int steps) {
 int main(int argc, char** argv) {
   const int steps = argc > 1 ? std::atoi(argv[1]) : 20, layers = argc > 2 ? std::atoi(argv[2]) : 12;
   if (steps < 1 || layers < 1) {
-    std::fprintf(stderr, "usage: bench_step [steps] [layers]\n");
+    fmt::print(stderr, "usage: bench_step [steps] [layers]\n");
     return 2;
   }
-  graft::run(layers, 4, 256, steps);
+  try {
+    graft::run(layers, 4, 256, steps);
+  } catch (const graft::Error& error) {
+    fmt::print(stderr, "bench_step: {}\n", error.what());
+    return 1;
+  }
   return 0;
 }

@@ -30,17 +30,9 @@ if [[ ${1:-} == --out ]]; then out=${2:?--out needs a folder}; shift 2; fi
 graft=build/cpu/bin/graft
 [[ -x $graft ]] || fail "$graft is not built; run experiments/run.sh first"
 
-cache=${XDG_CACHE_HOME:-${HOME:?HOME is not set}/.cache}/graft
-python=${PYTHON:-$cache/compare-venv/bin/python}
-if [[ -z ${PYTHON:-} && ! -e $cache/compare-venv/ready ]]; then
-  echo "making a virtual environment with torch, transformers and peft in $cache/compare-venv"
-  python3 -m venv "$cache/compare-venv"
-  # The build for the CPU is far smaller; where its index is out of reach, PyPI's will do.
-  "$python" -m pip install -q torch==2.15.0 --index-url https://download.pytorch.org/whl/cpu ||
-    "$python" -m pip install -q torch==2.15.0
-  "$python" -m pip install -q transformers==5.23.0 peft==0.21.2 safetensors==0.8.0
-  touch "$cache/compare-venv/ready"
-fi
+source experiments/compare/python.sh
+comparing_python
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/graft
 base=${GRAFT_BASES:-$cache/bases}/minilm
 experiments/bases/minilm.sh "$base"
 

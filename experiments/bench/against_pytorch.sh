@@ -1,0 +1,53 @@
+#!/usr/bin/env bash
+# The same training steps here and in PyTorch eager + Hugging Face PEFT: time, peak memory, start.
+#
+#   experiments/bench/against_pytorch.sh [option]...
+#
+#   --workloads A,B   gpt2, bert, encoder-8, encoder-32, llama; all
+#   --methods A,B     full, lora-qv, lora-all, houlsby, prefix, prompt, llama-adapter, bitfit; all
+#   --steps N         turns of each cell (20); one cell of them takes a minute or some
+#   --threads N       on both sides; as many as there are cores
+#   --starts N        how often both programs are started (1)
+#   --sst2 FOLDER     GLUE's SST-2 as published: bert's texts are as long as its sentences, and
+#   --tokenizer FOLDER  BERT's, which says how long; without them the sentences of our own task
+#                     acceptability_wn, and the shipped encoder's tokenizer
+#   --out FOLDER      results/against-pytorch: models, cells, against_pytorch.json and .svg
+#
+# Both sides open the same folders: weights, the adapter's first values, tokens. A cell whose losses
+# or gradients differ is void, and then the exit status is 1. A cell that is run again takes the
+# place of its earlier run in the file. Needs the build of experiments/run.sh, and for `encoder-*`
+# its data. $PYTHON, or else a virtual environment made in the user's cache folder, has torch,
+# transformers and peft.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+unset OPENBLAS_CORETYPE
+
+usage() { sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}"; }
+fail() {
+  echo "experiments/bench/against_pytorch.sh: $*" >&2
+  exit 1
+}
+
+out=results/against-pytorch options=()
+while (($#)); do
+  case $1 in
+    -h | --help) usage; exit 0 ;;
+    --out) out=${2:?--out needs a folder}; shift 2 ;;
+    --workloads | --methods | --steps | --threads | --starts | --sst2 | --tokenizer)
+      options+=("$1" "${2:?$1 needs a value}"); shift 2 ;;
+    *) fail "unknown option $1; --help lists them" ;;
+  esac
+done
+bench=build/cpu/bin/bench_train
+[[ -x $bench ]] || fail "$bench is not built; run experiments/run.sh first"
+source experiments/compare/python.sh
+comparing_python
+
+mkdir -p "$out"
+status=0
+"$python" experiments/bench/against_pytorch.py --bench-train "$bench" --out "$out" --work "$out" \
+  "${options[@]}" || status=$?
+if [[ -e $out/against_pytorch.json ]]; then
+  "$bench" draw "$out/against_pytorch.json" "$out/against_pytorch"
+fi
+exit "$status"

@@ -1,0 +1,154 @@
+// Training steps of the workloads and methods that experiments/bench/against_pytorch.sh compares
+// with PyTorch's.
+//
+//     bench_train list
+//     bench_train prepare WORKLOAD METHOD --out FOLDER --batches N   prints the cell's folder
+//     bench_train run CELL
+//     bench_train draw RESULTS.json STEM
+//
+// run says one JSON line when its first step is done, and then answers lines of standard input with
+// one each, so that two programs can take turns:
+//     steps I N    N steps, with batches I, I + 1, ...; behind the last comes the first again:
+//                  {"loss": [...], "norm": [...], "seconds": of all}
+//     products     GFLOP/s of a product of 4096^3, ours and OpenBLAS's: {"ours", "blas", "core"}
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <iostream>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "experiments/ablations/lab.h"
+#include "experiments/bench/trainer.h"
+#include "experiments/bench/workloads.h"
+#include "experiments/bench/yardstick.h"
+#include "experiments/harness/plot.h"
+#include "nn/files/strict_json.h"
+#include "nn/models/folder.h"
+
+namespace graft {
+namespace {
+
+using nlohmann::json;
+
+void say(const json& line) {
+  fmt::print("{}\n", line.dump());
+  std::fflush(stdout);
+}
+
+void list() {
+  for (const Workload& w : workloads())
+    for (const std::string& method : method_names())
+      if (const Cell cell = cell_named(w.name, method); cell.why_not.empty())
+        fmt::print("{} {}\n", w.name, method);
+}
+
+json steps(Trainer& trainer, const PreparedCell& cell, std::size_t first, std::size_t count) {
+  std::vector<double> loss, norm;
+  double seconds = 0;
+  for (std::size_t i = first; i < first + count; ++i) {
+    const StepResult r = trainer.step(cell.batches[i % cell.batches.size()], cell.rate);
+    loss.push_back(r.loss), norm.push_back(r.norm), seconds += r.seconds;
+  }
+  return {{"loss", loss}, {"norm", norm}, {"seconds", seconds}};
+}
+
+json products() {
+  static Products all;
+  static const double warm = all.ours() + all.openblas();
+  check(warm > 0, "bench_train: the clock stands still");
+  const double ours = all.ours(), blas = all.openblas();
+  return {{"ours", all.flop() / ours / 1e9},
+          {"blas", all.flop() / blas / 1e9},
+          {"core", openblas_core()}};
+}
+
+void run(const std::string& folder) {
+  const PreparedCell cell = read_cell(folder);
+  Trainer trainer(load_model(cell.model), cell.spec);
+  json line = steps(trainer, cell, 0, 1);
+  line["trainable"] = trainer.trainable();
+  line["kernels"] = core_name();
+  say(line);
+  for (std::string asked; std::getline(std::cin, asked);) {
+    std::istringstream words(asked);
+    std::string verb;
+    std::size_t first = 0, count = 0;
+    words >> verb;
+    if (verb == "products") {
+      say(products());
+      continue;
+    }
+    check(verb == "steps" && words >> first >> count && count > 0,
+          "bench_train: '{}'; need `steps I N` or `products`", asked);
+    say(steps(trainer, cell, first, count));
+  }
+}
+
+// Bars of one workload after another, with the quartiles over the turns as intervals of the time.
+void draw_ratios(const std::string& results, const std::string& stem) {
+  GroupPlot plot;
+  plot.ours.title = "A training step here and in PyTorch + PEFT";
+  plot.ours.y_label = "ours / PyTorch's";
+  plot.ours.baselines = {{"as PyTorch", 1.0, {}}};
+  Series time{"time of a step (quartiles)", {}}, memory{"peak resident memory", {}};
+  const json read = parse_strict(results, read_file(results));
+  for (const json& cell : read.at("cells")) {
+    if (!cell.at("valid").get<bool>()) continue;  // the two sides did not do the same
+    const double x = double(plot.groups.size());
+    const json& ratio = cell.at("ratio");
+    const json& peak = cell.at("memory");
+    time.points.push_back({x, ratio.at("median"), Interval{ratio.at("low"), ratio.at("high")}});
+    memory.points.push_back(
+        {x, peak.at("graft").get<double>() / peak.at("pytorch").get<double>(), {}});
+    plot.groups.push_back(cell.at("workload").get<std::string>() + " " +
+                          cell.at("method").get<std::string>());
+  }
+  plot.ours.series = {time, memory};
+  draw(plot, stem);
+  fmt::print("{}.svg\n", stem);
+}
+
+int main_of(int argc, char** argv) {
+  CLI::App app("Training steps, timed beside PyTorch's");
+  app.require_subcommand(1);
+  app.add_subcommand("list", "The cells there are")->callback(list);
+  std::string workload, method, out, folder;
+  int batches = 40;
+  TextSource from;
+  CLI::App* made = app.add_subcommand("prepare", "Write a cell's files");
+  made->add_option("workload", workload)->required();
+  made->add_option("method", method)->required();
+  made->add_option("--out", out, "folder of models and cells")->required();
+  made->add_option("--batches", batches)->check(CLI::PositiveNumber)->capture_default_str();
+  made->add_option("--sst2", from.sst2, "GLUE's SST-2, for the lengths of bert's texts");
+  made->add_option("--tokenizer", from.tokenizer, "and the tokenizer that gives them");
+  made->callback([&] {
+    fmt::print("{}\n", prepare(cell_named(workload, method), out, batches, from).string());
+  });
+  CLI::App* ran = app.add_subcommand("run", "Train, a step for each line that is read");
+  ran->add_option("cell", folder)->required();
+  ran->callback([&] { run(folder); });
+  std::string results, stem;
+  CLI::App* drawn = app.add_subcommand("draw", "A figure of what against_pytorch.sh measured");
+  drawn->add_option("results", results)->required();
+  drawn->add_option("stem", stem)->required();
+  drawn->callback([&] { draw_ratios(results, stem); });
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error);
+  }
+  return 0;
+}
+
+}  // namespace
+}  // namespace graft
+
+int main(int argc, char** argv) {
+  try {
+    return graft::main_of(argc, argv);
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "bench_train: {}\n", error.what());
+    return 1;
+  }
+}

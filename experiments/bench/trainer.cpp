@@ -1,0 +1,55 @@
+#include "experiments/bench/trainer.h"
+
+#include "experiments/bench/yardstick.h"
+
+namespace graft {
+namespace {
+
+Parameters with_head(const Adaptation& adaptation, Model& model) {
+  Parameters all = adaptation.parameters();
+  const Parameters head = train_head(model);
+  all.insert(all.end(), head.begin(), head.end());
+  return all;
+}
+
+}  // namespace
+
+Trainer::Trainer(std::unique_ptr<Model> model, const std::string& spec, const OptimSpec& optim)
+    : model_(std::move(model)),
+      adaptation_(all_methods(), spec, *model_),
+      optimizer_(with_head(adaptation_, *model_), optim) {}
+
+Tensor Trainer::loss(const Batch& batch, Ctx& ctx) const {
+  const Sequence s = model_->forward(batch, ctx);
+  if (!model_->has_head()) return model_->lm_loss(s, batch, ctx);
+  return model_->head().loss(model_->head().scores(*model_, s, batch, ctx), batch);
+}
+
+StepResult Trainer::step(const Batch& batch, double rate) {
+  StepResult out;
+  const double begun = now();
+  Ctx ctx{.train = true};
+  const Tensor l = loss(batch, ctx);
+  Gradients grads = backward(l);
+  out.norm = optimizer_.step(grads, rate);
+  out.loss = l.item();
+  out.seconds = now() - begun;
+  return out;
+}
+
+std::size_t Trainer::kept_bytes(const Batch& batch) {
+  std::vector<Array> own;
+  model_->each([&](Weight& w) { own.push_back(w.value().value()); });
+  for (const auto& p : parameters()) own.push_back(p->value.value());
+  Ctx ctx;
+  const Sequence s = model_->run_blocks(model_->embed(batch, ctx), ctx, 0, model_->arch().layers);
+  return explain(s.rows, own).kept_bytes;
+}
+
+std::int64_t Trainer::trainable() const {
+  std::int64_t n = 0;
+  for (const auto& p : parameters()) n += p->value.numel();
+  return n;
+}
+
+}  // namespace graft

@@ -1,0 +1,42 @@
+// One model with one adapter, stepped by hand: what the benchmarks of training time.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "peft/methods.h"
+
+namespace graft {
+
+struct StepResult {
+  double loss = 0;
+  double norm = 0;  // of the gradient, before it is clipped
+  double seconds = 0;
+};
+
+class Trainer {
+ public:
+  // Trains what `spec` adds and the model's head for whole texts, if it has one; the loss is then
+  // that head's, and otherwise that of the labelled tokens.
+  Trainer(std::unique_ptr<Model>, const std::string& spec, const OptimSpec& = {});
+
+  // A whole step: forward, backward, optimizer.
+  StepResult step(const Batch&, double rate);
+
+  // What the blocks keep for backward of a batch, beside the weights.
+  std::size_t kept_bytes(const Batch&);
+
+  const Model& model() const { return *model_; }
+  const Adaptation& adaptation() const { return adaptation_; }
+  const Parameters& parameters() const { return optimizer_.parameters(); }
+  std::int64_t trainable() const;  // how many numbers, the head's among them
+
+ private:
+  Tensor loss(const Batch&, Ctx&) const;
+
+  std::unique_ptr<Model> model_;
+  Adaptation adaptation_;
+  Optimizer optimizer_;
+};
+
+}  // namespace graft
