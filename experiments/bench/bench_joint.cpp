@@ -5,13 +5,13 @@
 //
 // FOLDER: a base, such as experiments/bases/encoder. The arms are one method at eight rates, each
 // with its own order of supersense's rows and its own head. Alone and joint steps take turns.
-#include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <memory>
 #include <vector>
 
+#include "experiments/bench/trainer.h"
+#include "experiments/bench/yardstick.h"
 #include "experiments/runs/finetune.h"
 #include "experiments/runs/named_task.h"
 #include "experiments/runs/run_parts.h"
@@ -22,10 +22,6 @@ namespace graft {
 namespace {
 
 constexpr int kArms = 8;
-
-double now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 template <class T>
 void append(std::vector<T>& to, const std::vector<T>& from) {
@@ -43,29 +39,6 @@ struct Work {
     const std::size_t first = std::size_t(step) * batch % (task.train.size() - batch);
     return make_batch(task, task.train, order, first, batch);
   }
-};
-
-struct Alone {
-  Alone(const std::filesystem::path& base, const EncodedTask& task, const RunSpec& spec)
-      : model(load_model(base)) {
-    model->set_head(make_head(task, spec, *model));
-    adaptation = std::make_unique<Adaptation>(all_methods(), spec.method, *model);
-    parameters = adaptation->parameters();
-    for (const auto& p : train_head(*model)) parameters.push_back(p);
-    optimizer = std::make_unique<Optimizer>(parameters, OptimSpec{});
-  }
-  double step(const Batch& batch, double rate) {
-    Ctx ctx{.train = true};
-    const Sequence s = model->forward(batch, ctx);
-    const Tensor loss = model->head().loss(model->head().scores(*model, s, batch, ctx), batch);
-    Gradients grads = backward(loss);
-    optimizer->step(grads, rate);
-    return loss.item();
-  }
-  std::unique_ptr<Model> model;
-  std::unique_ptr<Adaptation> adaptation;
-  Parameters parameters;
-  std::unique_ptr<Optimizer> optimizer;
 };
 
 struct Joint {
@@ -97,9 +70,11 @@ struct Joint {
   std::unique_ptr<RoutedTraining> training;
 };
 
-double quantile(std::vector<double> x, double q) {
-  std::ranges::sort(x);
-  return x[static_cast<std::size_t>(q * static_cast<double>(x.size() - 1))];
+std::unique_ptr<Model> with_head(const std::filesystem::path& base, const EncodedTask& task,
+                                 const RunSpec& spec) {
+  auto model = load_model(base);
+  model->set_head(make_head(task, spec, *model));
+  return model;
 }
 
 void run(const std::filesystem::path& base, int steps, int batch, const std::string& method) {
@@ -114,9 +89,9 @@ void run(const std::filesystem::path& base, int steps, int batch, const std::str
     s.method = method, s.head = "linear";
     return s;
   }();
-  std::vector<std::unique_ptr<Alone>> alone;
+  std::vector<std::unique_ptr<Trainer>> alone;
   for (int arm = 0; arm < kArms; ++arm)
-    alone.push_back(std::make_unique<Alone>(base, work.task, spec));
+    alone.push_back(std::make_unique<Trainer>(with_head(base, work.task, spec), method));
   Joint joint(base, work.task, spec);
   std::vector<double> a, b, ratio;
   for (int step = 0; step < steps + 2; ++step) {
@@ -126,7 +101,7 @@ void run(const std::filesystem::path& base, int steps, int batch, const std::str
     std::vector<double> loss;
     for (int arm = 0; arm < kArms; ++arm) {
       const auto i = static_cast<std::size_t>(arm);
-      loss.push_back(alone[i]->step(batches[i], rate_of(arm)));
+      loss.push_back(alone[i]->step(batches[i], rate_of(arm)).loss);
     }
     const double between = now();
     const auto together = joint.step(batches);
@@ -142,14 +117,16 @@ void run(const std::filesystem::path& base, int steps, int batch, const std::str
   for (int arm = 0; arm < kArms; ++arm) {
     const Parameters own = joint.routed->parameters(arm);
     const auto i = static_cast<std::size_t>(arm);
-    check(hash_of(own) == hash_of(alone[i]->parameters), "bench_joint: arm {}: other weights", arm);
+    check(hash_of(own) == hash_of(alone[i]->parameters()), "bench_joint: arm {}: other weights",
+          arm);
   }
   std::printf("%d arms of %s, %d sequences each, %d steps: all losses and weights the same\n",
               kArms, method.c_str(), batch, steps);
-  std::printf("a step of one arm: alone %.2f ms, joint %.2f ms (medians)\n", 1e3 * quantile(a, 0.5),
-              1e3 * quantile(b, 0.5));
-  std::printf("joint / alone  %.3f (quartiles %.3f to %.3f; aim: at most 0.9)\n",
-              quantile(ratio, 0.5), quantile(ratio, 0.25), quantile(ratio, 0.75));
+  std::printf("a step of one arm: alone %.2f ms, joint %.2f ms (medians)\n", 1e3 * median(a),
+              1e3 * median(b));
+  const Spread all = spread(ratio);
+  std::printf("joint / alone  %.3f (quartiles %.3f to %.3f; aim: at most 0.9)\n", all.median,
+              all.low, all.high);
 }
 
 }  // namespace
