@@ -6,7 +6,8 @@
 // b is packed a block at a time (columns x depth); all threads take tasks from one counter: first
 // those that pack the next block, then those that multiply by this one. Between blocks the chains
 // wait in c. a is mostly read where it lies. A b of half precision is widened as it is packed.
-// Where a has a few rows alone, b is not packed at all (gemm_thin.h).
+// A constant b is packed once and kept (packed.h). Where a has a few rows alone, b is not packed at
+// all (gemm_thin.h).
 #include <omp.h>
 
 #include <atomic>
@@ -15,6 +16,7 @@
 #include "tensor/kernels/gemm_pack.h"
 #include "tensor/kernels/gemm_thin.h"
 #include "tensor/kernels/scratch.h"
+#include "tensor/packed.h"
 #include "tensor/parallel.h"
 
 namespace graft::cpu {
@@ -29,6 +31,24 @@ constexpr int64_t kSerialFlops = 1 << 20;      // below, waking a thread costs m
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
+// K in blocks of even size. Packed panels are cut so, wherever they are kept.
+template <class T>
+int64_t depth_of_block(int64_t depth) {
+  return ceil_div(depth, ceil_div(depth, kDepthBytes / int64_t{sizeof(T)}));
+}
+
+// All of b as products read it: for each block of depth the panels of all columns.
+template <class T, class S>
+void pack_whole(T* to, const Matrix<const S>& b, int64_t columns, int64_t depth) {
+  const int64_t block = depth_of_block<T>(depth), width = padded_columns<T>(columns);
+  const int64_t panels = ceil_div(columns, kPanel<T>);
+  parallel_for(panels * ceil_div(depth, block), 4, [=](int64_t i) {
+    const int64_t k = i / panels * block, part = std::min(block, depth - k);
+    const int64_t from = i % panels * kPanel<T>, n = std::min<int64_t>(kPanel<T>, columns - from);
+    pack_panel(to + k * width + from * part, panel_width<T>(n), b.from(k, from), part, n, T{1});
+  });
+}
+
 // S is what b is stored in.
 template <class T, class S>
 struct Gemm {
@@ -40,6 +60,7 @@ struct Gemm {
   int64_t rows, columns, depth;
   T alpha;
   bool from_zero;
+  const T* kept = nullptr;  // all of b packed, where it is kept
 
   // How it is cut: blocks of columns, within each blocks of depth.
   int64_t column_block = 0, column_blocks = 0, depth_block = 0, depth_blocks = 0;
@@ -50,11 +71,10 @@ struct Gemm {
   std::atomic<int64_t> next[3] = {0, 0, 0};
 
   void plan(int threads) {
-    constexpr int64_t kDepth = kDepthBytes / sizeof(T), kBlock = kBlockBytes / sizeof(T);
-    depth_blocks = ceil_div(depth, kDepth);
-    depth_block = ceil_div(depth, depth_blocks);
-    const int64_t most = std::max<int64_t>(kBlock / depth_block / kPanel, 1);
+    constexpr int64_t kBlock = kBlockBytes / sizeof(T);
+    depth_block = depth_of_block<T>(depth);
     const int64_t panels = ceil_div(columns, kPanel);
+    const int64_t most = kept ? panels : std::max<int64_t>(kBlock / depth_block / kPanel, 1);
     column_blocks = ceil_div(panels, most);
     column_block = ceil_div(panels, column_blocks) * kPanel;
     row_blocks = ceil_div(rows, kRowBlock);
@@ -66,6 +86,7 @@ struct Gemm {
     // Rounding up may have made the last block of many empty.
     depth_blocks = ceil_div(depth, depth_block);
     column_blocks = ceil_div(columns, column_block);
+    if (kept) return;
     const int64_t size = depth_block * column_block;
     const bool two = column_blocks * depth_blocks > 1;
     packed[0] = scratch<struct GemmColumns, T>(two ? 2 * size : size);
@@ -90,6 +111,9 @@ struct Gemm {
     pack_panel(packed[stage % 2] + from * part.depth, panel_width<T>(n),
                b.from(part.k, part.column + from), part.depth, n, alpha);
   }
+  const T* packed_block(int64_t stage) const {
+    return kept ? kept + block(stage).k * padded_columns<T>(columns) : packed[stage % 2];
+  }
 
   // Whether rows of a are packed for so many panels. Rows a multiple of a page apart all fall into
   // the same few places of the first-level cache, which costs a sixth of the speed; at any other
@@ -102,10 +126,10 @@ struct Gemm {
   Left<T> left(int64_t begin, int64_t count, int64_t k, int64_t depth, bool packed) const {
     const Matrix<const T> part = a.from(begin, k);
     if (!packed) return {part};
-    T* to = scratch<struct GemmRows, T>(row_block * depth_block);
+    T* to = scratch<struct GemmRows, T>(row_block * depth_block + kLanes<T>);
     for (int64_t i = 0; i < count;) {
       const int n = tile_rows(count - i);
-      pack_panel(to + i * depth, n, part.from(i, 0).transpose(), depth, n, T{1});
+      pack_rows(to + i * depth, part.from(i, 0), depth, n);
       i += n;
     }
     return {{to, 0, 0}, true};
@@ -118,8 +142,9 @@ struct Gemm {
     for (int64_t panel = first; panel < last; ++panel) {
       const int64_t from = panel * kPanel;
       const int n = static_cast<int>(std::min<int64_t>(kPanel, part.columns - from));
-      multiply_panel(c.from(begin, part.column + from), rows, packed[stage % 2] + from * part.depth,
-                     end - begin, n, part.depth, from_zero && part.k == 0);
+      multiply_panel(c.from(begin, part.column + from), rows,
+                     packed_block(stage) + from * part.depth, end - begin, n, part.depth,
+                     from_zero && part.k == 0);
     }
   }
 
@@ -144,10 +169,10 @@ struct Gemm {
 
   // Every thread of the team runs this; with parallel false there is no team.
   void work(bool parallel) {
-    for (int64_t stage = -1; stage < stages(); ++stage) {
+    for (int64_t stage = kept ? 0 : -1; stage < stages(); ++stage) {
       std::atomic<int64_t>& counter = next[(stage + 3) % 3];
       next[(stage + 4) % 3].store(0, std::memory_order_relaxed);
-      const int64_t packs = stage + 1 < stages() ? block(stage + 1).panels() : 0;
+      const int64_t packs = kept || stage + 1 == stages() ? 0 : block(stage + 1).panels();
       const int64_t panels = stage < 0 ? 0 : block(stage).panels();
       const int64_t tasks = packs + ceil_div(panels, panel_group) * row_blocks;
       for (int64_t task; (task = counter.fetch_add(1, std::memory_order_relaxed)) < tasks;) {
@@ -184,6 +209,13 @@ void run_gemm(Array& c, const Array& a, const Array& b, double alpha, double bet
   }
   g.take_thin();
   if (g.columns == 0) return;
+  Array form;  // held while it is read
+  if constexpr (std::is_same_v<T, float>) {
+    if (alpha == 1 && g.rows > kThinRows)
+      form = packed::form_of(b, packed_size<T>(g.depth, g.columns),
+                             [&](T* to) { pack_whole(to, g.b, g.columns, g.depth); });
+    if (form.defined()) g.kept = std::as_const(form).template data<T>();
+  }
   const bool parallel = runs_parallel(2 * g.rows * g.columns * g.depth, kSerialFlops);
   g.plan(parallel ? omp_get_max_threads() : 1);
   if (!parallel) {
