@@ -11,7 +11,7 @@
 #   --sst2 FOLDER     GLUE's SST-2 as published: bert's texts are as long as its sentences, and
 #   --tokenizer FOLDER  BERT's, which says how long; without them the sentences of our own task
 #                     acceptability_wn, and the shipped encoder's tokenizer
-#   --out FOLDER      results/against-pytorch: models, cells, against_pytorch.json and .svg
+#   --out FOLDER      results/against-pytorch: models, cells, against_pytorch.json, figures
 #
 # Both sides open the same folders: weights, the adapter's first values, tokens. A cell whose losses
 # or gradients differ is void, and then the exit status is 1. A cell that is run again takes the

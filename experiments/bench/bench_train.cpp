@@ -4,7 +4,7 @@
 //     bench_train list
 //     bench_train prepare WORKLOAD METHOD --out FOLDER --batches N   prints the cell's folder
 //     bench_train run CELL
-//     bench_train draw RESULTS.json STEM
+//     bench_train draw RESULTS.json STEM   writes STEM-time.svg and STEM-memory.svg
 //
 // run says one JSON line when its first step is done, and then answers lines of standard input with
 // one each, so that two programs can take turns:
@@ -13,7 +13,9 @@
 //     products     GFLOP/s of a product of 4096^3, ours and OpenBLAS's: {"ours", "blas", "core"}
 #include <CLI/CLI.hpp>
 #include <cstdio>
+#include <functional>
 #include <iostream>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
@@ -84,28 +86,40 @@ void run(const std::string& folder) {
   }
 }
 
-// Bars of one workload after another, with the quartiles over the turns as intervals of the time.
-void draw_ratios(const std::string& results, const std::string& stem) {
+// One bar for each workload that was run with a method.
+GroupPlot bars(const json& cells, const std::string& title,
+               const std::function<PlotPoint(const json&)>& point) {
   GroupPlot plot;
-  plot.ours.title = "A training step here and in PyTorch + PEFT";
+  plot.ours.title = title;
   plot.ours.y_label = "ours / PyTorch's";
   plot.ours.baselines = {{"as PyTorch", 1.0, {}}};
-  Series time{"time of a step (quartiles)", {}}, memory{"peak resident memory", {}};
-  const json read = parse_strict(results, read_file(results));
-  for (const json& cell : read.at("cells")) {
+  std::map<std::string, std::size_t> group, series;
+  for (const json& cell : cells) {
     if (!cell.at("valid").get<bool>()) continue;  // the two sides did not do the same
-    const double x = double(plot.groups.size());
-    const json& ratio = cell.at("ratio");
-    const json& peak = cell.at("memory");
-    time.points.push_back({x, ratio.at("median"), Interval{ratio.at("low"), ratio.at("high")}});
-    memory.points.push_back(
-        {x, peak.at("graft").get<double>() / peak.at("pytorch").get<double>(), {}});
-    plot.groups.push_back(cell.at("workload").get<std::string>() + " " +
-                          cell.at("method").get<std::string>());
+    const std::string method = cell.at("method"), workload = cell.at("workload");
+    if (group.emplace(method, plot.groups.size()).second) plot.groups.push_back(method);
+    if (series.emplace(workload, plot.ours.series.size()).second)
+      plot.ours.series.push_back({workload, {}});
+    PlotPoint p = point(cell);
+    p.x = double(group.at(method));
+    plot.ours.series[series.at(workload)].points.push_back(p);
   }
-  plot.ours.series = {time, memory};
-  draw(plot, stem);
-  fmt::print("{}.svg\n", stem);
+  return plot;
+}
+
+void draw_ratios(const std::string& results, const std::string& stem) {
+  const json cells = parse_strict(results, read_file(results)).at("cells");
+  const auto time = [](const json& cell) {
+    const json& r = cell.at("ratio");
+    return PlotPoint{0, r.at("median"), Interval{r.at("low"), r.at("high")}};
+  };
+  const auto memory = [](const json& cell) {
+    const json& m = cell.at("memory");
+    return PlotPoint{0, m.at("graft").get<double>() / m.at("pytorch").get<double>(), {}};
+  };
+  draw(bars(cells, "Time of a training step, with its quartiles", time), stem + "-time");
+  draw(bars(cells, "Peak resident memory of training", memory), stem + "-memory");
+  fmt::print("{0}-time.svg, {0}-memory.svg\n", stem);
 }
 
 int main_of(int argc, char** argv) {
@@ -129,7 +143,7 @@ int main_of(int argc, char** argv) {
   ran->add_option("cell", folder)->required();
   ran->callback([&] { run(folder); });
   std::string results, stem;
-  CLI::App* drawn = app.add_subcommand("draw", "A figure of what against_pytorch.sh measured");
+  CLI::App* drawn = app.add_subcommand("draw", "Figures of what against_pytorch.sh measured");
   drawn->add_option("results", results)->required();
   drawn->add_option("stem", stem)->required();
   drawn->callback([&] { draw_ratios(results, stem); });
