@@ -41,6 +41,7 @@ const Tensor& Weight::value() const {
 
 Tensor Weight::operator()(const Ctx& ctx) const {
   const Tensor& w = value();
+  if (!w.needs_grad()) w.value().mark_constant();  // products may keep it packed
   if (edits.empty() || !w.defined()) return w;
   return edits(is_half(w.dtype()) ? Tensor(w.value().to(widened(w.dtype()))) : w, ctx);
 }

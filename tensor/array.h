@@ -74,6 +74,12 @@ class Array {
   template <class T>
   const T* data() const;
   const std::shared_ptr<Storage>& storage() const { return storage_; }
+  // Says that these numbers stay as they are, so that products may keep them as they read them
+  // (packed.h). Whoever asks for data() to write takes it back for all views of the memory, and
+  // what is kept goes; a pointer from before that is not to be written through any more.
+  void mark_constant() const {
+    if (storage_ && !storage_->constant) storage_->constant = true;
+  }
 
   // Views of the same memory.
   Array reshape(Shape) const;  // needs a contiguous array; one -1 is inferred
@@ -149,6 +155,7 @@ T* Array::data() {
   check_access<T>();
   check(!storage_->keepalive, "array: {} {} lies in a mapped file, which is not written; copy it",
         name(dtype_), shape_);
+  if (storage_->constant) storage_->end_constant();
   return reinterpret_cast<T*>(storage_->data) + offset_;
 }
 template <class T>

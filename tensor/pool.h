@@ -1,17 +1,25 @@
 // Where numbers live: blocks of memory kept for reuse, with exact counts of the bytes in use.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <memory>
 
 namespace graft {
+
+struct PackedForms;
 
 // One block. Bytes are 64-byte aligned and not initialised; the block returns to the pool when the
 // last Array on it goes.
 struct Storage {
   std::byte* data = nullptr;
   std::size_t bytes = 0;            // as asked, which is what the counters count
+  std::size_t block = 0;            // as the pool has it
   std::shared_ptr<void> keepalive;  // set when the bytes belong to someone else (a mapped file)
+  // Nobody will write to the bytes, and what products keep of them is here (packed.h).
+  std::atomic<bool> constant = false;
+  std::shared_ptr<PackedForms> packed;
+  void end_constant();  // someone will
   Storage() = default;
   Storage(const Storage&) = delete;
   Storage& operator=(const Storage&) = delete;

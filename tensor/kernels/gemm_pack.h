@@ -62,24 +62,27 @@ template <class V, std::size_t... I>
 }
 
 // to[k, j] = alpha b[k, j] for j < columns, where b runs along k (a weight [out, in] seen
-// transposed). Squares go through registers; the last one overlaps its neighbour.
+// transposed). Squares go through registers; the last one overlaps its neighbour. What comes a few
+// squares later is asked for ahead: the streams are too many for the processor to foresee.
 template <class T, class S>
 void pack_along_depth(T* to, int width, const Matrix<const S>& b, std::int64_t depth,
                       std::int64_t columns, T alpha) {
-  constexpr int kN = kHalfLanes<T>;
+  constexpr int kN = kHalfLanes<T>, kAhead = 64;
   using V = Vec<T, kHalfBytes>;
   const std::int64_t whole = columns < kN ? 0 : depth - depth % kN;
-  for (std::int64_t left = columns; left > 0 && whole > 0; left -= kN) {
-    const std::int64_t j = std::min(columns - left, columns - kN);
-    for (std::int64_t k = 0; k < whole; k += kN) {
+  for (std::int64_t k = 0; k < whole; k += kN)
+    for (std::int64_t left = columns; left > 0; left -= kN) {
+      const std::int64_t j = std::min(columns - left, columns - kN);
       V square[kN];
 #pragma GCC unroll 8
-      for (int i = 0; i < kN; ++i) square[i] = load_widened<V>(b.at(k, j + i)) * alpha;
+      for (int i = 0; i < kN; ++i) {
+        square[i] = load_widened<V>(b.at(k, j + i)) * alpha;
+        __builtin_prefetch(b.at(k + kAhead, j + i));
+      }
       transpose_square(square, std::make_index_sequence<kN>{});
 #pragma GCC unroll 8
       for (int i = 0; i < kN; ++i) store(to + (k + i) * width + j, square[i]);
     }
-  }
   for (std::int64_t k = whole; k < depth; ++k)
     for (std::int64_t j = 0; j < columns; ++j) to[k * width + j] = *b.at(k, j) * alpha;
 }
@@ -119,6 +122,27 @@ void pack_panel(T* to, int width, const Matrix<const S>& b, std::int64_t depth,
     for (std::int64_t k = 0; k < depth; ++k) to[k * width + j] = T{0};
 }
 
+// Rows of a as the tile takes them: to[k * rows + i] = a[i, k], rows <= kTileRows. Writes up to a
+// vector beyond the last number.
+template <class T>
+void pack_rows(T* to, const Matrix<const T>& a, std::int64_t depth, int rows) {
+  constexpr int kN = kLanes<T>;
+  std::int64_t k = 0;
+  if constexpr (kTileRows <= kN) {
+    using V = Vec<T>;
+    for (; a.column == 1 && k + kN <= depth; k += kN) {
+      V square[kN];
+#pragma GCC unroll 16
+      for (int i = 0; i < kN; ++i) square[i] = i < rows ? load<V>(a.at(i, k)) : V{};
+      transpose_square(square, std::make_index_sequence<kN>{});
+      // Each vector's end is overwritten by the next one's beginning.
+#pragma GCC unroll 16
+      for (int i = 0; i < kN; ++i) store(to + (k + i) * rows, square[i]);
+    }
+  }
+  pack_panel(to + k * rows, rows, a.from(0, k).transpose(), depth - k, rows, T{1});
+}
+
 // All panels of a small b, one after another: panel p begins at p * kPanel * depth.
 template <class T>
 void pack_panels(T* to, const Matrix<const T>& b, std::int64_t depth, std::int64_t columns,
@@ -149,7 +173,7 @@ void multiply_panels(Matrix<T> c, Matrix<const T> a, const T* b, std::int64_t ro
   for (std::int64_t j = 0; j < columns; j += kPanel<T>)
     multiply_panel<T>(c.from(0, j), {a}, b + j * packed_depth, rows,
                       static_cast<int>(std::min<std::int64_t>(kPanel<T>, columns - j)), depth,
-                      from_zero);
+                      from_zero ? Start<T>{} : Start<T>{c.at(0, j), c.row});
 }
 
 }  // namespace graft::cpu
