@@ -26,7 +26,8 @@
 
 #include <optional>
 
-#include "peft/files.h"
+#include "nn/modules.h"
+#include "peft/values.h"
 
 namespace graft {
 

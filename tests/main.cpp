@@ -5,3 +5,8 @@
 // tests/run.sh counts these lines. MESSAGE lines are printed whether or not the test passes.
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
+
+#ifdef GRAFT_SANITIZED
+// clang's OpenMP library keeps a few blocks of its own for ever.
+extern "C" const char* __lsan_default_suppressions() { return "leak:libomp"; }
+#endif

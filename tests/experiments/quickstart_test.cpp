@@ -31,7 +31,7 @@ std::vector<std::string> behind(const std::string& text, const std::string& mark
 }  // namespace
 
 TEST_CASE("the quickstart adapts the tiny base to a text, and its adapter writes so again") {
-#if defined(__SANITIZE_ADDRESS__)
+#ifdef GRAFT_SANITIZED
   MESSAGE("SKIPPED: 300 steps are two minutes under the sanitizers; other cases run what it does");
   return;
 #endif

@@ -25,7 +25,7 @@ inline void keeps_contract_on(const std::string& spec, Body body) {
   }
 }
 
-#if defined(__SANITIZE_ADDRESS__)
+#ifdef GRAFT_SANITIZED
 inline constexpr bool kSanitized = true;
 #else
 inline constexpr bool kSanitized = false;
