@@ -12,7 +12,7 @@ most_lines=400
 ordinary_words=(
   adapter adapters attach bank combine common config contract features files folder full generator
   head low_rank merge method methods modules none norm norms own param peft prefix prompt routed save
-  selective site spec table top virtual_rows where
+  selective site spec table top values virtual_rows where
 )
 
 # code_files FOLDER...: the C++ and CUDA files in them.

@@ -8,6 +8,9 @@ graft_packages=(
   libopenblas-openmp-dev libfmt-dev nlohmann-json3-dev libcli11-dev libutf8proc-dev zlib1g-dev
   doctest-dev libbenchmark-dev gnuplot-nox
 )
+# For the sanitizers and the fuzzers.
+# shellcheck disable=SC2034
+clang_packages=(clang-14 libclang-rt-14-dev libomp-14-dev)
 
 # Runs a command as root: directly, or through sudo.
 as_root() {

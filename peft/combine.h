@@ -26,7 +26,7 @@
 
 #include <optional>
 
-#include "peft/files.h"
+#include "peft/values.h"
 
 namespace graft {
 

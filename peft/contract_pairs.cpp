@@ -3,7 +3,7 @@
 #include <cmath>
 
 #include "peft/contract_trial.h"
-#include "peft/files.h"
+#include "peft/values.h"
 
 namespace graft {
 namespace {

@@ -7,6 +7,7 @@
 #include <set>
 
 #include "peft/contract_trial.h"
+#include "peft/files.h"
 #include "peft/training_state.h"
 
 namespace graft {

@@ -3,7 +3,7 @@
 // It lies beside the adapter in a file of our own, which PEFT does not read.
 #pragma once
 
-#include "peft/files.h"
+#include "peft/values.h"
 
 namespace graft {
 

@@ -39,9 +39,11 @@ failure() {
   failed=$((failed + 1))
 }
 
-# build PRESET
+# build CONFIGURE-PRESET [BUILD-PRESET...]
 build() {
-  cmake --preset "$1" && cmake --build --preset "$1" --parallel "$(nproc)"
+  local preset
+  cmake --preset "$1" || return
+  for preset in "${@:2}"; do cmake --build --preset "$preset" --parallel "$(nproc)" || return; done
 }
 
 # note_skips LOG: keeps the lines about skipped cases.

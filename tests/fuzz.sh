@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Fuzzes the readers of files that come from elsewhere, with libFuzzer and the address and
-# undefined-behaviour sanitizers: installs clang and builds the fuzz preset, then runs each target
-# of tests/fuzz/targets.h for some seconds, one on each core at a time.
+# undefined-behaviour sanitizers: installs clang and builds the asan preset's fuzzers, then runs
+# each target of tests/fuzz/targets.h for some seconds, one on each core at a time.
 #
 #   tests/fuzz.sh [SECONDS] [TARGET...]     6 seconds and all targets by default
 #
@@ -21,10 +21,11 @@ seconds=${1:-6}
 shift || true
 
 stage "fuzzers: packages"
-install_packages "${graft_packages[@]}" clang-14 libclang-rt-14-dev libomp-14-dev
+install_packages "${graft_packages[@]}" "${clang_packages[@]}"
 stage "fuzzers: build"
-build fuzz
-work=build/fuzz
+build asan fuzz
+work=build/fuzz bin=build/asan/bin
+mkdir -p "$work"
 rm -rf "$work/seeds"
 tests/fuzz/seeds.sh "$work/seeds"
 mkdir -p "$work/found"
@@ -35,7 +36,7 @@ fuzz() {
   local folders=("$work/corpus/$1" "$work/seeds/$1")
   [[ ! -d tests/fuzz/regressions/$1 ]] || folders+=("tests/fuzz/regressions/$1")
   mkdir -p "${folders[0]}"
-  "$work/bin/fuzz_$target" -seed="${SEED:-1}" -max_total_time="$seconds" -timeout=60 \
+  "$bin/fuzz_$target" -seed="${SEED:-1}" -max_total_time="$seconds" -timeout=60 \
     -report_slow_units=30 -max_len=65536 \
     -rss_limit_mb=2048 -malloc_limit_mb=256 -dict="$work/seeds/words.dict" \
     -artifact_prefix="$found" -print_final_stats=1 "${folders[@]}" > "$log" 2>&1 || status=$?
@@ -51,15 +52,15 @@ fuzz() {
 
 stage "fuzzers: run"
 targets=("$@")
-((${#targets[@]})) || mapfile -t targets < <(printf '%s\n' "$work"/bin/fuzz_* | sed 's/.*fuzz_//')
+((${#targets[@]})) || mapfile -t targets < <(printf '%s\n' "$bin"/fuzz_* | sed 's/.*fuzz_//')
 for target in "${targets[@]}"; do
-  [[ -x $work/bin/fuzz_$target ]] || {
+  [[ -x $bin/fuzz_$target ]] || {
     echo "tests/fuzz.sh: there is no target '$target'" >&2
     exit 2
   }
 done
 export -f fuzz
-export work seconds OMP_NUM_THREADS=1 UBSAN_OPTIONS=print_stacktrace=1
+export work bin seconds OMP_NUM_THREADS=1 UBSAN_OPTIONS=print_stacktrace=1
 export ASAN_OPTIONS=detect_leaks=1:strict_string_checks=1:allocator_may_return_null=0
 lines=$(printf '%s\n' "${targets[@]}" | xargs -P "${JOBS:-$(nproc)}" -I{} bash -c 'fuzz "$1"' _ {})
 echo "$lines"

@@ -13,7 +13,7 @@ export GOMP_SPINCOUNT=${GOMP_SPINCOUNT:-2000}
 stage "packages"
 install_packages "${graft_packages[@]}"
 stage "build cpu"
-build cpu
+build cpu cpu
 
 program=build/cpu/bin/graft_tests
 stage "tests"

@@ -5,7 +5,8 @@
 
 #include "experiments/ablations/report.h"
 #include "experiments/ablations/runner.h"
-#include "experiments/cli/cli.h"
+#include "experiments/cli/command.h"
+#include "experiments/cli/main.h"
 #include "nn/models/folder.h"
 
 namespace graft {
@@ -21,24 +22,23 @@ struct ProgramOptions {
   double minutes = 0;
 };
 
-void add_options(CLI::App& app, ProgramOptions& o, const Experiment& e) {
-  auto* quick =
+void add_options(const cli::Command& app, ProgramOptions& o, const Experiment& e) {
+  const cli::Option quick =
       app.add_flag("--quick", o.quick, "few arms and rows: effects, no verdicts (the standard)");
-  app.add_flag("--full", o.full, "every arm: takes days, goes on where it stopped")
-      ->excludes(quick);
-  app.add_option("--model", o.base, "a base's name or a model folder")->capture_default_str();
+  app.add_flag("--full", o.full, "every arm: takes days, goes on where it stopped").excludes(quick);
+  app.add_option("--model", o.base, "a base's name or a model folder").capture_default_str();
   if (!e.language_tasks.empty())
     app.add_option("--decoder", o.decoder,
                    "causal base of the language tasks; without one, or a base called 'decoder', "
                    "they are off");
   app.add_option("--task", o.tasks, "tasks or folders of .tsv files, the larger first")
-      ->delimiter(',')
-      ->default_str(fmt::format("{}", fmt::join(e.tasks, ",")));
-  app.add_option("--seeds", o.seeds, "how many seeds")->check(CLI::Range(1, 99));
-  app.add_option("--out", o.out, "results folder")->default_str("results/" + e.name);
-  app.add_option("--shard", o.shard, "i/n: this job's part of the arms")->capture_default_str();
+      .delimiter(',')
+      .default_str(fmt::format("{}", fmt::join(e.tasks, ",")));
+  app.add_option("--seeds", o.seeds, "how many seeds").between(1, 99);
+  app.add_option("--out", o.out, "results folder").default_str("results/" + e.name);
+  app.add_option("--shard", o.shard, "i/n: this job's part of the arms").capture_default_str();
   app.add_option("--minutes", o.minutes, "start no arm after so long; 0: no limit")
-      ->capture_default_str();
+      .capture_default_str();
 }
 
 // The committed results of an experiment, where they are of the same base and not what is being
@@ -112,15 +112,10 @@ int experiment_main(int argc, const char* const* argv, const std::string& name,
   try {
     const std::vector<Experiment> all = all_experiments();
     const Experiment& e = experiment_named(all, name);
-    CLI::App app{e.title + ": " + e.question + "\nAfter " + e.paper + "."};
-    app.failure_message(CLI::FailureMessage::simple);
+    const cli::CommandLine app(e.title + ": " + e.question + "\nAfter " + e.paper + ".");
     ProgramOptions o;
     add_options(app, o, e);
-    try {
-      app.parse(argc, argv);
-    } catch (const CLI::ParseError& error) {
-      return app.exit(error);
-    }
+    if (const std::optional<int> code = app.parse(argc, argv)) return *code;
     run_program(e, o, methods);
     return 0;
   } catch (const std::exception& error) {

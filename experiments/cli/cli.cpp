@@ -38,10 +38,10 @@ std::filesystem::path base_folder(const std::string& name_or_path) {
 }  // namespace cli
 
 int cli_main(int argc, const char* const* argv, const Methods& methods) {
-  CLI::App app{"graft: parameter-efficient fine-tuning from scratch"};
-  app.require_subcommand(1);
-  app.failure_message([](const CLI::App*, const CLI::Error& e) {
-    return fmt::format("graft: {} (graft --help lists the commands)\n", e.what());
+  const cli::CommandLine app("graft: parameter-efficient fine-tuning from scratch");
+  app.require_subcommand();
+  app.failure_message([](const char* wrong) {
+    return fmt::format("graft: {} (graft --help lists the commands)\n", wrong);
   });
   try {
     cli::add_model_commands(app, methods);
@@ -56,15 +56,11 @@ int cli_main(int argc, const char* const* argv, const Methods& methods) {
     cli::add_pretrain(app, methods);
     cli::add_ngram(app);
     cli::add_experiment_commands(app, methods);
-    std::vector<std::string> names;
-    for (const CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; }))
-      names.push_back(command->get_name());
+    const std::vector<std::string> names = app.subcommands();
     check(argc < 2 || argv[1][0] == '-' || std::count(names.begin(), names.end(), argv[1]) == 1,
           "no command is called '{}'; there are {}", argv[1], fmt::join(names, ", "));
-    app.parse(argc, argv);
-    return 0;
-  } catch (const CLI::ParseError& e) {
-    return app.exit(e) == 0 ? 0 : 2;
+    const std::optional<int> code = app.parse(argc, argv);
+    return code.value_or(0) == 0 ? 0 : 2;
   } catch (const std::exception& e) {
     fmt::print(stderr, "graft: {}\n", e.what());
     return 1;

@@ -309,33 +309,33 @@ void merge_command(const MergeOptions& o, const Methods& methods) {
 
 }  // namespace
 
-void add_adapter_commands(CLI::App& app, const Methods& methods) {
+void add_adapter_commands(const Command& app, const Methods& methods) {
   static EvalOptions e;
   static MergeOptions m;
-  CLI::App* eval = app.add_subcommand("eval", "Score a saved adapter, or a model with a head");
-  eval->add_option("adapter", e.adapter, "the adapter's folder");
-  auto* model = eval->add_option("--model", e.model, "a model folder or a base, by itself");
-  eval->add_option("--adapter", e.adapters,
-                   "NAME=FOLDER, several times: each adapter on its own task's rows, side by side "
-                   "in one batch");
-  eval->add_option("--task", e.task, "of the model; of an adapter: other rows, the same labels");
-  eval->add_option("--split", e.split, "dev or test")->capture_default_str();
-  eval->add_option("--max-tokens", e.max_tokens, "of the model's texts; an adapter has its own")
-      ->needs(model)
-      ->capture_default_str();
-  eval->add_flag("--generate", e.write, "of a language task: also count answers written exactly");
-  eval->callback([&] { eval_command(e, methods); });
+  const Command eval = app.add_subcommand("eval", "Score a saved adapter, or a model with a head");
+  eval.add_option("adapter", e.adapter, "the adapter's folder");
+  const Option model = eval.add_option("--model", e.model, "a model folder or a base, by itself");
+  eval.add_option("--adapter", e.adapters,
+                  "NAME=FOLDER, several times: each adapter on its own task's rows, side by side "
+                  "in one batch");
+  eval.add_option("--task", e.task, "of the model; of an adapter: other rows, the same labels");
+  eval.add_option("--split", e.split, "dev or test").capture_default_str();
+  eval.add_option("--max-tokens", e.max_tokens, "of the model's texts; an adapter has its own")
+      .needs(model)
+      .capture_default_str();
+  eval.add_flag("--generate", e.write, "of a language task: also count answers written exactly");
+  eval.callback([&] { eval_command(e, methods); });
 
-  CLI::App* merge =
+  const Command merge =
       app.add_subcommand("merge", "Fold an adapter into its base; save a model folder");
-  merge->add_option("adapter", m.adapter, "the adapter's folder")->required();
-  merge->add_option("--out", m.out)->required();
-  merge->add_option("--rows", m.rows, "texts to compare on, of an adapter without a task");
-  merge->add_option("--dtype", m.dtype, "of the file")
-      ->check(CLI::IsMember({"f32", "f16", "bf16"}))
-      ->capture_default_str();
-  merge->add_flag("--without-head", m.without_head, "leave the task's head out");
-  merge->callback([&] { merge_command(m, methods); });
+  merge.add_option("adapter", m.adapter, "the adapter's folder").required();
+  merge.add_option("--out", m.out).required();
+  merge.add_option("--rows", m.rows, "texts to compare on, of an adapter without a task");
+  merge.add_option("--dtype", m.dtype, "of the file")
+      .one_of({"f32", "f16", "bf16"})
+      .capture_default_str();
+  merge.add_flag("--without-head", m.without_head, "leave the task's head out");
+  merge.callback([&] { merge_command(m, methods); });
 }
 
 }  // namespace graft::cli

@@ -46,34 +46,35 @@ void tasks_command(const std::string& out, bool baselines) {
 
 }  // namespace
 
-void add_data_commands(CLI::App& app) {
+void add_data_commands(const Command& app) {
   static fs::path data = default_data_dir();
   static std::string out;
   static bool baselines = false;
   static int vocab = 8192;
-  CLI::App* corpus =
+  const Command corpus =
       app.add_subcommand("corpus", "Make the pretraining corpus from Debian's packages");
-  corpus->add_option("--data", data, "folder with packages/ (see experiments/data/fetch.sh)")
-      ->capture_default_str();
-  corpus->callback([] {
+  corpus.add_option("--data", data, "folder with packages/ (see experiments/data/fetch.sh)")
+      .capture_default_str();
+  corpus.callback([] {
     build_corpus(data / "packages", data, [](std::string_view line) { fmt::print("{}\n", line); });
   });
 
-  CLI::App* tokenizer = app.add_subcommand("tokenizer", "Train the byte-level BPE vocabulary");
-  tokenizer->add_option("--data", data)->capture_default_str();
-  tokenizer->add_option("--vocab", vocab)->capture_default_str();
-  tokenizer->callback([] {
+  const Command tokenizer = app.add_subcommand("tokenizer", "Train the byte-level BPE vocabulary");
+  tokenizer.add_option("--data", data).capture_default_str();
+  tokenizer.add_option("--vocab", vocab).capture_default_str();
+  tokenizer.callback([] {
     const Tokenizer t = train_bpe(std::vector<fs::path>{data / "corpus.train.txt"},
                                   {vocab, {"[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"}, false});
     t.save(data / "tokenizer.json");
     fmt::print("{} tokens in {}\n", t.size(), (data / "tokenizer.json").string());
   });
 
-  CLI::App* tasks = app.add_subcommand("tasks", "List the tasks made from WordNet and two Bibles");
-  tasks->add_option("--out", out,
-                    "also write them as folders of .tsv files, instructions as Alpaca's JSON");
-  tasks->add_flag("--baselines", baselines, "also score the majority class and a bag of words");
-  tasks->callback([] { tasks_command(out, baselines); });
+  const Command tasks =
+      app.add_subcommand("tasks", "List the tasks made from WordNet and two Bibles");
+  tasks.add_option("--out", out,
+                   "also write them as folders of .tsv files, instructions as Alpaca's JSON");
+  tasks.add_flag("--baselines", baselines, "also score the majority class and a bag of words");
+  tasks.callback([] { tasks_command(out, baselines); });
 }
 
 }  // namespace graft::cli

@@ -45,18 +45,18 @@ void embed_command(EmbedOptions o) {
 
 }  // namespace
 
-void add_embed(CLI::App& app) {
+void add_embed(const Command& app) {
   static EmbedOptions o;
-  CLI::App* c = app.add_subcommand("embed", "Each line of a file as a vector, of any model");
-  c->add_option("--model", o.model, "a base's name or a model folder")->capture_default_str();
-  c->add_option("--text", o.text, "a file with a text on each line")->required();
-  c->add_option("--out", o.out, "a safetensors file: embeddings, [lines, width]")->required();
-  c->add_option("--pool", o.pool, "mean, cls or last")->capture_default_str();
-  c->add_flag("--normalize", o.spec.normalised, "to length 1, as sentence-transformers does");
-  c->add_option("--max-tokens", o.spec.max_tokens, "cut longer texts; 0: at the model's places")
-      ->capture_default_str();
-  c->add_option("--batch", o.spec.batch, "texts per pass")->capture_default_str();
-  c->callback([] { embed_command(o); });
+  const Command c = app.add_subcommand("embed", "Each line of a file as a vector, of any model");
+  c.add_option("--model", o.model, "a base's name or a model folder").capture_default_str();
+  c.add_option("--text", o.text, "a file with a text on each line").required();
+  c.add_option("--out", o.out, "a safetensors file: embeddings, [lines, width]").required();
+  c.add_option("--pool", o.pool, "mean, cls or last").capture_default_str();
+  c.add_flag("--normalize", o.spec.normalised, "to length 1, as sentence-transformers does");
+  c.add_option("--max-tokens", o.spec.max_tokens, "cut longer texts; 0: at the model's places")
+      .capture_default_str();
+  c.add_option("--batch", o.spec.batch, "texts per pass").capture_default_str();
+  c.callback([] { embed_command(o); });
 }
 
 }  // namespace graft::cli

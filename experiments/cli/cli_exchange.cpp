@@ -141,29 +141,29 @@ void export_command(const std::string& folder, const std::string& out, const Met
 
 }  // namespace
 
-void add_exchange_commands(CLI::App& app, const Methods& methods) {
+void add_exchange_commands(const Command& app, const Methods& methods) {
   static ImportOptions o;
   static std::string adapter, out;
-  CLI::App* in = app.add_subcommand(
+  const Command in = app.add_subcommand(
       "import", "An adapter in a folder of PEFT's or AdapterHub's as one of graft's");
-  in->add_option("folder", o.folder, "with adapter_config.json and its safetensors")->required();
-  in->add_option("--model", o.model, "the base it is for: a name or a model folder")
-      ->capture_default_str();
-  in->add_option("--task", o.task, "the task that its head is for, or that it writes text of");
-  auto* pool =
-      in->add_option("--pool", o.pool, "how a head of your own pools")->capture_default_str();
-  in->add_option("--max-tokens", o.max_tokens, "of the task's texts")->capture_default_str();
-  in->add_option("--out", o.out, "folder of the adapter")->required();
-  in->callback([&, pool] {
-    o.pool_given = pool->count() > 0;
+  in.add_option("folder", o.folder, "with adapter_config.json and its safetensors").required();
+  in.add_option("--model", o.model, "the base it is for: a name or a model folder")
+      .capture_default_str();
+  in.add_option("--task", o.task, "the task that its head is for, or that it writes text of");
+  const Option pool =
+      in.add_option("--pool", o.pool, "how a head of your own pools").capture_default_str();
+  in.add_option("--max-tokens", o.max_tokens, "of the task's texts").capture_default_str();
+  in.add_option("--out", o.out, "folder of the adapter").required();
+  in.callback([&, pool] {
+    o.pool_given = pool.count() > 0;
     import_command(o, methods);
   });
 
-  CLI::App* to = app.add_subcommand(
+  const Command to = app.add_subcommand(
       "export", "An adapter as a folder that PEFT opens; bottlenecks, AdapterHub");
-  to->add_option("adapter", adapter, "the adapter's folder")->required();
-  to->add_option("--out", out, "folder of PEFT's or AdapterHub's files")->required();
-  to->callback([&] { export_command(adapter, out, methods); });
+  to.add_option("adapter", adapter, "the adapter's folder").required();
+  to.add_option("--out", out, "folder of PEFT's or AdapterHub's files").required();
+  to.callback([&] { export_command(adapter, out, methods); });
 }
 
 }  // namespace graft::cli

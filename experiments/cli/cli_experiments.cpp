@@ -22,38 +22,37 @@ void sweep_command(const std::string& file, std::string out, const std::string& 
 
 }  // namespace
 
-void add_experiment_commands(CLI::App& app, const Methods& methods) {
+void add_experiment_commands(const Command& app, const Methods& methods) {
   static MainOptions o;
   static std::string file, folder, out, shard = "0/1";
   static double minutes = 0;
-  CLI::App* all = app.add_subcommand("main", "A part of the three ablations, and their page");
-  all->add_option("--out", o.out, "results folder; what is recorded there is not run again")
-      ->required();
-  all->add_option("--minutes", o.minutes, "time for all of it")
-      ->capture_default_str()
-      ->check(CLI::Range(1, 100000));
-  all->add_option("--model", o.base, "a base's name or a model folder")->capture_default_str();
-  all->add_option(
-      "--decoder", o.decoder,
-      "causal base of the language tasks; without one, or a base called 'decoder', they "
-      "are off");
-  all->add_flag("--quick", o.quick, "the smallest scale");
-  all->callback([&] { run_main(o, methods); });
+  const Command all = app.add_subcommand("main", "A part of the three ablations, and their page");
+  all.add_option("--out", o.out, "results folder; what is recorded there is not run again")
+      .required();
+  all.add_option("--minutes", o.minutes, "time for all of it")
+      .capture_default_str()
+      .between(1, 100000);
+  all.add_option("--model", o.base, "a base's name or a model folder").capture_default_str();
+  all.add_option("--decoder", o.decoder,
+                 "causal base of the language tasks; without one, or a base called 'decoder', they "
+                 "are off");
+  all.add_flag("--quick", o.quick, "the smallest scale");
+  all.callback([&] { run_main(o, methods); });
 
-  CLI::App* sweep =
+  const Command sweep =
       app.add_subcommand("sweep", "Run a grid of your own over your own data or our tasks");
-  sweep->add_option("spec", file, "a JSON file; experiments/ablations/sweep.h says what is in it")
-      ->required();
-  sweep->add_option("--out", out, "results folder")->default_str("results/NAME");
-  sweep->add_option("--shard", shard, "i/n: this job's part of the arms")->capture_default_str();
-  sweep->add_option("--minutes", minutes, "start no arm after so long; 0: no limit")
-      ->capture_default_str();
-  sweep->callback([&] { sweep_command(file, out, shard, minutes, methods); });
+  sweep.add_option("spec", file, "a JSON file; experiments/ablations/sweep.h says what is in it")
+      .required();
+  sweep.add_option("--out", out, "results folder").default_str("results/NAME");
+  sweep.add_option("--shard", shard, "i/n: this job's part of the arms").capture_default_str();
+  sweep.add_option("--minutes", minutes, "start no arm after so long; 0: no limit")
+      .capture_default_str();
+  sweep.callback([&] { sweep_command(file, out, shard, minutes, methods); });
 
-  CLI::App* report =
+  const Command report =
       app.add_subcommand("report", "Remake a results folder's page from its records");
-  report->add_option("folder", folder)->required();
-  report->callback(
+  report.add_option("folder", folder).required();
+  report.callback(
       [&] { fmt::print("report: {}\n", remake_report(folder, results_shelf()).string()); });
 }
 

@@ -195,37 +195,36 @@ void generate_command(GenerateOptions o, const Methods& methods) {
 
 }  // namespace
 
-void add_generate(CLI::App& app, const Methods& methods) {
+void add_generate(const Command& app, const Methods& methods) {
   static GenerateOptions o;
-  CLI::App* c = app.add_subcommand(
+  const Command c = app.add_subcommand(
       "generate", "Text from a decoder or an encoder-decoder, with or without an adapter");
-  auto* model =
-      c->add_option("--model", o.model, "a base's name or a model folder")->capture_default_str();
-  c->add_option(
+  const Option model =
+      c.add_option("--model", o.model, "a base's name or a model folder").capture_default_str();
+  c.add_option(
        "--adapter", o.adapters,
        "an adapter of a language task, or of any for an encoder-decoder; it names its model. Or "
        "several, NAME=FOLDER each: a prompt is then NAME, a tab, and its text")
-      ->excludes(model);
-  c->add_option("--prompt", o.prompts, "may be given several times");
-  c->add_option("--prompt-file", o.prompt_file, "one prompt on each line");
-  c->add_option("--max-tokens", o.spec.max_tokens, "new ones")->capture_default_str();
-  c->add_option("--min-tokens", o.spec.min_tokens)->capture_default_str();
-  c->add_option("--stop", o.stop, "tokens that end an answer; else the model's end token");
-  c->add_flag("--sample", o.spec.sample, "draw tokens; else the likeliest is taken");
-  c->add_option("--temperature", o.spec.temperature)->capture_default_str();
-  c->add_option("--top-k", o.spec.top_k, "0 for all")->capture_default_str();
-  c->add_option("--top-p", o.spec.top_p)->capture_default_str();
-  c->add_option("--seed", o.spec.seed)->capture_default_str();
-  c->add_option("--beams", o.spec.beams)->capture_default_str();
-  c->add_option("--length-penalty", o.spec.length_penalty)->capture_default_str();
-  c->add_option("--until", o.until,
-                "beam search ends when: no_better (guessed), beams_full, never_better (sure)")
-      ->check(CLI::IsMember({"no_better", "beams_full", "never_better"}))
-      ->capture_default_str();
-  c->add_option("--no-repeat-ngram", o.spec.no_repeat_ngram, "0 to allow all")
-      ->capture_default_str();
-  c->add_option("--repetition-penalty", o.spec.repetition_penalty)->capture_default_str();
-  c->callback([&] {
+      .excludes(model);
+  c.add_option("--prompt", o.prompts, "may be given several times");
+  c.add_option("--prompt-file", o.prompt_file, "one prompt on each line");
+  c.add_option("--max-tokens", o.spec.max_tokens, "new ones").capture_default_str();
+  c.add_option("--min-tokens", o.spec.min_tokens).capture_default_str();
+  c.add_option("--stop", o.stop, "tokens that end an answer; else the model's end token");
+  c.add_flag("--sample", o.spec.sample, "draw tokens; else the likeliest is taken");
+  c.add_option("--temperature", o.spec.temperature).capture_default_str();
+  c.add_option("--top-k", o.spec.top_k, "0 for all").capture_default_str();
+  c.add_option("--top-p", o.spec.top_p).capture_default_str();
+  c.add_option("--seed", o.spec.seed).capture_default_str();
+  c.add_option("--beams", o.spec.beams).capture_default_str();
+  c.add_option("--length-penalty", o.spec.length_penalty).capture_default_str();
+  c.add_option("--until", o.until,
+               "beam search ends when: no_better (guessed), beams_full, never_better (sure)")
+      .one_of({"no_better", "beams_full", "never_better"})
+      .capture_default_str();
+  c.add_option("--no-repeat-ngram", o.spec.no_repeat_ngram, "0 to allow all").capture_default_str();
+  c.add_option("--repetition-penalty", o.spec.repetition_penalty).capture_default_str();
+  c.callback([&] {
     using Until = GenerateSpec::Until;
     o.spec.until = o.until == "no_better"    ? Until::no_better
                    : o.until == "beams_full" ? Until::beams_full

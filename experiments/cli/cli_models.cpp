@@ -95,37 +95,37 @@ void check_pairs(const Methods& methods, const std::string& spec) {
 
 }  // namespace
 
-void add_model_commands(CLI::App& app, const Methods& methods) {
+void add_model_commands(const Command& app, const Methods& methods) {
   static std::string arch, spec;
   static bool pairs = false;
   app.add_subcommand("methods", "List the methods: paper, slots, count, whether they merge")
-      ->callback([&] { methods_command(methods); });
+      .callback([&] { methods_command(methods); });
 
-  CLI::App* count =
+  const Command count =
       app.add_subcommand("count", "Trainable parameters of a method, from shapes alone");
   count
-      ->add_option("--arch", arch,
-                   "a model folder or a preset: opt-6.7b, gpt3-175b, bert-base, llama-7b, ...; an "
-                   "unknown name lists all")
-      ->required();
-  count->add_option("--method", spec, "e.g. lora:r=16,on=q+v")->required();
-  count->callback([&] { count_command(methods, arch, spec); });
+      .add_option("--arch", arch,
+                  "a model folder or a preset: opt-6.7b, gpt3-175b, bert-base, llama-7b, ...; an "
+                  "unknown name lists all")
+      .required();
+  count.add_option("--method", spec, "e.g. lora:r=16,on=q+v").required();
+  count.callback([&] { count_command(methods, arch, spec); });
 
-  CLI::App* explain =
+  const Command explain =
       app.add_subcommand("explain", "Every edit and every trainable tensor of a method in a model");
-  explain->add_option("--model,--arch", arch, "a model folder or a preset")->required();
-  explain->add_option("--method", spec, "e.g. houlsby:m=64|bitfit")->required();
-  explain->callback([&] { explain_command(methods, arch, spec); });
+  explain.add_option("--model,--arch", arch, "a model folder or a preset").required();
+  explain.add_option("--method", spec, "e.g. houlsby:m=64|bitfit").required();
+  explain.callback([&] { explain_command(methods, arch, spec); });
 
   std::vector<std::string> bodies;
   for (const Body kind : kBodies) bodies.push_back(body_in_words(kind));
-  CLI::App* contract =
+  const Command contract =
       app.add_subcommand("check", fmt::format("Put a method through the method contract on small "
                                               "models: {}; its options must fit them",
                                               fmt::join(bodies, ", ")));
-  contract->add_option("spec", spec, "e.g. lora:r=2,on=q+v")->required();
-  contract->add_flag("--pairs", pairs, "in pairs with every method there is, in both orders");
-  contract->callback([&] {
+  contract.add_option("spec", spec, "e.g. lora:r=2,on=q+v").required();
+  contract.add_flag("--pairs", pairs, "in pairs with every method there is, in both orders");
+  contract.callback([&] {
     omp_set_num_threads(1);  // on models this small more of them only wait for each other
     (pairs ? check_pairs : check_alone)(methods, spec);
   });

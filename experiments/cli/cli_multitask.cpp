@@ -201,64 +201,64 @@ void replay_multitask(const std::string& file, const json& all, const Methods& m
   fmt::print("the same bits: weights {}\n", is);
 }
 
-void add_multitask(CLI::App& app, const Methods& methods) {
+void add_multitask(const Command& app, const Methods& methods) {
   static MultitaskOptions o;
   static std::string tasks;
-  CLI::App* command = app.add_subcommand(
+  const Command command = app.add_subcommand(
       "multitask", "Adapt a model to several tasks at once, a head each; save their adapters");
-  command->add_option("--model,--base", o.model, "a base's name or a model folder")
-      ->capture_default_str();
-  command->add_option("--tasks", tasks, "names or folders, with commas between them")->required();
+  command.add_option("--model,--base", o.model, "a base's name or a model folder")
+      .capture_default_str();
+  command.add_option("--tasks", tasks, "names or folders, with commas between them").required();
   o.spec.run.method = "hyperformer++";
-  command->add_option("--method", o.spec.run.method, "shared; tasks= is filled in")
-      ->capture_default_str();
-  command->add_option("--out", o.out, "folder for adapters and run.json; resumes if unfinished")
-      ->required();
+  command.add_option("--method", o.spec.run.method, "shared; tasks= is filled in")
+      .capture_default_str();
+  command.add_option("--out", o.out, "folder for adapters and run.json; resumes if unfinished")
+      .required();
   command
-      ->add_option("--weights", o.spec.weights,
-                   "uniform, uncertainty, gradnorm, pcgrad or metaweighting")
-      ->capture_default_str();
-  auto* rate = command->add_option(
+      .add_option("--weights", o.spec.weights,
+                  "uniform, uncertainty, gradnorm, pcgrad or metaweighting")
+      .capture_default_str();
+  const Option rate = command.add_option(
       "--weight-rate", o.spec.weight_rate,
       "of the weights' own steps; without it 0.025. Of metaweighting 0.1, its paper's alpha: it "
       "multiplies products of the tasks' gradients times the step's --lr, so with an --lr of 1e-3 "
       "and gradients of length 1 weights move by 1e-4 / tasks a step; a short run needs more");
-  auto* alpha = command->add_option("--gradnorm-alpha", o.spec.gradnorm_alpha,
-                                    "gradnorm: how strongly slow tasks are pulled along");
-  alpha->capture_default_str();
-  command->add_option("--sampling", o.spec.sampling,
-                      "one: a step is of one task, drawn by its share (standard for uniform); all: "
-                      "of every task");
+  const Option alpha = command.add_option("--gradnorm-alpha", o.spec.gradnorm_alpha,
+                                          "gradnorm: how strongly slow tasks are pulled along");
+  alpha.capture_default_str();
+  command.add_option("--sampling", o.spec.sampling,
+                     "one: a step is of one task, drawn by its share (standard for uniform); all: "
+                     "of every task");
   command
-      ->add_option("--temperature", o.spec.temperature,
-                   "shares are (rows)^(1 / temperature): 1 as the rows are, 10 nearly alike")
-      ->capture_default_str();
-  auto* query = command->add_option("--query", o.spec.query,
-                                    "metaweighting: part of the rows held out for it");
-  query->capture_default_str();
+      .add_option("--temperature", o.spec.temperature,
+                  "shares are (rows)^(1 / temperature): 1 as the rows are, 10 nearly alike")
+      .capture_default_str();
+  const Option query = command.add_option("--query", o.spec.query,
+                                          "metaweighting: part of the rows held out for it");
+  query.capture_default_str();
   command
-      ->add_option("--rule", o.spec.rules,
-                   "for a task or layers: task=NAME,layers=0-3,lr=0.5,decay=0,dropout=0.1,"
-                   "pull=0.01 (lr: times the run's; pull: L2 towards the start); may be given "
-                   "again")
-      ->allow_extra_args(false);
-  command->add_flag("--alone", o.alone, "also train each task by itself: what sharing did to it");
-  command->add_option("--head", o.spec.run.head, "of every task: as graft train has it");
-  command->add_option("--pool", o.spec.run.pool, "mean, cls or last")->capture_default_str();
-  add_training_options(*command, o.spec.run, o.encode);
-  command->add_option("--state-seconds", o.state_seconds, "between checkpoints of the whole state")
-      ->capture_default_str();
-  command->add_option("--log", o.log, "a file: each step's loss, rate and examples, as JSON lines");
-  const auto check_read = [&](const std::vector<std::pair<const char*, CLI::Option*>>& given) {
+      .add_option("--rule", o.spec.rules,
+                  "for a task or layers: task=NAME,layers=0-3,lr=0.5,decay=0,dropout=0.1,"
+                  "pull=0.01 (lr: times the run's; pull: L2 towards the start); may be given "
+                  "again")
+      .allow_extra_args(false);
+  command.add_flag("--alone", o.alone, "also train each task by itself: what sharing did to it");
+  command.add_option("--head", o.spec.run.head, "of every task: as graft train has it");
+  command.add_option("--pool", o.spec.run.pool, "mean, cls or last").capture_default_str();
+  add_training_options(command, o.spec.run, o.encode);
+  command.add_option("--state-seconds", o.state_seconds, "between checkpoints of the whole state")
+      .capture_default_str();
+  command.add_option("--log", o.log, "a file: each step's loss, rate and examples, as JSON lines");
+  const auto check_read = [&](const std::vector<std::pair<const char*, Option>>& given) {
     for (const auto& [key, option] : given)
-      check(option->count() == 0 || reads(o.spec.weights, key),
-            "multitask: {} with weights {}, which do not read it; it is of {}", option->get_name(),
+      check(option.count() == 0 || reads(o.spec.weights, key),
+            "multitask: {} with weights {}, which do not read it; it is of {}", option.name(),
             o.spec.weights, readers_of(key));
   };
-  command->callback([&, check_read, rate, alpha, query] {
+  command.callback([&, check_read, rate, alpha, query] {
     (void)weights_named(o.spec.weights);
     check_read({{"weight_rate", rate}, {"gradnorm_alpha", alpha}, {"query", query}});
-    check(rate->count() == 0 || o.spec.weight_rate > 0,
+    check(rate.count() == 0 || o.spec.weight_rate > 0,
           "multitask: --weight-rate {}; need above 0; leave it out for the standard",
           o.spec.weight_rate);
     (void)MultitaskSpec::from(o.spec.json(), o.spec.run.json());

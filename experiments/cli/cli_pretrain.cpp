@@ -7,8 +7,8 @@
 
 namespace graft::cli {
 
-void add_pretrain(CLI::App& app, const Methods& methods) {
-  CLI::App* command = app.add_subcommand(
+void add_pretrain(const Command& app, const Methods& methods) {
+  const Command command = app.add_subcommand(
       "pretrain",
       "Train a base model on the corpus: masked (encoder), causal (decoder) or span "
       "(encoder-decoder)");
@@ -19,42 +19,42 @@ void add_pretrain(CLI::App& app, const Methods& methods) {
   spec.train = data / "corpus.train.txt";
   spec.heldout = data / "corpus.heldout.txt";
   spec.tokenizer = data / "tokenizer.json";
-  command->add_option("--arch", arch, "graft-encoder, graft-decoder, graft-t5, or another preset")
-      ->capture_default_str();
-  command->add_option("--objective", spec.objective,
-                      "masked, causal or span; by standard what goes with the architecture");
-  command->add_option("--layers", layers,
-                      "another depth than the preset's; of an encoder-decoder, of each stack");
-  command->add_option("--out", spec.out, "folder of the run; an unfinished run there is resumed")
-      ->required();
-  command->add_option("--train", spec.train)->capture_default_str();
-  command->add_option("--heldout", spec.heldout)->capture_default_str();
-  command->add_option("--tokenizer", spec.tokenizer)->capture_default_str();
-  command->add_option("--start-from", spec.start_from,
-                      "model folder of a shallower model: its blocks are stacked");
-  command->add_option("--seed", spec.seed)->capture_default_str();
-  command->add_option("--length", spec.length, "tokens per window")->capture_default_str();
-  command->add_option("--batch", spec.batch, "windows per step")->capture_default_str();
-  command->add_option("--steps", spec.steps)->capture_default_str();
-  command->add_option("--lr", spec.lr)->capture_default_str();
-  command->add_option("--decay", spec.decay)->capture_default_str();
-  command->add_option("--masking", spec.masking, "part of the tokens that is predicted")
-      ->capture_default_str();
-  command->add_option("--span", spec.span, "tokens in a dropped span, on average")
-      ->capture_default_str();
-  command->add_option("--warmup", spec.warmup, "steps")->capture_default_str();
-  command->add_option("--schedule", schedule, "trapezoid, linear, cosine or constant")
-      ->capture_default_str();
-  command->add_option("--cooldown", spec.cooldown, "trapezoid: steps of the final fall to 0")
-      ->capture_default_str();
-  command->add_option("--eval-every", spec.eval_every, "steps")->capture_default_str();
-  command->add_option("--save-minutes", spec.save_minutes)->capture_default_str();
-  command->add_option("--stop-after", spec.stop_after, "stop, checkpointed, after this step");
+  command.add_option("--arch", arch, "graft-encoder, graft-decoder, graft-t5, or another preset")
+      .capture_default_str();
+  command.add_option("--objective", spec.objective,
+                     "masked, causal or span; by standard what goes with the architecture");
+  command.add_option("--layers", layers,
+                     "another depth than the preset's; of an encoder-decoder, of each stack");
+  command.add_option("--out", spec.out, "folder of the run; an unfinished run there is resumed")
+      .required();
+  command.add_option("--train", spec.train).capture_default_str();
+  command.add_option("--heldout", spec.heldout).capture_default_str();
+  command.add_option("--tokenizer", spec.tokenizer).capture_default_str();
+  command.add_option("--start-from", spec.start_from,
+                     "model folder of a shallower model: its blocks are stacked");
+  command.add_option("--seed", spec.seed).capture_default_str();
+  command.add_option("--length", spec.length, "tokens per window").capture_default_str();
+  command.add_option("--batch", spec.batch, "windows per step").capture_default_str();
+  command.add_option("--steps", spec.steps).capture_default_str();
+  command.add_option("--lr", spec.lr).capture_default_str();
+  command.add_option("--decay", spec.decay).capture_default_str();
+  command.add_option("--masking", spec.masking, "part of the tokens that is predicted")
+      .capture_default_str();
+  command.add_option("--span", spec.span, "tokens in a dropped span, on average")
+      .capture_default_str();
+  command.add_option("--warmup", spec.warmup, "steps").capture_default_str();
+  command.add_option("--schedule", schedule, "trapezoid, linear, cosine or constant")
+      .capture_default_str();
+  command.add_option("--cooldown", spec.cooldown, "trapezoid: steps of the final fall to 0")
+      .capture_default_str();
+  command.add_option("--eval-every", spec.eval_every, "steps").capture_default_str();
+  command.add_option("--save-minutes", spec.save_minutes).capture_default_str();
+  command.add_option("--stop-after", spec.stop_after, "stop, checkpointed, after this step");
   spec.methods = methods;
-  command->add_option("--method", spec.method,
-                      "edits to learn with from the first step, e.g. qknorm:gate=one; saved as "
-                      "OUT/adapter");
-  command->callback([] {
+  command.add_option("--method", spec.method,
+                     "edits to learn with from the first step, e.g. qknorm:gate=one; saved as "
+                     "OUT/adapter");
+  command.callback([] {
     spec.arch = arch_named(arch);
     if (layers) {
       check(*layers >= 1, "pretrain: layers {}; need at least 1", *layers);
@@ -68,12 +68,12 @@ void add_pretrain(CLI::App& app, const Methods& methods) {
   });
 }
 
-void add_ngram(CLI::App& app) {
-  CLI::App* command = app.add_subcommand(
+void add_ngram(const Command& app) {
+  const Command command = app.add_subcommand(
       "ngram", "Held-out loss of unigram to 5-gram models of the corpus, per token");
   static std::filesystem::path data = default_data_dir();
-  command->add_option("--data", data)->capture_default_str();
-  command->callback([] {
+  command.add_option("--data", data).capture_default_str();
+  command.callback([] {
     const Tokenizer tokenizer = Tokenizer::load(data / "tokenizer.json");
     const CorpusWindows train(data / "corpus.train.txt", tokenizer, 128, Objective::causal);
     const CorpusWindows heldout(data / "corpus.heldout.txt", tokenizer, 128, Objective::causal);

@@ -276,78 +276,80 @@ void replay_command(const std::string& file, const Methods& methods) {
 
 }  // namespace
 
-void add_training_options(CLI::App& app, RunSpec& run, EncodeSpec& encode) {
-  app.add_option("--optimizer", run.optimizer)->capture_default_str();
-  app.add_option("--schedule", run.schedule)->capture_default_str();
-  app.add_option("--lr", run.lr)->capture_default_str();
-  app.add_option("--decay", run.decay)->capture_default_str();
-  app.add_option("--clip", run.clip)->capture_default_str();
-  app.add_option("--warmup", run.warmup, "part of all steps")->capture_default_str();
-  app.add_option("--epochs", run.epochs)->capture_default_str();
-  app.add_option("--batch", run.batch, "sequences per step")->capture_default_str();
-  app.add_option("--micro", run.micro, "sequences per pass, 0 for all")->capture_default_str();
-  app.add_option("--seed", run.seed)->capture_default_str();
-  app.add_option("--max-tokens", encode.max_tokens)->capture_default_str();
+void add_training_options(const Command& app, RunSpec& run, EncodeSpec& encode) {
+  app.add_option("--optimizer", run.optimizer).capture_default_str();
+  app.add_option("--schedule", run.schedule).capture_default_str();
+  app.add_option("--lr", run.lr).capture_default_str();
+  app.add_option("--decay", run.decay).capture_default_str();
+  app.add_option("--clip", run.clip).capture_default_str();
+  app.add_option("--warmup", run.warmup, "part of all steps").capture_default_str();
+  app.add_option("--epochs", run.epochs).capture_default_str();
+  app.add_option("--batch", run.batch, "sequences per step").capture_default_str();
+  app.add_option("--micro", run.micro, "sequences per pass, 0 for all").capture_default_str();
+  app.add_option("--seed", run.seed).capture_default_str();
+  app.add_option("--max-tokens", encode.max_tokens).capture_default_str();
   app.add_option("--train-rows", encode.train_rows, "the first so many; 0 for all");
   app.add_option("--dev-rows", encode.dev_rows);
   app.add_option("--test-rows", encode.test_rows);
   app.add_flag("--checkpoint-blocks", run.checkpoint_blocks, "trade time for memory");
 }
 
-void add_run_commands(CLI::App& app, const Methods& methods) {
+void add_run_commands(const Command& app, const Methods& methods) {
   static TrainOptions o;
   static std::string record;
-  CLI::App* train = app.add_subcommand("train", "Adapt a model to a task; save the adapter");
-  train->add_option("--model,--base", o.model, "a base's name or a model folder [encoder]");
-  train->add_option("--task", o.task, "a task's name, or a folder of data files");
-  auto* method = train->add_option("--method", o.run.method)->capture_default_str();
-  train->add_option("--init", o.init, "start from this adapter: graft's folder or PEFT's");
-  train->add_option("--out", o.out, "folder for the adapter and run.json; resumes if unfinished")
-      ->required();
-  auto* head = train->add_option(
+  const Command train = app.add_subcommand("train", "Adapt a model to a task; save the adapter");
+  train.add_option("--model,--base", o.model, "a base's name or a model folder [encoder]");
+  train.add_option("--task", o.task, "a task's name, or a folder of data files");
+  const Option method = train.add_option("--method", o.run.method).capture_default_str();
+  train.add_option("--init", o.init, "start from this adapter: graft's folder or PEFT's");
+  train.add_option("--out", o.out, "folder for the adapter and run.json; resumes if unfinished")
+      .required();
+  const Option head = train.add_option(
       "--head", o.run.head,
       "linear (the standard), dense, cloze, or family: the one that transformers has for the "
       "model's family; of an encoder-decoder text alone. Not given: the checkpoint's own, if it "
       "tells the labels");
-  auto* pool = train->add_option("--pool", o.run.pool, "mean, cls or last")->capture_default_str();
-  add_training_options(*train, o.run, o.encode);
-  train->add_option("--state-seconds", o.state_seconds, "between checkpoints of the whole state")
-      ->capture_default_str();
-  train->add_option("--log", o.log, "a file: each step's loss, rate and examples, as JSON lines");
-  auto* resume = train->add_option(
+  const Option pool =
+      train.add_option("--pool", o.run.pool, "mean, cls or last").capture_default_str();
+  add_training_options(train, o.run, o.encode);
+  train.add_option("--state-seconds", o.state_seconds, "between checkpoints of the whole state")
+      .capture_default_str();
+  train.add_option("--log", o.log, "a file: each step's loss, rate and examples, as JSON lines");
+  const Option resume = train.add_option(
       "--resume", o.resume,
       "go on from this adapter, saved by an earlier run (or exported from one): to the end of its "
       "epochs, or for more; all settings are that run's");
   const std::set<std::string> free{"--resume",        "--out",           "--epochs",   "--log",
                                    "--state-seconds", "--model",         "--task",     "--help",
                                    "--stop-after",    "--without-state", "--frozen-mb"};
-  train->add_option("--stop-after", o.stop_after, "stop after so many of the epochs");
-  train->add_flag("--without-state", o.without_state,
-                  "do not keep beside the adapter what --resume needs");
+  train.add_option("--stop-after", o.stop_after, "stop after so many of the epochs");
+  train.add_flag("--without-state", o.without_state,
+                 "do not keep beside the adapter what --resume needs");
   train
-      ->add_option("--frozen-mb", o.frozen_mb,
-                   "memory for rows of blocks that never change, which later epochs do not compute "
-                   "again; 0: none. The weights are the same")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
-  for (CLI::Option* option : train->get_options())  // the rest is settled by what goes on
-    if (!free.contains(option->get_name())) option->excludes(resume);
-  train->callback([&, train, method, head, pool] {
-    o.head_given = head->count() + pool->count() > 0;
-    check(o.stop_after > 0 || train->get_option("--stop-after")->count() == 0,
+      .add_option("--frozen-mb", o.frozen_mb,
+                  "memory for rows of blocks that never change, which later epochs do not compute "
+                  "again; 0: none. The weights are the same")
+      .not_negative()
+      .capture_default_str();
+  for (const Option& option : train.options())  // the rest is settled by what goes on
+    if (!free.contains(option.name())) option.excludes(resume);
+  train.callback([&, train, method, head, pool] {
+    o.head_given = head.count() + pool.count() > 0;
+    check(o.stop_after > 0 || train.option("--stop-after").count() == 0,
           "train: --stop-after {}; need at least 1 epoch", o.stop_after);
-    read_resume(o, train->get_option("--epochs")->count() > 0);
+    read_resume(o, train.option("--epochs").count() > 0);
     check(!o.task.empty(), "train: give --task, or an adapter to --resume");
     if (o.model.empty()) o.model = "encoder";
     if (!o.resume.empty()) return train_command(o, methods);
-    read_init(o, {method->count() > 0, head->count() > 0, pool->count() > 0});
+    read_init(o, {method.count() > 0, head.count() > 0, pool.count() > 0});
     (void)RunSpec::from(o.run.json());
     train_command(o, methods);
   });
 
-  CLI::App* replay = app.add_subcommand("replay", "Run a recorded run again and compare its bits");
-  replay->add_option("record", record, "a run.json")->required();
-  replay->callback([&] { replay_command(record, methods); });
+  const Command replay =
+      app.add_subcommand("replay", "Run a recorded run again and compare its bits");
+  replay.add_option("record", record, "a run.json").required();
+  replay.callback([&] { replay_command(record, methods); });
 }
 
 }  // namespace graft::cli

@@ -2,6 +2,7 @@
 #include "experiments/cli/cli.h"
 #include "nn/models/folder.h"
 #include "peft/combine.h"
+#include "peft/files.h"
 
 namespace graft::cli {
 namespace {
@@ -57,25 +58,26 @@ void combine_command(const CombineOptions& o) {
 
 }  // namespace
 
-void add_combine(CLI::App& app) {
+void add_combine(const Command& app) {
   static CombineOptions o;
-  CLI::App* c = app.add_subcommand("combine", "Make several LoRA adapters of one base into one");
-  c->add_option("--adapter", o.adapters, "an adapter's folder; several times")->required();
-  c->add_option("--weights", o.spec.weights, "of each, as in .7,.3; below 0 takes away")
-      ->delimiter(',')
-      ->required();
-  c->add_option("--how", o.spec.how,
-                "cat (exact, ranks add up), svd, linear, ties, dare_linear, dare_ties, "
-                "magnitude_prune, and these with _svd")
-      ->capture_default_str();
-  c->add_option("--density", o.spec.density, "part of the entries that stays: ties, dare_*");
-  c->add_option("--sign", o.spec.sign, "of ties: total (the standard) or frequency");
-  c->add_option("--rank", o.spec.rank,
-                "of svd, at least 1; without it the largest of the adapters'");
-  c->add_option("--seed", o.spec.seed, "of dare; without it 0");
-  c->add_option("--head", o.head, "take the head and task of the first, second, ... adapter");
-  c->add_option("--out", o.out)->required();
-  c->callback([] { combine_command(o); });
+  const Command c =
+      app.add_subcommand("combine", "Make several LoRA adapters of one base into one");
+  c.add_option("--adapter", o.adapters, "an adapter's folder; several times").required();
+  c.add_option("--weights", o.spec.weights, "of each, as in .7,.3; below 0 takes away")
+      .delimiter(',')
+      .required();
+  c.add_option("--how", o.spec.how,
+               "cat (exact, ranks add up), svd, linear, ties, dare_linear, dare_ties, "
+               "magnitude_prune, and these with _svd")
+      .capture_default_str();
+  c.add_option("--density", o.spec.density, "part of the entries that stays: ties, dare_*");
+  c.add_option("--sign", o.spec.sign, "of ties: total (the standard) or frequency");
+  c.add_option("--rank", o.spec.rank,
+               "of svd, at least 1; without it the largest of the adapters'");
+  c.add_option("--seed", o.spec.seed, "of dare; without it 0");
+  c.add_option("--head", o.head, "take the head and task of the first, second, ... adapter");
+  c.add_option("--out", o.out).required();
+  c.callback([] { combine_command(o); });
 }
 
 }  // namespace graft::cli

@@ -7,7 +7,7 @@
 namespace graft::cli {
 
 // The optimizer's options, the batch's and the texts'.
-void add_training_options(CLI::App&, RunSpec&, EncodeSpec&);
+void add_training_options(const Command&, RunSpec&, EncodeSpec&);
 
 // Runs a record of `graft multitask` again; throws where a bit differs. `file`: for messages.
 void replay_multitask(const std::string& file, const nlohmann::json& record, const Methods&);

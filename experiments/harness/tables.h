@@ -1,7 +1,7 @@
 // Tables as values: for the terminal as text, for the page as HTML; results and tuning in them.
 #pragma once
 
-#include <nlohmann/json.hpp>
+#include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <span>
 #include <string>

@@ -1,6 +1,7 @@
 #include "experiments/runs/multitask.h"
 
 #include <algorithm>
+#include <nlohmann/json.hpp>
 #include <numeric>
 #include <set>
 
@@ -283,8 +284,8 @@ MultitaskResult multitask(Model& base, std::vector<EncodedTask> tasks, const Mul
       if (trainer.weights.looks_ahead()) streams.push_back(&trainer.rows.query[t]);
     }
     if (!places.started_from.empty()) on += ", started from " + places.started_from;
-    trainer.state.emplace(places, spec.run.json().dump() + spec.json().dump(), on, all,
-                          trainer.optimizers, streams, trainer.weights);
+    trainer.state.emplace(MultitaskState{places, spec.run.json().dump() + spec.json().dump(), on,
+                                         all, trainer.optimizers, streams, trainer.weights});
     trainer.state->task_steps.assign(tasks.size(), 0);
     trainer.train();
     out.train_loss = trainer.state->train_loss;

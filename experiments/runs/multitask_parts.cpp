@@ -1,5 +1,6 @@
 #include "experiments/runs/multitask_parts.h"
 
+#include <nlohmann/json.hpp>
 #include <numeric>
 
 #include "experiments/runs/run_parts.h"

@@ -58,12 +58,12 @@ struct MultitaskState {
   std::vector<RowStream*> streams;
   TaskWeights& weights;
 
-  std::vector<std::vector<double>> dev, task_weight;  // of each epoch
-  std::vector<double> train_loss;
-  std::vector<int> task_steps;
+  std::vector<std::vector<double>> dev = {}, task_weight = {};  // of each epoch
+  std::vector<double> train_loss = {};
+  std::vector<int> task_steps = {};
   double loss_sum = 0;
   int best_epoch = 0;
-  std::vector<Array> best;
+  std::vector<Array> best = {};
   std::chrono::steady_clock::time_point saved = std::chrono::steady_clock::now();
 
   int load();  // the step to go on from. Throws for another run's state.

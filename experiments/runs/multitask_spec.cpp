@@ -1,6 +1,7 @@
 // What a run over several tasks is asked for, as text and JSON.
 #include <algorithm>
 #include <cmath>
+#include <nlohmann/json.hpp>
 
 #include "experiments/runs/multitask.h"
 #include "experiments/runs/multitask_parts.h"

@@ -1,5 +1,6 @@
 // RunSpec as JSON, and what it means on one kind of model.
 #include <cmath>
+#include <nlohmann/json.hpp>
 
 #include "experiments/runs/finetune.h"
 

@@ -4,7 +4,7 @@
 #include <filesystem>
 
 #include "experiments/runs/finetune.h"
-#include "peft/files.h"
+#include "peft/values.h"
 
 namespace graft {
 

@@ -222,10 +222,10 @@ TEST_CASE("gradients of rows that come in two calls have the bits of one call") 
 }
 
 TEST_CASE("the tiled vocabulary loss is cross_entropy of linear, in as many tiles as it takes") {
-  for (const auto& [n, v] : {std::pair{7, 9001}, {2100, 40}, {2049, 4097}}) {
+  for (const auto& size : {std::pair{7, 9001}, {2100, 40}, {2049, 4097}}) {
+    const int n = size.first, v = size.second, c = 2;
     CAPTURE(n);
     CAPTURE(v);
-    const int c = 2;
     const Array label = ints(n, -1, v);
     const auto run = [&](bool tiled) {
       const Tensor x = Tensor::leaf(random({n, c}, 0, false, Dtype::f64));

@@ -37,10 +37,10 @@ double apart(const Array& a, const Array& b) {
 
 TEST_CASE("attention with a bias is softmax(scores + bias by place) v, gradients too") {
   for (const bool causal : {false, true})
-    for (const auto& [queries, keys, unbiased] :
+    for (const auto& sizes :
          {std::array{1, 1, 0}, {7, 7, 0}, {20, 33, 4}, {300, 300, 0}, {1, 290, 2}, {260, 530, 9}}) {
-      CAPTURE(queries);
-      CAPTURE(keys);
+      const auto [queries, keys, unbiased] = sizes;
+      CAPTURE(sizes);
       CAPTURE(causal);
       const int width = 6, zero = keys, places = 2 * keys + 1;
       const Tensor q = leaf({queries, width}, 1), k = leaf({keys, width}, 2),

@@ -53,10 +53,10 @@ Array factors(const AttentionShape& s, int head) {
 
 TEST_CASE("attention with dropout is (softmax(scores) mask / (1 - p)) v, gradients too") {
   for (const bool causal : {false, true})
-    for (const auto& [queries, keys, unbiased] :
+    for (const auto& sizes :
          {std::array{1, 1, 0}, {7, 7, 0}, {20, 33, 4}, {300, 300, 0}, {1, 290, 3}, {530, 530, 9}}) {
-      CAPTURE(queries);
-      CAPTURE(keys);
+      const auto [queries, keys, unbiased] = sizes;
+      CAPTURE(sizes);
       CAPTURE(causal);
       const int width = 6, heads = 2;
       const Tensor q = leaf(queries, heads * width, 1), k = leaf(keys, heads * width, 2),

@@ -270,9 +270,9 @@ TEST_CASE("claims are judged by the scores: held, not held, outside the regime")
   const Experiment e = lora_weight_choice();
   const Setup s = setup_of(e);
   make_up(e, s, bench.path / "as", [](const std::string& arm) { return as_claimed().at(arm); });
-  for (const auto& [id, verdict] : verdicts(e, s, bench.path / "as")) {
-    CAPTURE(id);
-    CHECK(verdict == Verdict::held);
+  for (const auto& claim : verdicts(e, s, bench.path / "as")) {
+    CAPTURE(claim.first);
+    CHECK(claim.second == Verdict::held);
   }
   auto contrary = as_claimed();
   contrary["LoRA on q+k"] = 75;

@@ -124,7 +124,9 @@ TEST_CASE("WordNet 3.0 is read whole") {
 TEST_CASE("every task has all its labels in every split, and no text, row or id twice") {
   const WordNet* wn = wordnet();
   if (!wn) return;
-  for (const auto& [name, task] : all_tasks(*wn)) {
+  for (const auto& entry : all_tasks(*wn)) {
+    const std::string& name = entry.first;
+    const TaskData& task = entry.second;
     CAPTURE(name);
     CHECK(task.name == name);
     CHECK(task.kind == kind_of_task(name));
@@ -202,7 +204,8 @@ TEST_CASE("the tasks are the same bytes on every machine") {
 TEST_CASE("the first rows of a task have the classes of all its rows") {
   const WordNet* wn = wordnet();
   if (!wn) return;
-  for (const auto& [name, task] : all_tasks(*wn)) {
+  for (const auto& entry : all_tasks(*wn)) {
+    const TaskData& task = entry.second;
     if (task.kind != TaskData::Kind::classification || task.train.size() < 2000) continue;
     std::vector<double> all(task.labels.size()), few(task.labels.size());
     for (std::size_t i = 0; i < task.train.size(); ++i) {
@@ -210,7 +213,7 @@ TEST_CASE("the first rows of a task have the classes of all its rows") {
       if (i < 1000) few[task.train[i].label] += 1.0 / 1000;
     }
     for (std::size_t c = 0; c < all.size(); ++c)
-      CHECK_MESSAGE(std::abs(few[c] - all[c]) < 0.06, name << " " << task.labels[c]);
+      CHECK_MESSAGE(std::abs(few[c] - all[c]) < 0.06, task.name << " " << task.labels[c]);
   }
 }
 

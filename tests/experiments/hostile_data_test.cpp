@@ -2,6 +2,7 @@
 #include <doctest/doctest.h>
 
 #include <fstream>
+#include <nlohmann/json.hpp>
 
 #include "experiments/data/row_files.h"
 #include "experiments/data/task_files.h"
@@ -59,8 +60,9 @@ TEST_CASE("rows that hold a zero byte or are not UTF-8 are refused with their li
                                              "\xff\xfe"
                                              "a\0\n\0",
                                              6);
-  for (const auto& [name, read] : kReaders) {
-    CAPTURE(name);
+  for (const auto& reader : kReaders) {
+    CAPTURE(reader.first);
+    const auto read = reader.second;
     contains(rows.error(read, zero), ":2: a zero byte; need text in UTF-8 (is the file UTF-16");
     contains(rows.error(read, utf16), ":1: a byte that is not valid UTF-8");
     contains(rows.error(read, "a\n\n\xed\xa0\x80"), ":3: a byte that is not valid UTF-8");

@@ -123,11 +123,12 @@ void check_sets(const InstructionSets& sets) {
 
 TEST_CASE("every task but supersense_bal has at least ten templates, all different") {
   Keys seen, tasks;
-  for (const auto& [task, templates] : data::instruction_templates()) {
+  for (const data::TaskTemplates& entry : data::instruction_templates()) {
+    const std::string& task = entry.task;
     CAPTURE(task);
-    CHECK(templates.size() >= 10);
+    CHECK(entry.templates.size() >= 10);
     tasks.insert(task);
-    for (const data::Template& t : templates)
+    for (const data::Template& t : entry.templates)
       CHECK(seen.insert(task + t.instruction + '\x1f' + t.input).second);
   }
   Keys wanted(task_names().begin(), task_names().end());
@@ -150,9 +151,9 @@ TEST_CASE("each row of a small task is put into words, every template with every
       for (const std::string& text : {i.instruction, i.input, i.output})
         CHECK(text.find_first_of("{}|") == std::string::npos);
     }
-  for (const auto& [task, numbers] : used) {
-    CAPTURE(task);
-    CHECK(static_cast<int>(numbers.size()) == templates_of(task));
+  for (const auto& entry : used) {
+    CAPTURE(entry.first);
+    CHECK(static_cast<int>(entry.second.size()) == templates_of(entry.first));
   }
   CHECK(used.size() == data::instruction_templates().size());
 }
@@ -219,7 +220,8 @@ TEST_CASE("the real tasks' instructions keep the rules, and are the same bytes o
   std::map<std::pair<std::string, int>, int> by_template;
   for (const Instruction& i : sets->train) ++train[i.task], ++by_template[{i.task, i.number}];
   for (const Instruction& i : sets->test) ++test[i.task];
-  for (const auto& [task, templates] : data::instruction_templates()) {
+  for (const data::TaskTemplates& entry : data::instruction_templates()) {
+    const std::string& task = entry.task;
     if (task == "acceptability_wn") continue;
     CAPTURE(task);
     CHECK(train[task] >= 1200);

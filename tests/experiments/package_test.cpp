@@ -36,8 +36,8 @@ TEST_CASE("a project of two files finds the installed graft, adds a method and a
   fs::create_directories(own);
   for (const char* file : {"CMakeLists.txt", "tied.cpp"}) fs::copy(example / file, own / file);
   runs("cmake -S " + quoted(own) + " -B " + quoted(own / "build") +
-       " -DCMAKE_BUILD_TYPE=Release -DCMAKE_CXX_FLAGS_RELEASE=-O0 -DCMAKE_PREFIX_PATH=" +
-       quoted(moved));
+       " -DCMAKE_BUILD_TYPE=Release -DCMAKE_CXX_FLAGS_RELEASE=-O0 -DCMAKE_CXX_COMPILER=" +
+       quoted(GRAFT_CXX) + " -DCMAKE_PREFIX_PATH=" + quoted(moved));
   runs("cmake --build " + quoted(own / "build"));
   // Tiny tensors on one thread do not wait for others to wake.
   const std::string program = "OMP_NUM_THREADS=1 " + quoted(own / "build/tied");

@@ -1,7 +1,8 @@
 // A small language task, and a shelf with a tiny encoder, decoder and encoder-decoder, for tests.
 #pragma once
 
-#include "experiments/ablations/runner.h"
+#include <functional>
+
 #include "experiments/data/task_files.h"
 #include "nn/models/folder.h"
 #include "nn/models/presets.h"
@@ -42,7 +43,7 @@ struct Shelf {
     save_model(both, folder / "t5", FileDtype::f32, &tokenizer());
     write_tsv_task(stories(), folder / "stories");
   }
-  BaseFolder bases() const {
+  std::function<std::filesystem::path(const std::string&)> bases() const {
     return [this](const std::string& name) { return folder.path / name; };
   }
   std::string task() const { return (folder / "stories").string(); }

@@ -153,9 +153,9 @@ TEST_CASE("parameter gradients are the same bits for any micro-batches, checkpoi
                                                               {{0, n / 2, n}, true},
                                                               {{0, n - 1, n}, false},
                                                               {range(0, n + 1), false}};
-    for (const auto& [cuts, checkpoint] : ways) {
-      CAPTURE(cuts);
-      const Gradients parts = through(cuts, checkpoint);
+    for (const auto& way : ways) {
+      CAPTURE(way.first);
+      const Gradients parts = through(way.first, way.second);
       for (const Tensor& leaf : leaves) {
         CAPTURE(leaf.node()->op);
         REQUIRE(whole.has(leaf) == parts.has(leaf));

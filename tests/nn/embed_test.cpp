@@ -45,9 +45,10 @@ void check_against(const fs::path& folder, const fs::path& expected, int every) 
   const Tokenizer tokenizer = Tokenizer::load(folder);
   const std::vector<std::string> texts = sentences();
   const SafetensorsReader file(expected);
-  for (const auto& [name, info] : file.tensors()) {
+  for (const auto& tensor : file.tensors()) {
+    const std::string& name = tensor.first;
     CAPTURE(name);
-    Array theirs = Array::empty(info.shape);
+    Array theirs = Array::empty(tensor.second.shape);
     file.read_f32(name, theirs);
     EmbedSpec spec;
     spec.pool = name == "cls" ? Pool::cls : name == "last" ? Pool::last : Pool::mean;

@@ -76,8 +76,9 @@ TEST_CASE("greedy and beam search give transformers' tokens, one prompt at a tim
       CHECK(generate(*model, {prompt}, spec).at(0).tokens == expected);
       if (prompt.size() < 12) by_settings[one.at("settings").dump()].emplace_back(prompt, expected);
     }
-    for (const auto& [settings, pairs] : by_settings) {
-      CAPTURE(settings);
+    for (const auto& entry : by_settings) {
+      const auto& [settings, pairs] = entry;
+      CAPTURE(entry.first);
       REQUIRE(pairs.size() == 3);
       std::vector<Tokens> prompts;
       for (const auto& [prompt, expected] : pairs) prompts.push_back(prompt);

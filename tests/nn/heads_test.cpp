@@ -78,9 +78,10 @@ TEST_CASE("a folder with a head is saved with the bytes and labels that it was l
     const SafetensorsReader before(fixture(family) / "model.safetensors"),
         after(folder / "model.safetensors");
     CHECK(before.tensors().size() == after.tensors().size());
-    for (const auto& [name, info] : before.tensors()) {
+    for (const auto& tensor : before.tensors()) {
+      const std::string& name = tensor.first;
       CAPTURE(name);
-      CHECK(after.at(name).shape == info.shape);
+      CHECK(after.at(name).shape == tensor.second.shape);
       CHECK(std::ranges::equal(before.bytes(name), after.bytes(name)));
     }
     const auto again = load_model(folder.path);
@@ -276,8 +277,9 @@ TEST_CASE("config.json's dropout of attention is read and written, by each famil
                                                       {"gpt2", "attn_pdrop"},
                                                       {"opt", "attention_dropout"},
                                                       {"llama", "attention_dropout"}};
-  for (const auto& [family, key] : keys) {
-    CAPTURE(family);
+  for (const auto& entry : keys) {
+    const auto& [family, key] = entry;
+    CAPTURE(entry.first);
     Copy copy(family);
     copy.set(key, 0.35);
     const Arch arch = load_arch(copy.path);

@@ -23,9 +23,10 @@ TEST_CASE("a saved folder has the bytes of the tensors it was loaded from") {
     const SafetensorsReader before(fixture(family) / "model.safetensors");
     const SafetensorsReader after(folder / "model.safetensors");
     CHECK(before.tensors().size() == after.tensors().size());
-    for (const auto& [name, info] : before.tensors()) {
+    for (const auto& tensor : before.tensors()) {
+      const std::string& name = tensor.first;
       CAPTURE(name);
-      CHECK(after.at(name).shape == info.shape);
+      CHECK(after.at(name).shape == tensor.second.shape);
       CHECK(std::ranges::equal(before.bytes(name), after.bytes(name)));
     }
     const auto again = load_model(folder.path);

@@ -220,8 +220,9 @@ TEST_CASE("config.json files of the hub describe the models that are named after
         "summary_proj_to_labels": true, "summary_type": "cls_index", "summary_use_proj": true,
         "task_specific_params": {"text-generation": {"do_sample": true, "max_length": 50}},
         "vocab_size": 50257})"}};
-  for (const auto& [name, text] : files) {
-    CAPTURE(name);
+  for (const auto& file : files) {
+    const auto& [name, text] = file;
+    CAPTURE(file.first);
     const Folder folder;
     write_file_atomically(folder / "config.json", text);
     const Arch named = arch_named(name);

@@ -113,7 +113,7 @@ TEST_CASE("adapters are combined as PEFT combines them, in every way that it has
           fmt::format("decoder {} {}", key.find("layers.0.") != std::string::npos ? 0 : 1, part);
       Array want = Array::empty(info.shape);
       theirs.read_f32(key, want);
-      CAPTURE(key);
+      CAPTURE(site);
       REQUIRE(ours.contains(site));
       CHECK(apart(ours.at(site), Matrix(want)) < 2e-6);
       ++compared;
@@ -170,8 +170,9 @@ TEST_CASE("svd keeps all at the full rank, and says what it cuts off below") {
              cut = deltas(less.spec, less.parameters, arch);
   CHECK(want.size() == got.size());
   double lost = 0, whole = 0;
-  for (const auto& [site, m] : want) {
-    CAPTURE(site);
+  for (const auto& entry : want) {
+    const auto& [site, m] = entry;
+    CAPTURE(entry.first);
     CHECK(apart(got.at(site), m) < 1e-6);
     for (std::size_t i = 0; i < m.at.size(); ++i) {
       lost += (m.at[i] - cut.at(site).at[i]) * (m.at[i] - cut.at(site).at[i]);
@@ -182,10 +183,10 @@ TEST_CASE("svd keeps all at the full rank, and says what it cuts off below") {
 }
 
 TEST_CASE("a decomposition multiplies back, with orthonormal sides and falling values") {
-  for (const auto& [rows, columns, rank] :
-       {std::tuple{7, 7, 7}, {5, 12, 5}, {12, 5, 3}, {9, 9, 2}, {4, 6, 0}, {1, 8, 1}}) {
-    CAPTURE(rows);
-    CAPTURE(rank);
+  for (const auto& shape :
+       {std::array{7, 7, 7}, {5, 12, 5}, {12, 5, 3}, {9, 9, 2}, {4, 6, 0}, {1, 8, 1}}) {
+    const auto& [rows, columns, rank] = shape;
+    CAPTURE(shape);
     Matrix m(rows, columns);
     if (rank > 0)
       m = product(Matrix(random_array({rows, rank}, 3, Dtype::f64)),

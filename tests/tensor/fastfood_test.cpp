@@ -88,19 +88,20 @@ TEST_CASE("<P x, y> is <x, P^T y>, and both are what is written") {
   struct Size {
     std::int64_t in, out;
   };
-  for (const auto& [in, out] : std::vector<Size>{{1, 1},
-                                                 {1, 9},
-                                                 {3, 2},
-                                                 {7, 8},
-                                                 {40, 12},
-                                                 {100, 36864},
-                                                 {5000, 192},
-                                                 {4096, 4097},
-                                                 {4097, 65536},
-                                                 {20000, 147456},
-                                                 {300, 1573000}}) {
-    CAPTURE(in);
-    CAPTURE(out);
+  for (const Size& size : std::vector<Size>{{1, 1},
+                                            {1, 9},
+                                            {3, 2},
+                                            {7, 8},
+                                            {40, 12},
+                                            {100, 36864},
+                                            {5000, 192},
+                                            {4096, 4097},
+                                            {4097, 65536},
+                                            {20000, 147456},
+                                            {300, 1573000}}) {
+    const auto [in, out] = size;
+    CAPTURE(size.in);
+    CAPTURE(size.out);
     const Fastfood p = draw_fastfood(in, out, 1, kKey, 3);
     const std::vector<double> x = numbers(in, 4), y = numbers(out, 5);
     const std::vector<double> px = forward(p, x);

@@ -223,9 +223,10 @@ TEST_CASE("the gradient of attention is the slope along random directions") {
     CAPTURE(seed);
     Tensors t = tensors(c, Dtype::f64, ++seed);
     run(c, t);
-    for (const auto& [at, grad] : {std::pair{&Tensors::q, &Tensors::dq},
-                                   {&Tensors::k, &Tensors::dk},
-                                   {&Tensors::v, &Tensors::dv}}) {
+    for (const auto& pair : {std::pair{&Tensors::q, &Tensors::dq},
+                             {&Tensors::k, &Tensors::dk},
+                             {&Tensors::v, &Tensors::dv}}) {
+      const auto at = pair.first, grad = pair.second;
       const Array base = (t.*at).clone(), direction = random_array(base.shape(), Dtype::f64, seed);
       const double h = 1e-4;
       const auto value = [&](double step) {
@@ -246,9 +247,10 @@ TEST_CASE("each element of the gradient of attention is right on a small case") 
   const Case c = attention(true, {3, 2}, {4, 2}, 4, 2, 3);
   Tensors t = tensors(c, Dtype::f64, 9);
   run(c, t);
-  for (const auto& [at, grad] : {std::pair{&Tensors::q, &Tensors::dq},
-                                 {&Tensors::k, &Tensors::dk},
-                                 {&Tensors::v, &Tensors::dv}}) {
+  for (const auto& pair : {std::pair{&Tensors::q, &Tensors::dq},
+                           {&Tensors::k, &Tensors::dk},
+                           {&Tensors::v, &Tensors::dv}}) {
+    const auto at = pair.first, grad = pair.second;
     const std::vector<double> got = (t.*grad).to_vector();
     for (std::size_t i = 0; i < got.size(); ++i) {
       const auto value = [&](double step) {
