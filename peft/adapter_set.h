@@ -10,6 +10,7 @@
 // adding: LoRA's add up. One adapter for each row of a batch is Routed (routed.h).
 #pragma once
 
+#include "peft/adapter.h"
 #include "peft/combine.h"
 
 namespace graft {

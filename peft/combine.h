@@ -26,6 +26,7 @@
 
 #include <optional>
 
+#include "nn/modules.h"
 #include "peft/values.h"
 
 namespace graft {

@@ -6,6 +6,7 @@
 #include "nn/models/folder.h"
 #include "nn/models/heads.h"
 #include "peft/adapterhub.h"
+#include "peft/files.h"
 #include "peft/training_state.h"
 
 namespace graft::cli {

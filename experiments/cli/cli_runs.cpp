@@ -16,6 +16,7 @@
 #include "nn/models/generation.h"
 #include "nn/models/heads.h"
 #include "nn/text/json_entry.h"
+#include "peft/files.h"
 #include "peft/training_state.h"
 
 namespace graft::cli {

@@ -6,6 +6,7 @@
 
 #include "nn/models/heads.h"
 #include "peft/adapterhub.h"
+#include "peft/files.h"
 #include "tensor/hash.h"
 
 namespace graft {

@@ -8,6 +8,7 @@
 #include <set>
 
 #include "experiments/runs/start.h"
+#include "peft/files.h"
 #include "tests/experiments/small_task.h"
 #include "tests/nn/folder.h"
 

@@ -7,6 +7,7 @@
 
 #include "experiments/runs/step_log.h"
 #include "nn/files/atomic.h"
+#include "peft/files.h"
 #include "peft/peft_folder.h"
 #include "tests/experiments/small_task.h"
 #include "tests/nn/folder.h"

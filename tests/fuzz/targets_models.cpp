@@ -9,6 +9,7 @@
 #include "nn/models/folder.h"
 #include "nn/models/heads.h"
 #include "nn/models/stored.h"
+#include "peft/files.h"
 #include "peft/training_state.h"
 #include "tests/fuzz/targets.h"
 

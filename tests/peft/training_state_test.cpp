@@ -2,6 +2,7 @@
 #include "peft/training_state.h"
 
 #include "nn/files/safetensors.h"
+#include "peft/files.h"
 #include "tests/peft/method_cases.h"
 
 using namespace graft;
