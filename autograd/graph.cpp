@@ -101,6 +101,7 @@ Tensor record(const char* op, Array y, const std::vector<Tensor>& inputs, Saved 
 
 static bool exclusive(const Array& a) { return a.contiguous() && a.storage().use_count() == 1; }
 
+bool is_recording() { return recording; }
 NoRecord::NoRecord() : before_(recording) { recording = false; }
 NoRecord::~NoRecord() { recording = before_; }
 

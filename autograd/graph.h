@@ -68,6 +68,8 @@ struct Node {
 Tensor record(const char* op, Array y, const std::vector<Tensor>& inputs, Saved saved,
               Derive derive);
 
+bool is_recording();  // on this thread, now
+
 // While one lives nothing is recorded: evaluation, generation.
 class NoRecord {
  public:

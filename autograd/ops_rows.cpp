@@ -17,30 +17,25 @@ Shape with_last(Shape shape, std::int64_t last) {
   return shape;
 }
 
-// x[N, in] W[out, in]^T + b, begun from b: one chain of sums for each element.
-Array linear_rows(const Array& x, const Array& w, const Array& b) {
-  Array y = Array::empty({x.dim(0), w.dim(0)}, x.dtype());
-  if (b.defined()) y.copy_from(b.to(y.dtype()).expand(y.shape()));
-  kernels::gemm(y, x, w.transpose(), 1, b.defined() ? 1 : 0);
-  return y;
+// y = x[N, in] W[out, in]^T + b, begun from b: one chain of sums for each element.
+void linear_rows(Array& y, const Array& x, const Array& w, const Array& b) {
+  if (b.defined())
+    kernels::gemm_from_row(y, x, w.transpose(), b.to(y.dtype()).as_contiguous());
+  else
+    kernels::gemm(y, x, w.transpose(), 1, 0);
 }
 
 struct Span {
   std::int64_t begin, end;
 };
 
-// A vocabulary product in tiles of at most 2048 rows and 4096 words: 32 MB of logits in f32. The
-// cuts are fixed, so that a row's bits do not depend on how many rows there are.
+// A vocabulary product in runs of rows, of which the logits take 128 MB at most. A row's bits do
+// not depend on the cut.
 template <class F>
-void each_tile(std::int64_t rows, std::int64_t vocab, F&& f) {
-  for (std::int64_t r = 0; r < rows; r += 2048)
-    for (std::int64_t v = 0; v < vocab; v += 4096)
-      f(Span{r, std::min(rows, r + 2048)}, Span{v, std::min(vocab, v + 4096)});
-}
-
-Array logits_tile(const Array& x, const Array& w, const Array& b, Span r, Span v) {
-  return linear_rows(x.slice(0, r.begin, r.end), w.slice(0, v.begin, v.end),
-                     b.defined() ? b.slice(0, v.begin, v.end) : b);
+void each_run(std::int64_t rows, std::int64_t vocab, F&& f) {
+  const std::int64_t most = std::max<std::int64_t>(1, (1 << 25) / std::max<std::int64_t>(1, vocab));
+  const std::int64_t runs = (rows + most - 1) / most, run = runs ? (rows + runs - 1) / runs : 0;
+  for (std::int64_t r = 0; r < rows; r += run) f(Span{r, std::min(rows, r + run)});
 }
 
 }  // namespace
@@ -50,7 +45,9 @@ Tensor linear(const Tensor& x, const Tensor& w, const Tensor& b) {
             (!b.defined() || b.shape() == Shape{w.dim(0)}),
         "linear: x {}, W {}, b {}; need x[..., in], W[out, in], b[out]", x.shape(), w.shape(),
         b.shape());
-  Array y = linear_rows(as_rows(x.value()), w.value(), b.value());
+  const Array rows = as_rows(x.value());
+  Array y = Array::empty({rows.dim(0), w.dim(0)}, rows.dtype());
+  linear_rows(y, rows, w.value(), b.value());
   return record("linear", y.reshape(with_last(x.shape(), w.dim(0))), {x, w, b},
                 {keep(x, w), keep(w, x)}, [](const Array& dy, const Saved& s, Grads& g) {
                   const Array d = as_rows(dy);
@@ -239,6 +236,57 @@ Tensor cross_entropy(const Tensor& logits, const Array& label, double divisor) {
                 });
 }
 
+namespace {
+
+// The head of a vocabulary over rows x[R, C], and its loss.
+struct Vocabulary {
+  Array x, w, b, label, lse;
+  double divisor;
+
+  Array part(const Array& all, Span r) const { return all.slice(0, r.begin, r.end); }
+  Array room(Span r) const { return Array::empty({r.end - r.begin, w.dim(0)}, x.dtype()); }
+  void write_logits(Array& to, Span r) const { linear_rows(to, part(x, r), w, b); }
+  // The rows' lse and, in `picked`, their label's logit. Words are taken in runs of 4096, which the
+  // bits of lse depend on.
+  void sum(const Array& logits, Span r, Array& picked) {
+    Array sums = part(lse, r), found = part(picked, r);
+    for (std::int64_t v = 0; v < w.dim(0); v += 4096)
+      kernels::log_sum_exp_join(sums, found, logits.slice(1, v, std::min(w.dim(0), v + 4096)),
+                                part(label, r), v);
+  }
+  // Turns logits into their gradient.
+  void differentiate(Array& logits, Span r, double dy) const {
+    const Array dloss = Array::full({r.end - r.begin}, dy / divisor, x.dtype());
+    kernels::cross_entropy_part_grad(logits, logits, part(lse, r), part(label, r), dloss, 0);
+  }
+};
+
+// What the derivative of linear_cross_entropy finds ready where the loss is what is differentiated:
+// the gradient of x, and of the logits where the matrix learns and they are few.
+struct Ready {
+  Array dx, dlogits;
+};
+
+void add_gradients(const Vocabulary& head, const Ready& ready, double dy, Grads& g) {
+  const bool table = g.needs(1) || g.needs(2);
+  Array dx = ready.dx;
+  const bool more = g.needs(0) && !dx.defined();
+  if (more) dx = Array::empty(head.x.shape(), head.x.dtype());
+  if (more || table)
+    each_run(head.x.dim(0), head.w.dim(0), [&](Span r) {
+      const bool made = ready.dlogits.defined();
+      Array d = made ? head.part(ready.dlogits, r) : head.room(r);
+      if (!made) head.write_logits(d, r), head.differentiate(d, r, dy);
+      Array to = more ? head.part(dx, r) : Array();
+      if (more) kernels::gemm(to, d, head.w, 1, 0);
+      if (g.needs(1)) kernels::gemm(g.into(1), d.transpose(), head.part(head.x, r), 1, 1);
+      if (g.needs(2)) kernels::add_rows(g.into(2), d);
+    });
+  if (g.needs(0)) g.add(0, dx);
+}
+
+}  // namespace
+
 Tensor linear_cross_entropy(const Tensor& x, const Tensor& w, const Tensor& b, const Array& label,
                             double divisor) {
   check(x.value().ndim() == 2 && w.value().ndim() == 2 && x.dim(1) == w.dim(1) &&
@@ -250,47 +298,50 @@ Tensor linear_cross_entropy(const Tensor& x, const Tensor& w, const Tensor& b, c
   for (std::int32_t l : std::span(label.data<std::int32_t>(), label.numel()))
     check(l >= -1 && l < w.dim(0), "linear_cross_entropy: label {} of a vocabulary of {}", l,
           w.dim(0));
-  const Array xs = x.value().as_contiguous();
   const std::int64_t rows = x.dim(0), vocab = w.dim(0);
-  Array lse = Array::full({rows}, -INFINITY, x.dtype()), loss = Array::zeros({rows}, x.dtype());
-  Array total = Array::empty({1}, x.dtype());
-  each_tile(rows, vocab, [&](Span r, Span v) {
-    Array sums = lse.slice(0, r.begin, r.end), picked = loss.slice(0, r.begin, r.end);
-    const Array logits = logits_tile(xs, w.value(), b.value(), r, v);
-    kernels::log_sum_exp_join(sums, picked, logits, label.slice(0, r.begin, r.end), v.begin);
+  Vocabulary head{x.value().as_contiguous(),
+                  w.value(),
+                  b.value(),
+                  label,
+                  Array::full({rows}, -INFINITY, x.dtype()),
+                  divisor};
+  Array loss = Array::zeros({rows}, x.dtype()), total = Array::empty({1}, x.dtype());
+  const bool learns = x.needs_grad() || w.needs_grad() || b.needs_grad();
+  // The logits are there now, and making them again would cost a third of all products with W. So
+  // the gradient of x is made at once; that of W must run on from earlier ones, and waits.
+  Ready ready;
+  if (is_recording() && x.needs_grad()) ready.dx = Array::empty(x.shape(), x.dtype());
+  if (is_recording() && (w.needs_grad() || b.needs_grad()) && rows * vocab <= 1 << 26)
+    ready.dlogits = Array::empty({rows, vocab}, x.dtype());
+  each_run(rows, vocab, [&](Span r) {
+    Array d = ready.dlogits.defined() ? head.part(ready.dlogits, r) : head.room(r);
+    head.write_logits(d, r);
+    head.sum(d, r, loss);
+    if (!ready.dx.defined() && !ready.dlogits.defined()) return;
+    head.differentiate(d, r, 1);
+    if (ready.dx.defined()) {
+      Array to = head.part(ready.dx, r);
+      kernels::gemm(to, d, head.w, 1, 0);
+    }
   });
-  kernels::label_loss(loss, lse, loss, label);
+  kernels::label_loss(loss, head.lse, loss, label);
   kernels::sum_all(total, loss);
   kernels::scale(total, total, 1 / divisor);
-  const bool any = x.needs_grad() || w.needs_grad() || b.needs_grad();
   Saved saved;
-  if (any)  // the logits are made again, so x and W are read whoever learns
-    saved = {x.recipe() ? Kept{{}, x.recipe()} : keep(xs), keep(w.value()), keep(b.value()),
-             keep(label), keep(lse)};
+  if (learns)  // x and W are read whoever learns, where the logits must be made again
+    saved = {x.recipe() ? Kept{{}, x.recipe()} : keep(head.x),
+             keep(head.w),
+             keep(head.b),
+             keep(label),
+             keep(head.lse),
+             keep(ready.dx),
+             keep(ready.dlogits)};
   return record("linear_cross_entropy", total, {x, w, b}, std::move(saved),
-                [=](const Array& dy, const Saved& s, Grads& g) {
-                  const Array x = s[0].get(), w = s[1].get(), b = s[2].get(), label = s[3].array;
-                  const Array dloss = Array::full({rows}, dy.item() / divisor, x.dtype());
-                  Array dx = g.needs(0) ? Array::zeros(x.shape(), x.dtype()) : Array();
-                  each_tile(rows, vocab, [&](Span r, Span v) {
-                    Array d = logits_tile(x, w, b, r, v);
-                    kernels::cross_entropy_part_grad(d, d, s[4].array.slice(0, r.begin, r.end),
-                                                     label.slice(0, r.begin, r.end),
-                                                     dloss.slice(0, r.begin, r.end), v.begin);
-                    if (dx.defined()) {
-                      Array into = dx.slice(0, r.begin, r.end);
-                      kernels::gemm(into, d, w.slice(0, v.begin, v.end), 1, 1);
-                    }
-                    if (g.needs(1)) {
-                      Array into = g.into(1).slice(0, v.begin, v.end);
-                      kernels::gemm(into, d.transpose(), x.slice(0, r.begin, r.end), 1, 1);
-                    }
-                    if (g.needs(2)) {
-                      Array into = g.into(2).slice(0, v.begin, v.end);
-                      kernels::add_rows(into, d);
-                    }
-                  });
-                  if (dx.defined()) g.add(0, dx);
+                [divisor](const Array& dy, const Saved& s, Grads& g) {
+                  const bool of_loss = dy.item() == 1;
+                  add_gradients(
+                      {s[0].get(), s[1].array, s[2].array, s[3].array, s[4].array, divisor},
+                      of_loss ? Ready{s[5].array, s[6].array} : Ready{}, dy.item(), g);
                 });
 }
 

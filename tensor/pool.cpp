@@ -1,10 +1,12 @@
 #include "tensor/pool.h"
 
+#include <algorithm>
 #include <bit>
 #include <cstdlib>
 #include <cstring>
+#include <map>
 #include <mutex>
-#include <unordered_map>
+#include <tuple>
 #include <vector>
 
 #include "tensor/error.h"
@@ -14,9 +16,22 @@ namespace {
 
 struct Pool {
   std::mutex mutex;
-  std::unordered_map<std::size_t, std::vector<std::byte*>> free;
+  std::map<std::size_t, std::vector<std::byte*>> free;  // by size
   std::size_t live = 0, peak = 0;
   bool poison = false;
+
+  // A free block of that size or up to twice it, and its size: ragged batches ask for other sizes
+  // every time, and would leave one of each behind.
+  std::pair<std::byte*, std::size_t> take(std::size_t size) {
+    for (auto shelf = free.lower_bound(size); shelf != free.end() && shelf->first <= 2 * size;
+         ++shelf) {
+      if (shelf->second.empty()) continue;
+      std::byte* const block = shelf->second.back();
+      shelf->second.pop_back();
+      return {block, shelf->first};
+    }
+    return {nullptr, size};
+  }
 };
 
 // Never destroyed: an Array with static lifetime may return its block after main().
@@ -39,7 +54,7 @@ Storage::~Storage() {
   Pool& pool = the_pool();
   std::lock_guard lock(pool.mutex);
   pool.live -= bytes;
-  pool.free[size_class(bytes)].push_back(data);
+  pool.free[block].push_back(data);
 }
 
 namespace pool {
@@ -49,18 +64,13 @@ std::shared_ptr<Storage> allocate(std::size_t bytes) {
   if (bytes == 0) return storage;
   Pool& pool = the_pool();
   std::lock_guard lock(pool.mutex);
-  const std::size_t size = size_class(bytes);
-  auto& shelf = pool.free[size];
-  if (!shelf.empty()) {
-    storage->data = shelf.back();
-    shelf.pop_back();
-  } else {
-    storage->data = static_cast<std::byte*>(std::aligned_alloc(64, size));
-    check(storage->data != nullptr, "memory: cannot get {} bytes; {} bytes are in use", bytes,
-          pool.live);
-  }
+  std::tie(storage->data, storage->block) = pool.take(size_class(bytes));
+  if (!storage->data)
+    storage->data = static_cast<std::byte*>(std::aligned_alloc(64, storage->block));
+  check(storage->data != nullptr, "memory: cannot get {} bytes; {} bytes are in use", bytes,
+        pool.live);
   storage->bytes = bytes;
-  if (pool.poison) std::memset(storage->data, 0xFF, size);
+  if (pool.poison) std::memset(storage->data, 0xFF, storage->block);
   pool.live += bytes;
   pool.peak = std::max(pool.peak, pool.live);
   return storage;

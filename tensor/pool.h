@@ -14,6 +14,7 @@ struct PackedForms;
 struct Storage {
   std::byte* data = nullptr;
   std::size_t bytes = 0;            // as asked, which is what the counters count
+  std::size_t block = 0;            // as the pool has it
   std::shared_ptr<void> keepalive;  // set when the bytes belong to someone else (a mapped file)
   // Nobody will write to the bytes, and what products keep of them is here (packed.h).
   std::atomic<bool> constant = false;

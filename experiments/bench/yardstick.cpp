@@ -70,11 +70,18 @@ double Products::ours() {
   return now() - begun;
 }
 
-double Products::openblas() {
+void openblas_product(Array& y, const Array& x, bool x_transposed, const Array& w,
+                      bool w_transposed, float beta) {
   static const auto sgemm = reinterpret_cast<Sgemm>(openblas_symbol("cblas_sgemm"));
+  const int m = int(y.dim(0)), n = int(y.dim(1)), k = int(x.dim(x_transposed ? 0 : 1));
+  sgemm(kRowMajor, x_transposed ? kTrans : kNoTrans, w_transposed ? kTrans : kNoTrans, m, n, k, 1,
+        x.data<float>(), x_transposed ? m : k, w.data<float>(), w_transposed ? k : n, beta,
+        y.data<float>(), n);
+}
+
+double Products::openblas() {
   const double begun = now();
-  sgemm(kRowMajor, kNoTrans, kTrans, n_, n_, n_, 1, a_.data<float>(), n_, b_.data<float>(), n_, 0,
-        c_.data<float>(), n_);
+  openblas_product(c_, a_, false, b_, true, 0);
   return now() - begun;
 }
 

@@ -34,6 +34,10 @@ class Products {
   int n_;
   Array a_, b_, c_;
 };
+// y[m, n] = beta y + x w, in f32 and as the BLAS does it: x is [m, k], or [k, m] where
+// `x_transposed`; w is [k, n], or [n, k]. All are contiguous.
+void openblas_product(Array& y, const Array& x, bool x_transposed, const Array& w,
+                      bool w_transposed, float beta);
 std::string openblas_core();  // the kernels that it has chosen for this processor
 
 }  // namespace graft

@@ -173,7 +173,7 @@ void multiply_panels(Matrix<T> c, Matrix<const T> a, const T* b, std::int64_t ro
   for (std::int64_t j = 0; j < columns; j += kPanel<T>)
     multiply_panel<T>(c.from(0, j), {a}, b + j * packed_depth, rows,
                       static_cast<int>(std::min<std::int64_t>(kPanel<T>, columns - j)), depth,
-                      from_zero);
+                      from_zero ? Start<T>{} : Start<T>{c.at(0, j), c.row});
 }
 
 }  // namespace graft::cpu

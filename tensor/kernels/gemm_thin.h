@@ -22,14 +22,14 @@ template <int Rows, class T, class V>
   for (int r = 0; r < Rows; ++r) sum[r] = multiply_add<T>(*a.at(r, k) - V{}, row, sum[r]);
 }
 
-// c[Rows, kLanes] = (from_zero ? 0 : c) + a b alpha, where b runs along its depth.
+// c[Rows, kLanes] = start + a b alpha, where b runs along its depth.
 template <int Rows, class T, class S>
 void thin_along_depth(Matrix<T> c, const Matrix<const T>& a, const Matrix<const S>& b,
-                      std::int64_t depth, T alpha, bool from_zero) {
+                      std::int64_t depth, T alpha, Start<T> start) {
   constexpr int kN = kLanes<T>;
   using V = Vec<T>;
   V sum[Rows];
-  for (int r = 0; r < Rows; ++r) sum[r] = from_zero ? V{} : load<V>(c.at(r, 0));
+  for (int r = 0; r < Rows; ++r) sum[r] = start.data ? load<V>(start.from(r, 0).data) : V{};
   std::int64_t k = 0;
   for (; k + kN <= depth; k += kN) {
     V square[kN];
@@ -47,15 +47,15 @@ void thin_along_depth(Matrix<T> c, const Matrix<const T>& a, const Matrix<const 
   for (int r = 0; r < Rows; ++r) store(c.at(r, 0), sum[r]);
 }
 
-// c[Rows, kThinColumns] = (from_zero ? 0 : c) + a b alpha over `Depth` steps from k on, where b
-// runs along its columns.
+// c[Rows, kThinColumns] = start + a b alpha over `Depth` steps from k on, where b runs along its
+// columns.
 template <int Rows, int Depth, class T, class S>
 void thin_steps(const Matrix<T>& c, const Matrix<const T>& a, const Matrix<const S>& b,
-                std::int64_t k, T alpha, bool from_zero) {
+                std::int64_t k, T alpha, Start<T> start) {
   using V = Vec<T>;
   for (int j = 0; j < kThinColumns<T, false>; j += kLanes<T>) {
     V sum[Rows];
-    for (int r = 0; r < Rows; ++r) sum[r] = from_zero ? V{} : load<V>(c.at(r, j));
+    for (int r = 0; r < Rows; ++r) sum[r] = start.data ? load<V>(start.from(r, j).data) : V{};
 #pragma GCC unroll 8
     for (int i = 0; i < Depth; ++i)
       thin_step<Rows>(sum, a, k + i, load_widened<V>(b.at(k + i, j)) * alpha);
@@ -66,25 +66,28 @@ void thin_steps(const Matrix<T>& c, const Matrix<const T>& a, const Matrix<const
 // All steps: between them the chains wait in c, which stays in the first-level cache.
 template <int Rows, class T, class S>
 void thin_along_columns(const Matrix<T>& c, const Matrix<const T>& a, const Matrix<const S>& b,
-                        std::int64_t depth, T alpha, bool from_zero) {
+                        std::int64_t depth, T alpha, Start<T> start) {
+  const auto from = [&](std::int64_t k) { return k == 0 ? start : Start<T>{c.data, c.row}; };
   std::int64_t k = 0;
-  for (; k + 8 <= depth; k += 8) thin_steps<Rows, 8>(c, a, b, k, alpha, from_zero && k == 0);
-  for (; k < depth; ++k) thin_steps<Rows, 1>(c, a, b, k, alpha, from_zero && k == 0);
+  for (; k + 8 <= depth; k += 8) thin_steps<Rows, 8>(c, a, b, k, alpha, from(k));
+  for (; k < depth; ++k) thin_steps<Rows, 1>(c, a, b, k, alpha, from(k));
 }
 
 // As many columns of c[Rows, columns] as fill whole vectors; returns how many these are.
 template <int Rows, bool along_depth, class T, class S>
 std::int64_t thin_columns(const Matrix<T>& c, const Matrix<const T>& a, const Matrix<const S>& b,
-                          std::int64_t columns, std::int64_t depth, T alpha, bool from_zero,
+                          std::int64_t columns, std::int64_t depth, T alpha, Start<T> start,
                           std::int64_t serial_flops) {
   constexpr std::int64_t kWidth = kThinColumns<T, along_depth>;
   const std::int64_t panels = columns / kWidth;
   parallel_for(panels, serial_flops / (2 * Rows * kWidth * depth), [&](std::int64_t panel) {
     const std::int64_t from = panel * kWidth;
     if constexpr (along_depth)
-      thin_along_depth<Rows>(c.from(0, from), a, b.from(0, from), depth, alpha, from_zero);
+      thin_along_depth<Rows>(c.from(0, from), a, b.from(0, from), depth, alpha,
+                             start.from(0, from));
     else
-      thin_along_columns<Rows>(c.from(0, from), a, b.from(0, from), depth, alpha, from_zero);
+      thin_along_columns<Rows>(c.from(0, from), a, b.from(0, from), depth, alpha,
+                               start.from(0, from));
   });
   return panels * kWidth;
 }

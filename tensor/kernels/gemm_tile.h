@@ -90,11 +90,22 @@ template <class T, class V>
   return a * b + c;
 }
 
-// c[Rows, W] = (from_zero ? 0 : c) + a[Rows, depth] b[depth, W], W being Vectors vectors of Bytes
-// bytes. b is packed: its rows lie one after another.
+// What the chains of a product begin from: the numbers of a matrix (of c itself, to add to them),
+// one row for all rows, or zero.
+template <class T>
+struct Start {
+  const T* data = nullptr;  // zero where there is none
+  std::int64_t row = 0;     // in elements; 0: one row for all
+  Start from(std::int64_t i, std::int64_t j) const {
+    return data ? Start{data + i * row + j, row} : Start{};
+  }
+};
+
+// c[Rows, W] = start + a[Rows, depth] b[depth, W], W being Vectors vectors of Bytes bytes. b is
+// packed: its rows lie one after another.
 template <class T, int Bytes, int Vectors, int Rows>
 void tile(const T* a, std::int64_t a_row, std::int64_t a_column, const T* b, T* c,
-          std::int64_t c_row, std::int64_t depth, bool from_zero) {
+          std::int64_t c_row, std::int64_t depth, Start<T> start) {
   using V = Vec<T, Bytes>;
   constexpr int kWidth = Bytes / sizeof(T);
   V sum[Rows][Vectors];
@@ -102,7 +113,7 @@ void tile(const T* a, std::int64_t a_row, std::int64_t a_column, const T* b, T* 
   for (int i = 0; i < Rows; ++i)
 #pragma GCC unroll 2
     for (int j = 0; j < Vectors; ++j)
-      sum[i][j] = from_zero ? V{} : load<V>(c + i * c_row + j * kWidth);
+      sum[i][j] = start.data ? load<V>(start.data + i * start.row + j * kWidth) : V{};
   for (std::int64_t k = 0; k < depth; ++k) {
     V row[Vectors];
 #pragma GCC unroll 2
@@ -122,7 +133,7 @@ void tile(const T* a, std::int64_t a_row, std::int64_t a_column, const T* b, T* 
 
 template <class T>
 using TileFunction = void (*)(const T*, std::int64_t, std::int64_t, const T*, T*, std::int64_t,
-                              std::int64_t, bool);
+                              std::int64_t, Start<T>);
 
 // The tiles of 1 .. kTileRows rows.
 template <class T, int Bytes, int Vectors, std::size_t... I>
@@ -167,13 +178,16 @@ struct Matrix {
 // One tile at the right edge, where a vector would reach beyond the row of c.
 template <class T>
 void edge_tile(Matrix<T> c, const Matrix<const T>& a, const T* b, int rows, int columns,
-               std::int64_t depth, bool from_zero) {
+               std::int64_t depth, Start<T> start) {
   alignas(64) T local[kTileRows * kPanel<T>];
   const int width = panel_width<T>(columns);
-  if (!from_zero)
+  if (start.data) {
     for (int i = 0; i < rows; ++i)
-      for (int j = 0; j < width; ++j) local[i * width + j] = j < columns ? *c.at(i, j) : T{0};
-  tile_for<T>(rows, width)(a.data, a.row, a.column, b, local, width, depth, from_zero);
+      for (int j = 0; j < width; ++j)
+        local[i * width + j] = j < columns ? *start.from(i, j).data : T{0};
+    start = {local, width};
+  }
+  tile_for<T>(rows, width)(a.data, a.row, a.column, b, local, width, depth, start);
   for (int i = 0; i < rows; ++i)
     for (int j = 0; j < columns; ++j) *c.at(i, j) = local[i * width + j];
 }
@@ -189,20 +203,20 @@ struct Left {
   }
 };
 
-// c[rows, columns] = (from_zero ? 0 : c) + a[rows, depth] b[depth, columns], where b is one packed
-// panel of panel_width(columns).
+// c[rows, columns] = start + a[rows, depth] b[depth, columns], where b is one packed panel of
+// panel_width(columns).
 template <class T>
 void multiply_panel(Matrix<T> c, const Left<T>& a, const T* b, std::int64_t rows, int columns,
-                    std::int64_t depth, bool from_zero) {
+                    std::int64_t depth, Start<T> start) {
   const int width = panel_width<T>(columns);
   for (std::int64_t i = 0; i < rows;) {
     const int n = tile_rows(rows - i);
     const Matrix<const T> left = a.tile(i, n, depth);
     if (columns == width)
       tile_for<T>(n, width)(left.data, left.row, left.column, b, c.at(i, 0), c.row, depth,
-                            from_zero);
+                            start.from(i, 0));
     else
-      edge_tile(c.from(i, 0), left, b, n, columns, depth, from_zero);
+      edge_tile(c.from(i, 0), left, b, n, columns, depth, start.from(i, 0));
     i += n;
   }
 }

@@ -109,13 +109,13 @@ void cross_entropy_grad(Array& dlogits, const Array& logits, const Array& label,
 
 void log_sum_exp_join(Array& lse, Array& picked, const Array& logits, const Array& label,
                       std::int64_t first) {
-  const std::int64_t columns = logits.dim(-1), rows = lse.numel();
+  const std::int64_t columns = logits.dim(-1), rows = lse.numel(), step = logits.stride(0);
   const std::int32_t* want = label.data<std::int32_t>();
   dispatch(logits, [&]<class T>(T) {
     const T* in = logits.data<T>();
     T *sums = lse.data<T>(), *found = picked.data<T>();
     parallel_for(rows, exp_grain(columns), [=](std::int64_t r) {
-      const T* x = in + r * columns;
+      const T* x = in + r * step;
       if (want[r] >= first && want[r] < first + columns) found[r] = x[want[r] - first];
       const T most = row_max(x, columns);
       const T sum = lane_sum<T>(

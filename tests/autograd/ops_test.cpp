@@ -221,7 +221,7 @@ TEST_CASE("gradients of rows that come in two calls have the bits of one call") 
   }
 }
 
-TEST_CASE("the tiled vocabulary loss is cross_entropy of linear, in as many tiles as it takes") {
+TEST_CASE("the vocabulary loss is cross_entropy of linear, in as many runs of words as it takes") {
   for (const auto& size : {std::pair{7, 9001}, {2100, 40}, {2049, 4097}}) {
     const int n = size.first, v = size.second, c = 2;
     CAPTURE(n);
@@ -240,4 +240,28 @@ TEST_CASE("the tiled vocabulary loss is cross_entropy of linear, in as many tile
     const auto tiled = run(true), plain = run(false);
     for (std::size_t i = 0; i < plain.size(); ++i) CHECK(error(tiled[i], plain[i], 1e-9) < 1e-11);
   }
+}
+
+TEST_CASE("the vocabulary loss has one gradient: ready, made again, in runs of rows, in batches") {
+  const int n = 8, v = 8500000;  // three rows to a run; the logits of all eight are not kept
+  Array values = Array::empty({v, 1});
+  for (int i = 0; i < v; ++i) values.data<float>()[i] = float(i % 89 - 44) * 0.03f;
+  const Tensor w = Tensor::leaf(values), b = Tensor::leaf(values.reshape({v}).clone());
+  const Array rows = random({n, 1}, 0, false, Dtype::f32), label = ints(n, -1, v);
+  const auto through = [&](const std::vector<std::int64_t>& cuts, double scale) {
+    Gradients grads;
+    Array dx = Array::empty({n, 1});
+    for (std::size_t i = 0; i + 1 < cuts.size(); ++i) {
+      const Tensor x = Tensor::leaf(rows.slice(0, cuts[i], cuts[i + 1]).clone());
+      const Tensor loss = linear_cross_entropy(x, w, b, label.slice(0, cuts[i], cuts[i + 1]), n);
+      backward(scale == 1 ? loss : scale * loss, grads);
+      dx.slice(0, cuts[i], cuts[i + 1]).copy_from(grads[x]);
+    }
+    std::vector<Array> all{dx, grads[w].clone(), grads[b].clone()};
+    for (Array& g : all) kernels::scale(g, g, 1 / scale);  // a power of two: exact
+    return all;
+  };
+  const auto whole = through({0, n}, 1);
+  for (const auto& other : {through({0, 4, n}, 1), through({0, n}, 2), through({0, 1, n}, 2)})
+    for (std::size_t i = 0; i < whole.size(); ++i) CHECK(same_bits(whole[i], other[i]));
 }

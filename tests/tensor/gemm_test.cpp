@@ -132,6 +132,25 @@ TEST_CASE("gemm computes the same chains across blocks of depth, columns and row
   check_shape(1000, 192, 8, Dtype::f32, 13);
 }
 
+TEST_CASE("a product that begins from a row has the bits of adding to a matrix of such rows") {
+  unsigned seed = 0;
+  for (const int64_t rows : {1, 3, 5, 12, 190})
+    for (const int64_t columns : {1, 9, 33, 96, 600})
+      for (const int64_t depth : {0, 1, 40, 1100})
+        for (const Dtype dtype : {Dtype::f32, Dtype::f64}) {
+          CAPTURE(rows);
+          CAPTURE(columns);
+          CAPTURE(depth);
+          const Array a = random_array({rows, depth}, dtype, ++seed),
+                      b = kLayouts[seed % 4](random_array({depth, columns}, dtype, seed + 1)),
+                      row = random_array({columns}, dtype, seed + 2);
+          Array want = row.expand({rows, columns}).clone(), got = poisoned({rows, columns}, dtype);
+          cpu::gemm(want, a, b, 1, 1);
+          cpu::gemm_from_row(got, a, b, row);
+          CHECK(same_bits(got, want));
+        }
+}
+
 TEST_CASE("gemm computes the same chains for a few rows, where b is not packed") {
   for (unsigned layout = 0; layout < 16; ++layout)
     for (const int64_t rows : {1, 2, 3, 4, 5}) {
