@@ -80,8 +80,8 @@ Tensor mean(const Tensor& x);
 // sum over rows of -log softmax(logits)[label] / divisor. label: i32 [R], -1 is left out. A divisor
 // that is the whole batch's count lets micro-batches add up to the bits of one batch.
 Tensor cross_entropy(const Tensor& logits, const Array& label, double divisor);
-// cross_entropy(linear(x, w, b), label, divisor), in runs of rows: no more than 128 MB of the [R, V]
-// logits exist at once; twice that, until backward, where w or b learns.
+// cross_entropy(linear(x, w, b), label, divisor), in runs of rows: no more than 128 MB of the
+// [R, V] logits exist at once; twice that, until backward, where w or b learns.
 Tensor linear_cross_entropy(const Tensor& x, const Tensor& w, const Tensor& b, const Array& label,
                             double divisor);
 // sum (x - target)^2 / divisor.

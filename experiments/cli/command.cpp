@@ -17,9 +17,7 @@ Option Option::one_of(const std::vector<std::string>& values) const {
 Option Option::between(int least, int most) const {
   return option_->check(CLI::Range(least, most)), *this;
 }
-Option Option::not_negative() const {
-  return option_->check(CLI::NonNegativeNumber), *this;
-}
+Option Option::not_negative() const { return option_->check(CLI::NonNegativeNumber), *this; }
 Option Option::excludes(Option other) const { return option_->excludes(other.option_), *this; }
 Option Option::needs(Option other) const { return option_->needs(other.option_), *this; }
 std::size_t Option::count() const { return option_->count(); }

@@ -65,10 +65,10 @@ void rotate(Array& y, const Array& x, const Array& position, const Array& freque
   if (x.numel() == 0) return;
   const std::int32_t* at = position.data<std::int32_t>();
   const std::vector<double> turns = frequency.to_vector();
-  const auto [low, high] = std::minmax_element(at, at + rows);
-  const bool by_position = *low >= 0 && *high < kKeptPositions;
+  const auto range = std::minmax_element(at, at + rows);
+  const bool by_position = *range.first >= 0 && *range.second < kKeptPositions;
   dispatch(x, [&]<class T>(T) {
-    const T* table = by_position ? turns_of_positions<T>(*high + 1, turns) : nullptr;
+    const T* table = by_position ? turns_of_positions<T>(*range.second + 1, turns) : nullptr;
     if (!by_position) {
       T* own = scratch<struct RotateScratch, T>(rows * 2 * half);
       parallel_for(rows, kSerialElements / 16 / half,
