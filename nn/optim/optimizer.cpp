@@ -86,7 +86,7 @@ void Optimizer::update(std::size_t i, const Array& grad, double lr) {
   switch (spec_.kind) {
     case OptimSpec::Kind::adamw:
       kernels::adamw(w, state_[i][0], state_[i][1], grad,
-                     {lr, spec_.beta1, spec_.beta2, spec_.eps, decay, steps_});
+                     AdamW{lr, spec_.beta1, spec_.beta2, spec_.eps, decay, steps_});
       return;
     case OptimSpec::Kind::sgd:
       kernels::sgd(w, state_[i][0], grad, lr, spec_.momentum, decay);
