@@ -38,8 +38,10 @@ void launch(const char* name, void (*kernel)(Parameters...), const Grid& grid, G
         cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
                              cudaFuncAttributeMaxDynamicSharedMemorySize, int(grid.shared)),
         "kernel {}: {} bytes of shared memory", name, grid.shared);
-  kernel<<<dim3(grid.blocks, grid.blocks_y), grid.threads, grid.shared, stream()> > >(
+  // clang-format off
+  kernel<<<dim3(grid.blocks, grid.blocks_y), grid.threads, grid.shared, stream()>>>(
       static_cast<Parameters>(given)...);
+  // clang-format on
 #endif
   GRAFT_CUDA_CHECK(cudaGetLastError(), "kernel {}, {} x {} blocks of {} threads", name, grid.blocks,
                    grid.blocks_y, grid.threads);

@@ -125,6 +125,7 @@ AttentionArguments::AttentionArguments(const AttentionShape& shape, const Array&
   get_.places = bias.defined() ? static_cast<int>(bias.dim(1)) : 0;
   get_.scale = shape.scale;
   get_.dropout = static_cast<float>(shape.dropout);
+  get_.kept = shape.dropout < 1 ? 1 / (1 - shape.dropout) : 0;
   get_.stream = shape.stream;
   if (shape.dropout <= 0) return;
   example_ = shape.example.to(Device::cuda), position_ = shape.position.to(Device::cuda);

@@ -23,6 +23,7 @@ struct DeviceAttention {
   int heads, kv_heads, width, unbiased, bias_zero, places;
   double scale;
   float dropout;
+  double kept;  // what a weight that stays is multiplied by
   Stream stream;
   const std::int32_t *example, *position;
 
@@ -51,7 +52,7 @@ struct DeviceAttention {
                 static_cast<std::uint32_t>(head) << 22 | (static_cast<std::uint32_t>(block) & low)),
         stream.key);
     if (uniform(bits[number - 4 * block]) < dropout) return C{0};
-    return dropout < 1 ? static_cast<C>(1 / (1 - static_cast<double>(dropout))) : C{0};
+    return static_cast<C>(kept);
   }
 };
 
