@@ -43,6 +43,8 @@ struct Kind {
   Kind(Dtype type, Device where = Device::cpu) : dtype(type), device(where) {}  // NOLINT: implicit
 };
 
+inline Kind widened(Kind k) { return {widened(k.dtype), k.device}; }
+
 using Shape = std::vector<std::int64_t>;
 std::int64_t count(const Shape&);
 
@@ -108,6 +110,7 @@ class Array {
   Array as_contiguous() const { return contiguous() ? *this : clone(); }
   Array to(Dtype) const;   // itself, if it has that type
   Array to(Device) const;  // itself, if it lies there
+  Array to(Kind kind) const { return to(kind.dtype).to(kind.device); }
   // A copy to compute with and to change: contiguous, half precision widened.
   Array own_copy() const;
   // Same shape; converts the dtype, and from one device to the other.
