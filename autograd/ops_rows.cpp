@@ -4,8 +4,14 @@
 #include <numeric>
 
 #include "autograd/ops.h"
+#include "autograd/vocabulary.h"
 
 namespace graft {
+
+static std::int64_t most_logits = 1 << 25;
+std::int64_t logits_limit() { return most_logits; }
+void set_logits_limit(std::int64_t numbers) { most_logits = numbers; }
+
 namespace {
 
 Array as_rows(const Array& x) {
@@ -29,11 +35,12 @@ struct Span {
   std::int64_t begin, end;
 };
 
-// A vocabulary product in runs of rows, of which the logits take 128 MB at most. A row's bits do
-// not depend on the cut.
+// A vocabulary product in runs of rows, of which the logits are logits_limit() at most. A row's
+// bits do not depend on the cut.
 template <class F>
 void each_run(std::int64_t rows, std::int64_t vocab, F&& f) {
-  const std::int64_t most = std::max<std::int64_t>(1, (1 << 25) / std::max<std::int64_t>(1, vocab));
+  const std::int64_t most =
+      std::max<std::int64_t>(1, logits_limit() / std::max<std::int64_t>(1, vocab));
   const std::int64_t runs = (rows + most - 1) / most, run = runs ? (rows + runs - 1) / runs : 0;
   for (std::int64_t r = 0; r < rows; r += run) f(Span{r, std::min(rows, r + run)});
 }
@@ -311,7 +318,7 @@ Tensor linear_cross_entropy(const Tensor& x, const Tensor& w, const Tensor& b, c
   // the gradient of x is made at once; that of W must run on from earlier ones, and waits.
   Ready ready;
   if (is_recording() && x.needs_grad()) ready.dx = Array::empty(x.shape(), x.kind());
-  if (is_recording() && (w.needs_grad() || b.needs_grad()) && rows * vocab <= 1 << 26)
+  if (is_recording() && (w.needs_grad() || b.needs_grad()) && rows * vocab <= 2 * logits_limit())
     ready.dlogits = Array::empty({rows, vocab}, x.kind());
   each_run(rows, vocab, [&](Span r) {
     Array d = ready.dlogits.defined() ? head.part(ready.dlogits, r) : head.room(r);

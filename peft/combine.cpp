@@ -5,6 +5,7 @@
 #include <numeric>
 #include <set>
 
+#include "nn/model.h"
 #include "peft/lora.h"
 #include "peft/low_rank.h"
 

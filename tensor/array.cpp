@@ -174,7 +174,7 @@ Array Array::slice(int d, std::int64_t begin, std::int64_t end) const {
   Array a = *this;
   a.shape_[d] = end - begin;
   a.numel_ = count(a.shape_);
-  a.offset_ += begin * strides_[d];
+  a.offset_ += a.numel_ ? begin * strides_[d] : 0;  // nothing lies nowhere
   return a;
 }
 

