@@ -95,13 +95,13 @@ Array::Array(Shape shape, Dtype dtype) : shape_(std::move(shape)), dtype_(dtype)
   numel_ = count(shape_);
 }
 
-Array Array::empty(Shape shape, Kind kind) {
+Array Array::empty(Shape shape, ArrayKind kind) {
   Array a(std::move(shape), kind.dtype);
   a.storage_ = pool::allocate(a.bytes(), kind.device);
   return a;
 }
 
-Array Array::zeros(Shape shape, Kind kind) {
+Array Array::zeros(Shape shape, ArrayKind kind) {
   Array a = empty(std::move(shape), kind);
   if (a.numel_ == 0) return a;
   if (kind.device == Device::cpu)
@@ -111,7 +111,7 @@ Array Array::zeros(Shape shape, Kind kind) {
   return a;
 }
 
-Array Array::full(Shape shape, double value, Kind kind) {
+Array Array::full(Shape shape, double value, ArrayKind kind) {
   Array a = empty(std::move(shape), kind);
   a.fill(value);
   return a;

@@ -36,14 +36,14 @@ inline constexpr Dtype dtype_of = [] {
 }();
 
 // What numbers are and where they lie. An array of some other's kind: Array::empty(s, x.kind()).
-struct Kind {
+struct ArrayKind {
   Dtype dtype = Dtype::f32;
   Device device = Device::cpu;
-  Kind() = default;
-  Kind(Dtype type, Device where = Device::cpu) : dtype(type), device(where) {}  // NOLINT: implicit
+  ArrayKind() = default;
+  ArrayKind(Dtype type, Device where = Device::cpu) : dtype(type), device(where) {}  // NOLINT: implicit
 };
 
-inline Kind widened(Kind k) { return {widened(k.dtype), k.device}; }
+inline ArrayKind widened(ArrayKind k) { return {widened(k.dtype), k.device}; }
 
 using Shape = std::vector<std::int64_t>;
 std::int64_t count(const Shape&);
@@ -52,9 +52,9 @@ class Array {
  public:
   Array() = default;  // no numbers at all; defined() is false
 
-  static Array empty(Shape, Kind = {});  // contents unspecified
-  static Array zeros(Shape, Kind = {});
-  static Array full(Shape, double value, Kind = {});
+  static Array empty(Shape, ArrayKind = {});  // contents unspecified
+  static Array zeros(Shape, ArrayKind = {});
+  static Array full(Shape, double value, ArrayKind = {});
   template <class T>
   static Array of(const std::vector<T>& values, Shape shape);
   template <class T>
@@ -70,7 +70,7 @@ class Array {
   bool has_storage() const { return storage_ != nullptr; }
   Dtype dtype() const { return dtype_; }
   Device device() const { return storage_ ? storage_->device : Device::cpu; }
-  Kind kind() const { return {dtype_, device()}; }
+  ArrayKind kind() const { return {dtype_, device()}; }
   const Shape& shape() const { return shape_; }
   const Shape& strides() const { return strides_; }
   int ndim() const { return static_cast<int>(shape_.size()); }
@@ -110,7 +110,7 @@ class Array {
   Array as_contiguous() const { return contiguous() ? *this : clone(); }
   Array to(Dtype) const;   // itself, if it has that type
   Array to(Device) const;  // itself, if it lies there
-  Array to(Kind kind) const { return to(kind.dtype).to(kind.device); }
+  Array to(ArrayKind kind) const { return to(kind.dtype).to(kind.device); }
   // A copy to compute with and to change: contiguous, half precision widened.
   Array own_copy() const;
   // Same shape; converts the dtype, and from one device to the other.

@@ -23,7 +23,7 @@ Array random(Shape shape, Dtype dtype, unsigned seed) {
   });
   return x;
 }
-Array poisoned(Shape shape, Kind kind) { return Array::full(std::move(shape), NAN, kind); }
+Array poisoned(Shape shape, ArrayKind kind) { return Array::full(std::move(shape), NAN, kind); }
 Array ints(int64_t n, int from, int step, int below) {
   std::vector<std::int32_t> x;
   for (int64_t i = 0; i < n; ++i) x.push_back(static_cast<std::int32_t>((from + i * step) % below));
@@ -174,7 +174,7 @@ TEST_CASE("attention of the device and its gradients are the host's") {
           // q and the like are parts of wider rows, as fused projections leave them.
           return x.defined() ? kLayouts[2](x.to(device)) : x;
         };
-        const Kind kind{dtype, device};
+        const ArrayKind kind{dtype, device};
         const Array places = bias.defined() ? bias.to(device) : bias;
         Array y = poisoned({queries, wide}, kind), lse = poisoned({queries, a.heads}, kind);
         kernels::sdpa(y, lse, on(q), on(k), on(v), places, a.heads, a.kv_heads, a.shape);

@@ -12,7 +12,7 @@ namespace {
 // On both sides of a tile of attention and of a warp, and one row or column alone.
 const std::vector<Size> kSizes{{1, 1}, {9, 17}, {34, 8}, {50, 33}};
 
-Array drawn(const Shape& shape, int which, bool positive, Kind kind) {
+Array drawn(const Shape& shape, int which, bool positive, ArrayKind kind) {
   std::vector<double> v(static_cast<std::size_t>(count(shape)));
   for (std::size_t i = 0; i < v.size(); ++i) {
     v[i] = normal({3, 0}, static_cast<std::uint32_t>(which), i);
@@ -22,7 +22,7 @@ Array drawn(const Shape& shape, int which, bool positive, Kind kind) {
 }
 
 // The op's value, and then its inputs' gradients.
-std::vector<Array> run(const Op& op, Kind kind) {
+std::vector<Array> run(const Op& op, ArrayKind kind) {
   Tensors x;
   for (std::size_t i = 0; i < op.in.size(); ++i)
     x.push_back(Tensor::leaf(drawn(op.in[i], static_cast<int>(i), op.positive, kind)));
