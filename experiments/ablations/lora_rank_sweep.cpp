@@ -118,8 +118,8 @@ std::vector<Statement> class_claims(const std::string& task) {
        .text = "An untrained update (B = 0) leaves every output as it was, bit for bit, and "
                "merging and unmerging the trained one gives the same bits back.",
        .paper = "B = 0 at the start, so the update begins at zero (section 4.1).",
-       .parts = {{"examples changed by B = 0", {Test::Kind::equivalent, 1e-9}},
-                 {"examples changed by merge and unmerge", {Test::Kind::equivalent, 1e-9}}},
+       .parts = {{"examples changed by B = 0", {Test::Kind::none}},
+                 {"examples changed by merge and unmerge", {Test::Kind::none}}},
        .unit = "% of the examples",
        .regime = ""},
       {},

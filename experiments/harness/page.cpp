@@ -97,7 +97,7 @@ std::string claim_html(const Finding& f) {
                      escape_html(f.claim.text));
   if (!f.claim.paper.empty()) out += element("p", "source", "Paper: " + f.claim.paper);
   Table readings{"", {{"", "", false}, {"measured", "", false}, {"claimed", "", false}}, {}};
-  bool tested = f.verdict && *f.verdict != Verdict::outside_regime;
+  const bool tested = f.verdict && *f.verdict != Verdict::outside_regime && !is_counted(f.claim);
   if (tested) {
     readings.columns.push_back({"p, claim", "", true});
     readings.columns.push_back({"p, contrary", "", true});

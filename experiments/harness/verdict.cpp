@@ -12,6 +12,7 @@ namespace {
 using Kind = Test::Kind;
 using Table = std::vector<std::vector<double>>;
 
+bool counted(const ClaimPart& part) { return part.test.kind == Kind::none; }
 std::string shorter(double v) { return fmt::format("{:.4g}", v); }
 
 // What one part needs beyond its evidence to become a Reading.
@@ -23,11 +24,19 @@ struct Reader {
   Reading operator()(const Effect& e) const {
     const Test& test = part.test;
     Reading r = start();
-    check(test.kind == Kind::above || test.kind == Kind::below || test.kind == Kind::equivalent,
+    check(test.kind == Kind::above || test.kind == Kind::below || test.kind == Kind::equivalent ||
+              test.kind == Kind::none,
           "claim {}, {}: an effect cannot show \"{}\"", claim.id, part.label, r.test);
     r.effect = e.value;
     r.interval = e.interval;
     r.numbers = with_interval(e.value, e.interval) + " " + claim.unit;
+    if (test.kind == Kind::none) {
+      r.numbers = fmt::format("{} {}, of {} examples and {} seed{}", shorter(e.value), claim.unit,
+                              e.examples, e.seeds, e.seeds == 1 ? "" : "s");
+      r.p_held = e.value == 0 ? 0 : 1;
+      r.p_not = 1 - r.p_held;
+      return r;
+    }
     double distance = e.value - test.margin;
     if (test.kind == Kind::equivalent) {
       r.p_held = e.p_equivalent(test.margin);
@@ -104,6 +113,8 @@ Finding read_claim(const Case& c, double alpha) {
   check(c.evidence.parts.size() == claim.parts.size(),
         "claim {}: {} part(s), evidence for {}; need one for each", claim.id, claim.parts.size(),
         c.evidence.parts.size());
+  check(is_counted(claim) || std::none_of(claim.parts.begin(), claim.parts.end(), counted),
+        "claim {}: some parts are counted, some tested; make it two claims", claim.id);
   Finding f;
   f.claim = claim;
   f.p_held = 0;
@@ -136,6 +147,9 @@ void decide(Finding& f, const Evidence& evidence, double family, const Judging& 
     f.verdict = Verdict::outside_regime;
     f.reason = fmt::format("needs: {}{}{}", f.claim.regime,
                            evidence.regime_note.empty() ? "" : "; ", evidence.regime_note);
+  } else if (is_counted(f.claim)) {
+    f.verdict = f.p_held == 0 ? Verdict::held : Verdict::not_held;
+    f.reason = f.p_held == 0 ? "counted: there is no exception" : "counted: there are exceptions";
   } else if (f.p_held <= judging.alpha) {
     f.verdict = Verdict::held;
     f.reason = fmt::format("p = {:.2g}, adjusted for the claims judged together", f.p_held);
@@ -165,6 +179,10 @@ std::string name(Verdict verdict) {
   fail("verdict: no name for {}", static_cast<int>(verdict));
 }
 
+bool is_counted(const Claim& claim) {
+  return std::all_of(claim.parts.begin(), claim.parts.end(), counted);
+}
+
 std::string describe(const Test& test, const std::string& unit) {
   switch (test.kind) {
     case Kind::above:
@@ -179,28 +197,30 @@ std::string describe(const Test& test, const std::string& unit) {
       return "falls with the level";
     case Kind::peak:
       return "an inner level beats both ends";
+    case Kind::none:
+      return fmt::format("0 {}, of all", unit);
   }
   fail("test: no description for {}", static_cast<int>(test.kind));
 }
 
 std::vector<Finding> judge(std::span<const Case> cases, const Judging& judging) {
-  auto in_regime =
-      std::count_if(cases.begin(), cases.end(), [](const Case& c) { return c.evidence.in_regime; });
-  double family = std::max<double>(1, static_cast<double>(in_regime));
+  const auto is_tested = [](const Case& c) { return c.evidence.in_regime && !is_counted(c.claim); };
+  auto tested = std::count_if(cases.begin(), cases.end(), is_tested);
+  double family = std::max<double>(1, static_cast<double>(tested));
   std::vector<Finding> findings;
   std::vector<double> held, contrary;
   std::set<std::string> ids;
   for (const Case& c : cases) {
     check(ids.insert(c.claim.id).second, "judge: claim {} comes twice", c.claim.id);
     findings.push_back(read_claim(c, judging.alpha / family));
-    if (!c.evidence.in_regime) continue;
+    if (!is_tested(c)) continue;
     held.push_back(findings.back().p_held);
     contrary.push_back(findings.back().p_not);
   }
   held = holm(held);
   contrary = holm(contrary);
   for (std::size_t i = 0, judged = 0; i < cases.size(); ++i) {
-    if (cases[i].evidence.in_regime) {
+    if (is_tested(cases[i])) {
       findings[i].p_held = held[judged];
       findings[i].p_not = contrary[judged++];
     }

@@ -24,6 +24,7 @@ struct Test {
     rising,      // values rise over ordered levels (Page's trend test)
     falling,
     peak,  // some inner level beats both ends
+    none,  // the effect, never negative, is 0 in every example and seed: counted, not tested
   };
   Kind kind = Kind::above;
   double margin = 0;
@@ -48,6 +49,8 @@ struct Claim {
 
 // What was measured for one part: an effect; an ordered table [seed][level]; or inner levels.
 using Measured = std::variant<Effect, std::vector<std::vector<double>>, Peak>;
+
+bool is_counted(const Claim& claim);  // not tested: all its parts are Test::Kind::none
 
 struct Evidence {
   std::vector<Measured> parts;  // one for each part of the claim
@@ -90,9 +93,12 @@ struct Judging {
 // when the contrary's p <= alpha; otherwise it is undecided and the reason names the seeds that
 // would decide. All parts must hold (intersection-union: the largest p); one part's contrary is
 // enough to refute (Bonferroni over the parts). A claim outside its regime is not tested and takes
-// no share of Holm's adjustment. Fewer than two seeds never decide anything.
+// no share of Holm's adjustment. Fewer than two seeds never decide anything that is tested.
+// A claim whose parts are all Kind::none is counted: one exception refutes it, no test is made, and
+// it takes no share either.
 //
-// Throws when a claim has no part, no id, or evidence of another number or kind than its parts.
+// Throws when a claim has no part, no id, evidence of another number or kind than its parts, or
+// parts of which only some are counted.
 std::vector<Finding> judge(std::span<const Case> cases, const Judging& judging = {});
 
 // "84.31 [83.90, 84.72]", digits after the point.

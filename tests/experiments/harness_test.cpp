@@ -312,6 +312,27 @@ TEST_CASE("every part of a claim must hold, and one refuted part refutes it") {
   CHECK(judge(std::vector{lonely})[0].verdict == Verdict::undecided);
 }
 
+TEST_CASE("a claim that counts exceptions needs no test, and one exception refutes it") {
+  using Kind = Test::Kind;
+  const auto share = [](const Scores& scores) { return bootstrap({{{scores}}}); };
+  Case exact = case_of("A", {Kind::none}, share({{0, 0, 0}, {0, 0, 0}}));
+  exact.claim.unit = "% of the examples";
+  const Case tested = case_of("B", {Kind::above, 0}, effect_of(5, 1));
+  const auto found = judge(std::vector{exact, tested});
+  CHECK(found[0].verdict == Verdict::held);
+  CHECK(found[0].readings[0].numbers == "0 % of the examples, of 3 examples and 2 seeds");
+  CHECK(has(found[0].reason, "no exception"));
+  // It takes no share of what the others pay for being judged together.
+  CHECK(found[1].p_held == judge(std::vector{tested})[0].p_held);
+  exact.evidence.parts[0] = share({{0, 0, 0}, {0, 0, 100}});
+  CHECK(judge(std::vector{exact})[0].verdict == Verdict::not_held);
+  exact.evidence.parts[0] = share({{0, 0, 0}});
+  CHECK(judge(std::vector{exact})[0].verdict == Verdict::held);
+  exact.claim.parts.push_back({"second", {Kind::above, 0}});
+  exact.evidence.parts.push_back(effect_of(5, 1));
+  CHECK(has(error_of([&] { judge(std::vector{exact}); }), "make it two claims"));
+}
+
 TEST_CASE("tuning is fair when all arms had one search and no best rate is at an edge") {
   auto tuning = [](std::string arm, std::size_t best) {
     Tuning t{std::move(arm), {}, 2};
