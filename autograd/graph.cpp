@@ -74,7 +74,7 @@ Tensor Tensor::leaf(Array value, std::string name) {
   node->number = next_number++;
   node->op = std::move(name);
   node->shape = value.shape();
-  node->dtype = value.dtype();
+  node->kind = value.kind();
   return Tensor(std::move(value), std::move(node));
 }
 
@@ -92,7 +92,7 @@ Tensor record(const char* op, Array y, const std::vector<Tensor>& inputs, Saved 
   node->number = next_number++;
   node->op = op;
   node->shape = y.shape();
-  node->dtype = y.dtype();
+  node->kind = y.kind();
   for (const Tensor& x : inputs) node->inputs.push_back(x.node());
   node->saved = std::move(saved);
   node->derive = std::move(derive);
@@ -175,7 +175,7 @@ Array summed(const Array& g, int d) {
   for (int i = d + 1; i < g.ndim(); ++i) inner *= g.shape()[i];
   const std::int64_t n = g.shape()[d];
   const Array from = g.as_contiguous().reshape({outer, n, inner});
-  Array down = Array::zeros({outer, inner}, g.dtype());
+  Array down = Array::zeros({outer, inner}, g.kind());
   if (inner == 1) {
     Array flat = down.reshape({outer});
     kernels::sum_columns(flat, from.reshape({outer, n}));
@@ -213,7 +213,7 @@ void Engine::add(const std::shared_ptr<Node>& node, Array g, int use) {
   if (!sum.defined() && g.shape() == node->shape) {
     sum = std::move(g);
   } else {
-    if (!sum.defined()) sum = Array::zeros(node->shape, node->dtype);
+    if (!sum.defined()) sum = Array::zeros(node->shape, node->kind);
     if (!exclusive(sum)) sum = sum.clone();
     add_summed_down(sum, g);
   }
@@ -237,7 +237,7 @@ Array& Grads::into(int input) {
   check(node != nullptr, "{}: a gradient for input {}, which wants none", node_.op, input);
   Array& sum = engine_.gradient_of(*node, use_of(input));
   if (!sum.defined())
-    sum = Array::zeros(node->shape, node->dtype);
+    sum = Array::zeros(node->shape, node->kind);
   else if (!exclusive(sum))
     sum = sum.clone();
   engine_.want(node);
@@ -255,7 +255,7 @@ static void walk(const Tensor& y, Gradients& into, const Array& dy, bool apart) 
   check(!dy.defined() || dy.shape() == y.shape(), "backward: dy {} for y {}", dy.shape(),
         y.shape());
   Engine engine(into, apart);
-  engine.add(y.node(), dy.defined() ? dy : Array::full(y.shape(), 1, y.dtype()),
+  engine.add(y.node(), dy.defined() ? dy : Array::full(y.shape(), 1, y.kind()),
              engine.next_use(*y.node()));
   engine.run();
 }
@@ -285,7 +285,7 @@ Tensor checkpoint(std::function<Tensor(const Tensor&)> f, const Tensor& x) {
   node->number = next_number++;
   node->op = "checkpoint";
   node->shape = y.shape();
-  node->dtype = y.dtype();
+  node->kind = y.kind();
   node->inputs = {x.node()};
   node->saved = {keep(x.value())};
   node->derive = [f = std::move(f), x, met = leaves_met - met_before](const Array& dy, const Saved&,

@@ -57,7 +57,7 @@ struct Node {
   std::uint64_t number = 0;  // later nodes have larger numbers; backward goes from large to small
   std::string op;
   Shape shape;
-  Dtype dtype = Dtype::f32;
+  ArrayKind kind;
   std::vector<std::shared_ptr<Node>> inputs;  // null where no gradient is wanted
   Saved saved;
   Derive derive;  // empty for a leaf

@@ -67,8 +67,8 @@ Tensor sdpa(const Tensor& q, const Tensor& k, const Tensor& v, int heads, int kv
           shape.k_start[i] + keys[i], i, k.dim(0));
   check_bias(bias, heads, shape);
   check_dropout(q, heads, shape);
-  Array y = Array::empty({q.dim(0), q.dim(1)}, q.dtype());
-  Array lse = Array::empty({q.dim(0), heads}, q.dtype());
+  Array y = Array::empty({q.dim(0), q.dim(1)}, q.kind());
+  Array lse = Array::empty({q.dim(0), heads}, widened(q.kind()));
   const Array places = bias.defined() ? bias.value().as_contiguous() : Array();
   kernels::sdpa(y, lse, q.value(), k.value(), v.value(), places, heads, kv_heads, shape);
   const bool any = q.needs_grad() || k.needs_grad() || v.needs_grad() || bias.needs_grad();
@@ -81,11 +81,11 @@ Tensor sdpa(const Tensor& q, const Tensor& k, const Tensor& v, int heads, int kv
   return record(
       "sdpa", y, inputs, std::move(saved), [=](const Array& dy, const Saved& s, Grads& g) {
         const Array q = s[0].get(), k = s[1].get(), v = s[2].get();
-        Array dq = Array::empty(q.shape(), q.dtype()), dk = Array::empty(k.shape(), k.dtype()),
-              dv = Array::empty(v.shape(), v.dtype());
+        Array dq = Array::empty(q.shape(), q.kind()), dk = Array::empty(k.shape(), k.kind()),
+              dv = Array::empty(v.shape(), v.kind());
         const Array places = s[5].get();
         const bool wanted = places.defined() && g.needs(3);
-        Array dbias = wanted ? Array::empty(places.shape(), places.dtype()) : Array();
+        Array dbias = wanted ? Array::empty(places.shape(), places.kind()) : Array();
         kernels::sdpa_grad(dq, dk, dv, dbias, q, k, v, places, s[3].get(), s[4].get(),
                            dy.as_contiguous(), heads, kv_heads, shape);
         g.add(0, dq);
@@ -102,7 +102,7 @@ Tensor rotate(const Tensor& x, const Array& position, const Array& frequency, in
         "dh/2",
         x.shape(), position.numel(), frequency.numel(), heads);
   const auto turn = [=](const Array& x, bool inverse) {
-    Array y = Array::empty(x.shape(), x.dtype());
+    Array y = Array::empty(x.shape(), x.kind());
     kernels::rotate(y, x.as_contiguous(), position, frequency, heads, inverse);
     return y;
   };

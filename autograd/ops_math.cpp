@@ -6,19 +6,19 @@ namespace {
 
 Array binary_array(Binary op, const Array& a, const Array& b, const char* where) {
   check(a.dtype() == b.dtype(), "{}: {} with {}", where, name(a.dtype()), name(b.dtype()));
-  Array y = Array::empty(broadcast(a.shape(), b.shape(), where), a.dtype());
+  Array y = Array::empty(broadcast(a.shape(), b.shape(), where), a.kind());
   kernels::binary(op, y, a.expand(y.shape()), b.expand(y.shape()));
   return y;
 }
 
 Array scaled(const Array& x, double s) {
-  Array y = Array::empty(x.shape(), x.dtype());
+  Array y = Array::empty(x.shape(), x.kind());
   kernels::scale(y, x.as_contiguous(), s);
   return y;
 }
 
 Array mapped(Map f, const Array& x) {
-  Array y = Array::empty(x.shape(), x.dtype());
+  Array y = Array::empty(x.shape(), x.kind());
   kernels::map(f, y, x);
   return y;
 }
@@ -79,7 +79,7 @@ Tensor map(Map f, const Tensor& x) {
   const Array in = x.value().as_contiguous();
   return record(map_name(f), mapped(f, in), {x}, {keep(Tensor(in), x)},
                 [f](const Array& dy, const Saved& s, Grads& g) {
-                  Array dx = Array::empty(dy.shape(), dy.dtype());
+                  Array dx = Array::empty(dy.shape(), dy.kind());
                   kernels::map_grad(f, dx, s[0].get(), dy.as_contiguous());
                   g.add(0, dx);
                 })
@@ -90,15 +90,15 @@ Tensor swiglu(const Tensor& gate, const Tensor& up) {
   check(gate.shape() == up.shape(), "swiglu: gate {}, up {}; need one shape", gate.shape(),
         up.shape());
   const auto forward = [](const Array& gate, const Array& up) {
-    Array y = Array::empty(gate.shape(), gate.dtype());
+    Array y = Array::empty(gate.shape(), gate.kind());
     kernels::swiglu(y, gate, up);
     return y;
   };
   const Array a = gate.value(), b = up.value();
   return record("swiglu", forward(a, b), {gate, up}, {keep(gate, gate, up), keep(up, gate, up)},
                 [](const Array& dy, const Saved& s, Grads& g) {
-                  Array dgate = Array::empty(dy.shape(), dy.dtype());
-                  Array dup = Array::empty(dy.shape(), dy.dtype());
+                  Array dgate = Array::empty(dy.shape(), dy.kind());
+                  Array dup = Array::empty(dy.shape(), dy.kind());
                   kernels::swiglu_grad(dgate, dup, s[0].get(), s[1].get(), dy.as_contiguous());
                   g.add(0, dgate);
                   g.add(1, dup);
@@ -114,7 +114,7 @@ Tensor dropout(const Tensor& x, double p, Stream stream, const RowAddress& rows)
         "dropout: x {}, {} row addresses; need x[N, C] and N addresses", x.shape(),
         rows.example.numel());
   const auto masked = [=](const Array& in) {
-    Array y = Array::empty(in.shape(), in.dtype());
+    Array y = Array::empty(in.shape(), in.kind());
     kernels::dropout(y, in, p, stream, rows.example, rows.position);
     return y;
   };
@@ -137,7 +137,7 @@ Tensor layer_norm(const Tensor& x, const Tensor& gain, const Tensor& bias, doubl
         "layer_norm: x {}, gain {}, bias {}; need gain and bias [{}]", x.shape(), gain.shape(),
         bias.shape(), c);
   const auto forward = [eps](const Array& x, const Array& gain, const Array& bias) {
-    Array y = Array::empty(x.shape(), x.dtype());
+    Array y = Array::empty(x.shape(), x.kind());
     Array rows = as_rows(y);
     kernels::layer_norm(rows, as_rows(x), gain, bias, eps);
     return y;
@@ -146,7 +146,7 @@ Tensor layer_norm(const Tensor& x, const Tensor& gain, const Tensor& bias, doubl
   return record("layer_norm", forward(in, a, b), {x, gain, bias},
                 {keep(Tensor(in), x, gain), keep(gain, x)},
                 [eps](const Array& dy, const Saved& s, Grads& g) {
-                  Array dx = g.needs(0) ? Array::empty(dy.shape(), dy.dtype()) : Array();
+                  Array dx = g.needs(0) ? Array::empty(dy.shape(), dy.kind()) : Array();
                   Array dx_rows = dx.defined() ? as_rows(dx) : Array();
                   Array none;
                   // The bias alone may learn: x is then not kept, and its gradient is a plain sum.
@@ -167,7 +167,7 @@ Tensor rms_norm(const Tensor& x, const Tensor& gain, double eps) {
   check(gain.shape() == Shape{c}, "rms_norm: x {}, gain {}; need gain [{}]", x.shape(),
         gain.shape(), c);
   const auto forward = [eps](const Array& x, const Array& gain) {
-    Array y = Array::empty(x.shape(), x.dtype());
+    Array y = Array::empty(x.shape(), x.kind());
     Array rows = as_rows(y);
     kernels::rms_norm(rows, as_rows(x), gain, eps);
     return y;
@@ -175,7 +175,7 @@ Tensor rms_norm(const Tensor& x, const Tensor& gain, double eps) {
   const Array in = x.value().as_contiguous(), a = gain.value();
   return record("rms_norm", forward(in, a), {x, gain}, {keep(Tensor(in), x, gain), keep(gain, x)},
                 [eps](const Array& dy, const Saved& s, Grads& g) {
-                  Array dx = g.needs(0) ? Array::empty(dy.shape(), dy.dtype()) : Array();
+                  Array dx = g.needs(0) ? Array::empty(dy.shape(), dy.kind()) : Array();
                   Array dx_rows = dx.defined() ? as_rows(dx) : Array();
                   Array none;
                   kernels::rms_norm_grad(dx_rows, g.needs(1) ? g.into(1) : none,
@@ -187,18 +187,18 @@ Tensor rms_norm(const Tensor& x, const Tensor& gain, double eps) {
 
 Tensor softmax(const Tensor& x) {
   const Array in = x.value().as_contiguous();
-  Array y = Array::empty(in.shape(), in.dtype());
+  Array y = Array::empty(in.shape(), in.kind());
   kernels::softmax(y, in);
   return record("softmax", y, {x}, {keep(Tensor(y), x)},
                 [](const Array& dy, const Saved& s, Grads& g) {
-                  Array dx = Array::empty(dy.shape(), dy.dtype());
+                  Array dx = Array::empty(dy.shape(), dy.kind());
                   kernels::softmax_grad(dx, s[0].get(), dy.as_contiguous());
                   g.add(0, dx);
                 });
 }
 
 Tensor sum(const Tensor& x) {
-  Array y = Array::empty({1}, x.dtype());
+  Array y = Array::empty({1}, x.kind());
   kernels::sum_all(y, x.value().as_contiguous());
   const Shape shape = x.shape();
   return record("sum", y, {x}, {}, [shape](const Array& dy, const Saved&, Grads& g) {

@@ -53,14 +53,14 @@ Tensor linear(const Tensor& x, const Tensor& w, const Tensor& b) {
         "linear: x {}, W {}, b {}; need x[..., in], W[out, in], b[out]", x.shape(), w.shape(),
         b.shape());
   const Array rows = as_rows(x.value());
-  Array y = Array::empty({rows.dim(0), w.dim(0)}, rows.dtype());
+  Array y = Array::empty({rows.dim(0), w.dim(0)}, rows.kind());
   linear_rows(y, rows, w.value(), b.value());
   return record("linear", y.reshape(with_last(x.shape(), w.dim(0))), {x, w, b},
                 {keep(x, w), keep(w, x)}, [](const Array& dy, const Saved& s, Grads& g) {
                   const Array d = as_rows(dy);
                   if (g.needs(0)) {
                     const Array w = s[1].get();
-                    Array dx = Array::empty({d.dim(0), w.dim(1)}, d.dtype());
+                    Array dx = Array::empty({d.dim(0), w.dim(1)}, d.kind());
                     kernels::gemm(dx, d, w, 1, 0);
                     g.add(0, dx.reshape(with_last(dy.shape(), w.dim(1))));
                   }
@@ -86,7 +86,7 @@ Tensor add_linear(Tensor y, const Tensor& x, const Tensor& w, double s) {
                   const Array d = as_rows(dy);
                   if (g.needs(1)) {
                     const Array w = saved[1].get();
-                    Array dx = Array::empty({d.dim(0), w.dim(1)}, d.dtype());
+                    Array dx = Array::empty({d.dim(0), w.dim(1)}, d.kind());
                     kernels::gemm(dx, d, w, s, 0);
                     g.add(1, dx.reshape(with_last(dy.shape(), w.dim(1))));
                   }
@@ -99,7 +99,7 @@ Tensor add_linear(Tensor y, const Tensor& x, const Tensor& w, double s) {
 Tensor matmul(const Tensor& a, const Tensor& b) {
   check(a.value().ndim() == 2 && b.value().ndim() == 2 && a.dim(1) == b.dim(0),
         "matmul: {} with {}; need [M, K] and [K, N]", a.shape(), b.shape());
-  Array y = Array::empty({a.dim(0), b.dim(1)}, a.dtype());
+  Array y = Array::empty({a.dim(0), b.dim(1)}, a.kind());
   kernels::gemm(y, a.value(), b.value(), 1, 0);
   return record("matmul", y, {a, b}, {keep(a, b), keep(b, a)},
                 [](const Array& dy, const Saved& s, Grads& g) {
@@ -117,7 +117,7 @@ Tensor transpose(const Tensor& x) {
 Tensor gather(const Tensor& table, const Array& row) {
   check(table.value().ndim() == 2 && row.dtype() == Dtype::i32, "gather: table {}, row {} {}",
         table.shape(), name(row.dtype()), row.shape());
-  Array y = Array::empty({row.numel(), table.dim(1)}, widened(table.dtype()));
+  Array y = Array::empty({row.numel(), table.dim(1)}, widened(table.kind()));
   kernels::gather(y, table.value(), row);
   return record("gather", y, {table}, {keep(row)}, [](const Array& dy, const Saved& s, Grads& g) {
     kernels::scatter_add(g.into(0), dy.as_contiguous(), s[0].array);
@@ -131,7 +131,7 @@ Tensor prepend(const Tensor& bank, const Tensor& x, const std::vector<int>& leng
   const std::int64_t p = bank.dim(0), sequences = static_cast<std::int64_t>(length.size());
   const std::int64_t total = std::accumulate(length.begin(), length.end(), std::int64_t{0});
   check(total == x.dim(0), "prepend: lengths add up to {}, x has {} rows", total, x.dim(0));
-  Array y = Array::empty({total + sequences * p, x.dim(1)}, x.dtype());
+  Array y = Array::empty({total + sequences * p, x.dim(1)}, x.kind());
   std::vector<std::int32_t> bank_row(y.dim(0), -1), x_at;  // of y's rows; of x's rows, in y
   std::int64_t at = 0, start = 0;
   const auto put = [&y, &at](const Array& rows) {
@@ -151,7 +151,7 @@ Tensor prepend(const Tensor& bank, const Tensor& x, const std::vector<int>& leng
                   const Array d = dy.as_contiguous();
                   if (g.needs(0)) kernels::scatter_add(g.into(0), d, s[0].array);
                   if (!g.needs(1)) return;
-                  Array dx = Array::empty({s[1].array.numel(), d.dim(1)}, d.dtype());
+                  Array dx = Array::empty({s[1].array.numel(), d.dim(1)}, d.kind());
                   kernels::gather(dx, d, s[1].array);
                   g.add(1, dx);
                 });
@@ -161,11 +161,11 @@ Tensor segment_mean(const Tensor& x, const std::vector<int>& length) {
   check(x.value().ndim() == 2 && std::accumulate(length.begin(), length.end(), 0l) == x.dim(0),
         "segment_mean: x {}, {} lengths that add up to {}", x.shape(), length.size(),
         std::accumulate(length.begin(), length.end(), 0l));
-  Array y = Array::empty({static_cast<std::int64_t>(length.size()), x.dim(1)}, x.dtype());
+  Array y = Array::empty({static_cast<std::int64_t>(length.size()), x.dim(1)}, x.kind());
   kernels::segment_mean(y, x.value().as_contiguous(), length);
   const Shape shape = x.shape();
   return record("segment_mean", y, {x}, {}, [=](const Array& dy, const Saved&, Grads& g) {
-    Array dx = Array::empty(shape, dy.dtype());
+    Array dx = Array::empty(shape, dy.kind());
     kernels::segment_mean_grad(dx, dy.as_contiguous(), length);
     g.add(0, dx);
   });
@@ -180,7 +180,7 @@ Tensor slice(const Tensor& x, int dim, std::int64_t begin, std::int64_t end) {
                     kernels::axpy(part, dy.as_contiguous(), 1);
                     return;
                   }
-                  Array dx = Array::zeros(shape, dy.dtype());
+                  Array dx = Array::zeros(shape, dy.kind());
                   Array part = dx.slice(dim, begin, end);
                   part.copy_from(dy);
                   g.add(0, dx);
@@ -202,7 +202,7 @@ Tensor concat(const std::vector<Tensor>& parts, int dim) {
     check(other == parts[0].shape(), "concat: {} with {} along dimension {}", parts[0].shape(),
           part.shape(), dim);
   }
-  Array y = Array::empty(shape, parts[0].dtype());
+  Array y = Array::empty(shape, parts[0].kind());
   std::vector<std::int64_t> starts{0};
   for (const Tensor& part : parts) {
     Array into = y.slice(dim, starts.back(), starts.back() + part.shape()[dim]);
@@ -229,15 +229,15 @@ Tensor cross_entropy(const Tensor& logits, const Array& label, double divisor) {
         "cross_entropy: logits {}, label {} {}; need [R, V] and i32 [R]", logits.shape(),
         name(label.dtype()), label.shape());
   const Array in = logits.value().as_contiguous();
-  Array loss = Array::empty({in.dim(0)}, in.dtype()), total = Array::empty({1}, in.dtype());
+  Array loss = Array::empty({in.dim(0)}, in.kind()), total = Array::empty({1}, in.kind());
   kernels::cross_entropy(loss, in, label);
   kernels::sum_all(total, loss);
   kernels::scale(total, total, 1 / divisor);
   return record("cross_entropy", total, {logits}, {keep(Tensor(in), logits), keep(label)},
                 [divisor](const Array& dy, const Saved& s, Grads& g) {
                   const Array in = s[0].get(), label = s[1].array;
-                  const Array each = Array::full({in.dim(0)}, dy.item() / divisor, in.dtype());
-                  Array dx = Array::empty(in.shape(), in.dtype());
+                  const Array each = Array::full({in.dim(0)}, dy.item() / divisor, in.kind());
+                  Array dx = Array::empty(in.shape(), in.kind());
                   kernels::cross_entropy_grad(dx, in, label, each);
                   g.add(0, dx);
                 });
@@ -251,7 +251,7 @@ struct Vocabulary {
   double divisor;
 
   Array part(const Array& all, Span r) const { return all.slice(0, r.begin, r.end); }
-  Array room(Span r) const { return Array::empty({r.end - r.begin, w.dim(0)}, x.dtype()); }
+  Array room(Span r) const { return Array::empty({r.end - r.begin, w.dim(0)}, x.kind()); }
   void write_logits(Array& to, Span r) const { linear_rows(to, part(x, r), w, b); }
   // The rows' lse and, in `picked`, their label's logit. Words are taken in runs of 4096, which the
   // bits of lse depend on.
@@ -263,7 +263,7 @@ struct Vocabulary {
   }
   // Turns logits into their gradient.
   void differentiate(Array& logits, Span r, double dy) const {
-    const Array dloss = Array::full({r.end - r.begin}, dy / divisor, x.dtype());
+    const Array dloss = Array::full({r.end - r.begin}, dy / divisor, x.kind());
     kernels::cross_entropy_part_grad(logits, logits, part(lse, r), part(label, r), dloss, 0);
   }
 };
@@ -278,7 +278,7 @@ void add_gradients(const Vocabulary& head, const Ready& ready, double dy, Grads&
   const bool table = g.needs(1) || g.needs(2);
   Array dx = ready.dx;
   const bool more = g.needs(0) && !dx.defined();
-  if (more) dx = Array::empty(head.x.shape(), head.x.dtype());
+  if (more) dx = Array::empty(head.x.shape(), head.x.kind());
   if (more || table)
     each_run(head.x.dim(0), head.w.dim(0), [&](Span r) {
       const bool made = ready.dlogits.defined();
@@ -310,16 +310,16 @@ Tensor linear_cross_entropy(const Tensor& x, const Tensor& w, const Tensor& b, c
                   w.value(),
                   b.value(),
                   label,
-                  Array::full({rows}, -INFINITY, x.dtype()),
+                  Array::full({rows}, -INFINITY, x.kind()),
                   divisor};
-  Array loss = Array::zeros({rows}, x.dtype()), total = Array::empty({1}, x.dtype());
+  Array loss = Array::zeros({rows}, x.kind()), total = Array::empty({1}, x.kind());
   const bool learns = x.needs_grad() || w.needs_grad() || b.needs_grad();
   // The logits are there now, and making them again would cost a third of all products with W. So
   // the gradient of x is made at once; that of W must run on from earlier ones, and waits.
   Ready ready;
-  if (is_recording() && x.needs_grad()) ready.dx = Array::empty(x.shape(), x.dtype());
+  if (is_recording() && x.needs_grad()) ready.dx = Array::empty(x.shape(), x.kind());
   if (is_recording() && (w.needs_grad() || b.needs_grad()) && rows * vocab <= 2 * logits_limit())
-    ready.dlogits = Array::empty({rows, vocab}, x.dtype());
+    ready.dlogits = Array::empty({rows, vocab}, x.kind());
   each_run(rows, vocab, [&](Span r) {
     Array d = ready.dlogits.defined() ? head.part(ready.dlogits, r) : head.room(r);
     head.write_logits(d, r);

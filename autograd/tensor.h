@@ -33,6 +33,7 @@ class Tensor {
   std::int64_t dim(int i) const { return value_.dim(i); }
   std::int64_t numel() const { return value_.numel(); }
   Dtype dtype() const { return value_.dtype(); }
+  ArrayKind kind() const { return value_.kind(); }
   bool defined() const { return value_.defined(); }
   double item() const { return value_.item(); }
 

@@ -147,7 +147,7 @@ Tensor Attention::with_banks(Attending a, const std::vector<Bank>& banks) const 
   for (const Bank& bank : banks) {
     if (!bank.gate.defined()) continue;
     const std::vector<int> none(length.size(), 0);
-    const Tensor empty(Array::empty({0, bank.k.dim(1)}, bank.k.dtype()));
+    const Tensor empty(Array::empty({0, bank.k.dim(1)}, bank.k.kind()));
     const AttentionShape own{false,
                              a.shape.scale,
                              length,

@@ -80,7 +80,8 @@ class NextTokens {
                                           {last_.begin() + static_cast<std::ptrdiff_t>(at),
                                            last_.begin() + static_cast<std::ptrdiff_t>(end)},
                                           ctx_)
-                               .value();
+                               .value()
+                               .to(Device::cpu);
       dispatch(logits, [&]<class T>(T) {
         const std::int64_t vocab = logits.dim(1);
         parallel_for(logits.dim(0), 4, [&](std::int64_t i) {

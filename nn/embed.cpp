@@ -70,7 +70,7 @@ Embedded embed_texts(const Model& model, const Tokenizer& tokenizer,
       batch.length.push_back(static_cast<int>(ids.size()));
       batch.example.push_back(static_cast<std::uint32_t>(at));
     }
-    parts.push_back(rows_of(reader, batch, spec.pool));
+    parts.push_back(Tensor(rows_of(reader, batch, spec.pool).value().to(Device::cpu)));
   }
   out.rows = concat(parts, 0).value().to(Dtype::f32).as_contiguous();
   if (spec.normalised) normalise(out.rows);

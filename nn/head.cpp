@@ -94,7 +94,7 @@ Tensor LinearHead::loss(const Tensor& scores, const Batch& batch) const {
   check(batch.target.size() == batch.length.size(), "head: {} targets for {} sequences",
         batch.target.size(), batch.length.size());
   const double divisor = batch.divisor > 0 ? batch.divisor : batch.sequences();
-  return squared_error(scores, Array::of(batch.target).to(scores.dtype()), divisor);
+  return squared_error(scores, Array::of(batch.target).to(scores.kind()), divisor);
 }
 
 void LinearHead::each(const EachWeight& f) {
@@ -135,7 +135,7 @@ Tensor ClozeHead::scores(const Model& model, const Sequence& s, const Batch& bat
         pick.data<T>()[c * logits.dim(1) + t] += static_cast<T>(1.0 / words_[c].size());
       }
   });
-  return linear(logits, Tensor(pick));
+  return linear(logits, Tensor(pick.to(logits.value().device())));
 }
 
 Tensor ClozeHead::loss(const Tensor& scores, const Batch& batch) const {

@@ -11,7 +11,7 @@ constexpr int kRows = 32;  // capacities are multiples of it
 Array moved(const Array& from, const KvCache::Layer& at, const std::vector<int>& order,
             std::int64_t capacity) {
   Array to =
-      Array::empty({static_cast<std::int64_t>(order.size()) * capacity, from.dim(1)}, from.dtype());
+      Array::empty({static_cast<std::int64_t>(order.size()) * capacity, from.dim(1)}, from.kind());
   for (std::size_t i = 0; i < order.size(); ++i) {
     const std::int64_t start = at.start[order[i]], length = at.length[order[i]];
     if (length == 0) continue;
@@ -77,7 +77,7 @@ const KvCache::Layer& KvCache::append(Layer& layer, const Array& k, const Array&
   if (const std::int64_t now = capacity_of(layer); need > now) {
     const std::int64_t rooms = need <= expected ? std::min(2 * need, expected) : 2 * now;
     const std::int64_t capacity = (std::max(need, rooms) + kRows - 1) / kRows * kRows;
-    if (!layer.k.defined()) layer.k = Array::empty({0, k.dim(1)}, k.dtype()), layer.v = layer.k;
+    if (!layer.k.defined()) layer.k = Array::empty({0, k.dim(1)}, k.kind()), layer.v = layer.k;
     std::vector<int> order(rows.size());
     for (std::size_t i = 0; i < order.size(); ++i) order[i] = static_cast<int>(i);
     rebuild(layer, order, capacity);

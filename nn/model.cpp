@@ -159,6 +159,19 @@ Tensor Model::lm_logits(const Sequence& s, const std::vector<std::int32_t>& rows
   return linear(lm_hidden(gather(s.rows, Array::of(rows)), ctx), vocabulary(ctx), lm_bias(ctx));
 }
 
+void Model::move_to(Device device) {
+  build_.device = device;
+  const auto move = [&](Weight& w) {
+    if (!w) return;
+    check(!w.value().needs_grad(), "model: '{}' trains; move the model before methods are attached",
+          w.parameter().label());
+    w.parameter().value = Tensor(w.value().value().to(device));
+  };
+  each(move);
+  if (head_) head_->each(move);
+  if (encoder) encoder->build_.device = device;
+}
+
 Head& Model::head() const {
   check(head_ != nullptr, "model: it has no head; set one for the task first");
   return *head_;

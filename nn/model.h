@@ -19,6 +19,9 @@ class Model {
   void set_build(const Build& build) {
     build_ = build;
   }  // the seed of parameters added from now on
+  // Moves every parameter, the head's too, to that device; what is added from now on is made there.
+  // Before anything is attached: an adapter's own numbers stay where they are.
+  void move_to(Device);
 
   // An encoder-decoder has its encoder whole in `encoder`; what this Model does itself is the
   // decoder's. Its batches have a `source`, which embed() reads.

@@ -18,8 +18,8 @@ double truncated_normal(Key key, std::uint32_t stream, std::uint64_t i) {
 Array initial(const Build& build, const Init& init, Shape shape, const Site& site,
               const std::string& name) {
   if (!build.storage || !build.draw) return Array::shape_only(std::move(shape), build.dtype);
-  if (init.kind == Init::Kind::zeros) return Array::zeros(std::move(shape), build.dtype);
-  if (init.kind == Init::Kind::ones) return Array::full(std::move(shape), 1, build.dtype);
+  if (init.kind == Init::Kind::zeros) return Array::zeros(std::move(shape), build.kind());
+  if (init.kind == Init::Kind::ones) return Array::full(std::move(shape), 1, build.kind());
   const Key key{build.seed, 0};
   const std::uint32_t stream = stream_id((to_string(site) + "/" + name).c_str());
   Array a = Array::empty(std::move(shape));
@@ -31,7 +31,7 @@ Array initial(const Build& build, const Init& init, Shape shape, const Site& sit
     if (init.kind == Init::Kind::uniform) value = 2 * uniform(key, stream, i) - 1;
     out[i] = static_cast<float>(init.scale * value);
   }
-  return a.to(build.dtype);
+  return a.to(build.kind());
 }
 
 const Tensor& Weight::value() const {

@@ -17,6 +17,8 @@ struct Build {
   bool storage = true;
   std::uint32_t seed = 0;
   bool draw = true;  // false: shapes, for values that are about to be put there from a file
+  Device device = Device::cpu;
+  ArrayKind kind() const { return {dtype, device}; }
 };
 
 // Start values. Drawn on the host at the address (seed; site and name), so that what else was built

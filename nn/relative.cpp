@@ -40,8 +40,9 @@ namespace {
 // then run into the table's sequence by sequence, in the order of a whole batch, however it is cut.
 Tensor spread(const Tensor& table, const std::vector<std::int32_t>& bucket, std::int64_t copies) {
   const std::int64_t heads = table.dim(1), places = static_cast<std::int64_t>(bucket.size());
-  const Array now = table.value().to(widened(table.dtype())).as_contiguous();
-  Array y = Array::empty({copies * heads, places}, now.dtype());
+  // On the host, wherever the rest is: these are a few numbers.
+  const Array now = table.value().to(ArrayKind(widened(table.dtype()))).as_contiguous();
+  Array y = Array::empty({copies * heads, places}, now.kind());
   const auto each = [=](const auto& f) {
     for (std::int64_t row = 0; row < copies * heads; ++row)
       for (std::int64_t p = 0; p < places; ++p)
@@ -52,12 +53,15 @@ Tensor spread(const Tensor& table, const std::vector<std::int32_t>& bucket, std:
       y.data<T>()[at] = from[of];
     });
   });
+  y = y.to(table.value().device());
   return record("relative places", y, {table}, {}, [each](const Array& dy, const Saved&, Grads& g) {
-    const Array d = dy.as_contiguous();
-    Array& into = g.into(0);
+    const Array d = dy.to(Device::cpu).as_contiguous();
+    Array& sum = g.into(0);
+    Array into = sum.to(Device::cpu);
     dispatch(d, [&]<class T>(T) {
       each([&](std::int64_t at, std::int64_t of) { into.data<T>()[of] += d.data<T>()[at]; });
     });
+    if (sum.device() != Device::cpu) sum.copy_from(into);
   });
 }
 

@@ -22,7 +22,7 @@ std::string no_change_of_a_matrix(const Adapter& adapter) {
 }
 
 void check_finite(const Parameter& p) {
-  const Array value = p.value.value().as_contiguous();
+  const Array value = p.value.value().to(Device::cpu).as_contiguous();
   dispatch(value, [&]<class T>(T) {
     const T* at = value.data<T>();
     for (std::int64_t i = 0; i < value.numel(); ++i)

@@ -53,7 +53,7 @@ struct Compacter : Adapter {
   Tensor mixer(const Tensor& a) const {
     std::vector<double> same(static_cast<std::size_t>(n) * n);
     for (int i = 0; i < n; ++i) same[static_cast<std::size_t>(i * n + i)] = 1;
-    const Tensor delta(Array::of(same, {n, 1, n}).to(a.dtype()));
+    const Tensor delta(Array::of(same, {n, 1, n}).to(a.kind()));
     return reshape(reshape(a, {n, n, n, 1}) * delta, {n * n, n * n});
   }
 

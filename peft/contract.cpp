@@ -37,14 +37,15 @@ Batch small_batch(const Arch& arch) {
 
 }  // namespace
 
-Trial::Trial(const Methods& methods, const std::string& spec, Body kind, Dtype dtype,
+Trial::Trial(const Methods& methods, const std::string& spec, Body kind, ArrayKind numbers,
              std::uint32_t seed)
-    : model(contract_arch(kind), {is_half(dtype) ? Dtype::f32 : dtype, true, 7}),
+    : model(contract_arch(kind),
+            {.dtype = widened(numbers.dtype), .seed = 7, .device = numbers.device}),
       batch(small_batch(model.arch())) {
   model.each([&](Weight& w) { jitter(w.parameter(), 0.3); });  // norms and biases not at 1 and 0
   model.set_head(std::make_unique<LinearHead>(model.build(), model.arch(), 3, Pool::mean));
-  if (is_half(dtype))
-    model.each([&](Weight& w) { w.parameter().value = Tensor(w.value().value().to(dtype)); });
+  if (is_half(numbers.dtype))
+    model.each([&](Weight& w) { w.parameter().value = Tensor(w.value().value().to(numbers)); });
   Build build = model.build();
   build.seed = seed;
   model.set_build(build);
@@ -62,7 +63,7 @@ void Trial::jitter(Parameter& p, double by) {
   const Array noise = [&] {
     std::vector<double> z(value.numel());
     for (std::size_t i = 0; i < z.size(); ++i) z[i] = by * normal({11, 0}, stream, i);
-    return Array::of(z, value.shape()).to(value.dtype());
+    return Array::of(z, value.shape()).to(value.kind());
   }();
   kernels::axpy(value, noise, 1);
 }
@@ -161,7 +162,7 @@ void Contract::files() {
                       fmt::format("graft-contract-{}-{}", ::getpid(), name(kind));
   save_adapter(folder, spec, a.adaptation->stored(), {});
   const auto entries = std::distance(std::filesystem::directory_iterator(folder), {});
-  Trial b{methods, read_adapter_config(folder).spec, kind, Dtype::f32, 8};
+  Trial b{methods, read_adapter_config(folder).spec, kind, {Dtype::f32, device}, 8};
   load_adapter_values(folder, b.adaptation->stored());
   std::filesystem::remove_all(folder);
   add("a saved adapter loads to the same outputs, under another seed, too",
@@ -239,8 +240,9 @@ Arch contract_arch(Body kind) {
   return a;
 }
 
-std::vector<Clause> run_contract(const Methods& methods, const std::string& spec, Body kind) {
-  Contract c{methods, spec, kind, true, true, {}};
+std::vector<Clause> run_contract(const Methods& methods, const std::string& spec, Body kind,
+                                 Device device) {
+  Contract c{methods, spec, kind, true, true, device, {}};
   for (const Options& o : parse_spec(spec)) {
     const auto row = std::find_if(methods.begin(), methods.end(),
                                   [&](const Method& m) { return m.name == o.method(); });

@@ -21,7 +21,8 @@ inline constexpr Body kBodies[] = {Body::encoder, Body::decoder, Body::both};
 const char* name(Body);
 Arch contract_arch(Body);
 // All clauses for one spec. `starts_as_base` and `mergeable` are what the table's rows claim.
-std::vector<Clause> run_contract(const Methods&, const std::string& spec, Body);
+std::vector<Clause> run_contract(const Methods&, const std::string& spec, Body,
+                                 Device = Device::cpu);
 std::string text_of(const std::vector<Clause>&);
 bool all_kept(const std::vector<Clause>&);
 

@@ -38,7 +38,7 @@ void slope(Trial& t, const Adapter& adapter, const Gradients& grads) {
       along += d[i] * g[i], squares += g[i] * g[i], length += d[i] * d[i];
     }
     keep(std::isfinite(squares), "the gradient of {} is not finite", p->label());
-    direction.push_back(std::move(v));
+    direction.push_back(v.to(p->value.value().device()));
   }
   if (direction.empty()) return;
   length = std::sqrt(length);

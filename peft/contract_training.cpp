@@ -27,19 +27,23 @@ void Contract::gradients() {
   for (const auto& p : t.trained()) {
     check(grads.has(p->value), "no gradient reached {}", p->label());
     const std::int64_t n = p->value.numel(), step = std::max<std::int64_t>(1, n / 12);
-    double* w = p->value.value().data<double>();
+    Array& value = p->value.value();
+    Array moved = value.to(Device::cpu).clone();  // where it lies on a device, through here
+    double* w = moved.data<double>();
+    const auto loss = [&] { return value.copy_from(moved), t.loss().item(); };
     double scale = 1e-4;
     for (double g : grads[p->value].to_vector()) scale = std::max(scale, std::abs(g));
     for (std::int64_t i = 0; i < n; i += step) {
       const double before = w[i], h = 1e-5;
       w[i] = before + h;
-      const double up = t.loss().item();
+      const double up = loss();
       w[i] = before - h;
-      const double down = t.loss().item();
+      const double down = loss();
       w[i] = before;
       const double error = std::abs((up - down) / (2 * h) - grads[p->value].at(i)) / scale;
       if (error > worst) worst = error, where = p->label();
     }
+    value.copy_from(moved);
   }
   add("gradients agree with finite differences", worst < 1e-5,
       fmt::format("largest error {:.1e} of the largest gradient{}", worst,

@@ -11,7 +11,7 @@ namespace graft {
 struct Trial {
   // The base is drawn with one seed, what the spec adds with another. Half precision: the base's
   // alone, as of a model that was loaded.
-  Trial(const Methods&, const std::string& spec, Body, Dtype = Dtype::f32, std::uint32_t seed = 7);
+  Trial(const Methods&, const std::string& spec, Body, ArrayKind = {}, std::uint32_t seed = 7);
 
   void adapt(const Methods&, const std::string& spec);  // attached, and calibrated on the batch
   static void jitter(Parameter& p, double by);
@@ -35,15 +35,16 @@ struct Contract {
   std::string spec;
   Body kind;
   bool starts_as_base, mergeable;  // what the table's rows claim
+  Device device;
   std::vector<Clause> findings;
 
   void add(std::string clause, bool kept, std::string detail = "") {
     findings.push_back({std::move(clause), kept, std::move(detail)});
   }
   Trial trial(Dtype dtype = Dtype::f32, std::uint32_t seed = 7) const {
-    return {methods, spec, kind, dtype, seed};
+    return {methods, spec, kind, {dtype, device}, seed};
   }
-  Trial bare() const { return {methods, "", kind}; }
+  Trial bare() const { return {methods, "", kind, {Dtype::f32, device}}; }
 
   void start();
   void switching(Trial& base, Trial& adapted);

@@ -304,7 +304,7 @@ struct Hyperformer : Adapter, HyperOptions {
       const std::vector<double> one = standardised(pooled(s, Pool::mean).value());
       all.insert(all.end(), one.begin(), one.end());
     }
-    rows.value().copy_from(Array::of(all, rows.shape()).to(rows.dtype()));
+    rows.value().copy_from(Array::of(all, rows.shape()).to(rows.kind()));
   }
 
   // The mean of rows [S, d], shifted and scaled to mean 0 and deviation 1, as N(0, 1) has them.

@@ -51,7 +51,7 @@ struct LlamaAdapter : Adapter {
     if (gate != "none")
       g = param(m, site, "gate", {gate == "tanh" ? heads : 1},
                 {random ? Init::Kind::normal : Init::Kind::zeros, 1}, {.decay = false});
-    const Tensor ones(m.build().storage ? Array::full({1, dh}, 1, m.build().dtype) : Array());
+    const Tensor ones(m.build().storage ? Array::full({1, dh}, 1, m.build().kind()) : Array());
     const bool per_head = gate == "tanh";
     hold(site, attention.banks.add("llama_adapter", [=, k = &attention.k, v = &attention.v](
                                                         Attn a, const Ctx&) {

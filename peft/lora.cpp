@@ -91,7 +91,7 @@ struct Lora : Adapter, LoraOptions {
       }
       Tensor columns = gather(a, Array::of(token));
       if (std::ranges::count(real, 0) > 0)
-        columns = columns * Tensor(Array::of(real, {columns.dim(0), 1}).to(columns.dtype()));
+        columns = columns * Tensor(Array::of(real, {columns.dim(0), 1}).to(columns.kind()));
       rows.rows = add_linear(std::move(rows.rows), columns, b, s);
       return rows;
     };

@@ -167,7 +167,7 @@ struct Prefix : Adapter, PrefixOptions {
     const auto put = [length = length](Sequence s, const Ctx& ctx) {
       if (ctx.goes_on()) return s;
       const auto gaps = infix_gaps(s, length, ctx);
-      const Tensor rows(Array::zeros({length, s.rows.dim(1)}, s.rows.dtype()));
+      const Tensor rows(Array::zeros({length, s.rows.dim(1)}, s.rows.kind()));
       return with_rows(std::move(s), rows, gaps, kInfixRow, ctx);
     };
     hold({m.arch().stack, -1, Part::embed}, m.embedding.out.add("infix", put));

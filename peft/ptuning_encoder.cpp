@@ -26,7 +26,7 @@ Tensor lstm(const Tensor& x, const ByName& at, const std::string& name, bool bac
   const Tensor w_h = at(name + ".weight_h"), b_h = at(name + ".bias_h");
   const Tensor of_x = linear(x, at(name + ".weight_i"), at(name + ".bias_i"));
   const std::int64_t n = x.dim(0), h_width = w_h.dim(1);
-  Tensor h(Array::zeros({1, h_width}, x.dtype())), c = h;
+  Tensor h(Array::zeros({1, h_width}, x.kind())), c = h;
   std::vector<Tensor> rows(static_cast<std::size_t>(n));
   for (std::int64_t step = 0; step < n; ++step) {
     const std::int64_t row = backward ? n - 1 - step : step;

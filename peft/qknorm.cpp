@@ -28,7 +28,7 @@ double start_of(int length) { return std::log2(double(length) * length - length)
 
 // x / |x| of each head's part of rows [N, heads dh].
 Tensor unit(const Tensor& x, std::int64_t dh) {
-  const Tensor gain(Array::full({dh}, 1 / std::sqrt(double(dh)), x.dtype()));
+  const Tensor gain(Array::full({dh}, 1 / std::sqrt(double(dh)), x.kind()));
   return reshape(rms_norm(reshape(x, {x.numel() / dh, dh}), gain, kEps), x.shape());
 }
 

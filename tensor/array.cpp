@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "tensor/cuda/runtime.h"
 #include "tensor/hash.h"
 #include "tensor/parallel.h"
 
@@ -66,6 +67,14 @@ const char* name(Dtype dtype) {
   static constexpr const char* kNames[] = {"f32", "f64", "i32", "f16", "bf16"};
   return kNames[static_cast<int>(dtype)];
 }
+const char* name(Device device) { return device == Device::cpu ? "cpu" : "cuda"; }
+Device device_named(const std::string& given) {
+  check(given == "cpu" || given == "cuda", "device '{}': there are cpu and cuda", given);
+  if (given == "cpu") return Device::cpu;
+  const std::string why = cuda::unusable();
+  check(why.empty(), "device cuda: {}", why);
+  return Device::cuda;
+}
 std::size_t size_of(Dtype dtype) { return dtype == Dtype::f64 ? 8 : is_half(dtype) ? 2 : 4; }
 
 std::int64_t count(const Shape& shape) {
@@ -86,20 +95,24 @@ Array::Array(Shape shape, Dtype dtype) : shape_(std::move(shape)), dtype_(dtype)
   numel_ = count(shape_);
 }
 
-Array Array::empty(Shape shape, Dtype dtype) {
-  Array a(std::move(shape), dtype);
-  a.storage_ = pool::allocate(a.bytes());
+Array Array::empty(Shape shape, ArrayKind kind) {
+  Array a(std::move(shape), kind.dtype);
+  a.storage_ = pool::allocate(a.bytes(), kind.device);
   return a;
 }
 
-Array Array::zeros(Shape shape, Dtype dtype) {
-  Array a = empty(std::move(shape), dtype);
-  if (a.numel_) std::memset(a.storage_->data, 0, a.bytes());
+Array Array::zeros(Shape shape, ArrayKind kind) {
+  Array a = empty(std::move(shape), kind);
+  if (a.numel_ == 0) return a;
+  if (kind.device == Device::cpu)
+    std::memset(a.storage_->data, 0, a.bytes());
+  else
+    cuda::fill_bytes(a.storage_->data, 0, a.bytes());
   return a;
 }
 
-Array Array::full(Shape shape, double value, Dtype dtype) {
-  Array a = empty(std::move(shape), dtype);
+Array Array::full(Shape shape, double value, ArrayKind kind) {
+  Array a = empty(std::move(shape), kind);
   a.fill(value);
   return a;
 }
@@ -190,7 +203,7 @@ Array Array::expand(Shape shape) const {
 }
 
 Array Array::clone() const {
-  Array a = empty(shape_, dtype_);
+  Array a = empty(shape_, kind());
   a.copy_from(*this);
   return a;
 }
@@ -198,7 +211,14 @@ Array Array::clone() const {
 Array Array::to(Dtype dtype) const {
   if (dtype == dtype_) return *this;
   if (!storage_) return shape_only(shape_, dtype);
-  Array a = empty(shape_, dtype);
+  Array a = empty(shape_, {dtype, device()});
+  a.copy_from(*this);
+  return a;
+}
+
+Array Array::to(Device where) const {
+  if (!storage_ || where == device()) return *this;
+  Array a = empty(shape_, {dtype_, where});
   a.copy_from(*this);
   return a;
 }
@@ -208,9 +228,27 @@ Array Array::own_copy() const {
   return is_half(dtype_) ? to(Dtype::f32) : clone();
 }
 
+// Where one of the two lies on a device. Numbers cross over in one piece and in their own type; the
+// rest is done on the device.
+void Array::copy_beyond(const Array& source) {
+  const bool to_device = device() == Device::cuda;
+  if (to_device && source.device() == Device::cuda) return cuda::copy(*this, source);
+  const bool plain = dtype_ == source.dtype_ && contiguous() && source.contiguous();
+  if (!plain && to_device) return cuda::copy(*this, source.as_contiguous().to(Device::cuda));
+  if (!plain) return copy_from(source.as_contiguous().to(Device::cpu));
+  const std::size_t skip = size_of(dtype_);
+  std::byte* const to = storage_->data + offset_ * skip;
+  const std::byte* const from = source.storage_->data + source.offset_ * skip;
+  if (to_device)
+    cuda::copy_to_device(to, from, bytes());
+  else
+    cuda::copy_to_host(to, from, bytes());
+}
+
 void Array::copy_from(const Array& source) {
   check(shape_ == source.shape_, "copy: {} into {}", source.shape_, shape_);
   if (numel_ == 0) return;
+  if (device() != Device::cpu || source.device() != Device::cpu) return copy_beyond(source);
   if (dtype_ == source.dtype_ && contiguous() && source.contiguous()) {
     any_dtype(dtype_, [&]<class T>(T) { std::memcpy(data<T>(), source.data<T>(), bytes()); });
     return;
@@ -242,6 +280,7 @@ void Array::copy_from(const Array& source) {
 }
 
 void Array::fill(double value) {
+  if (device() == Device::cuda) return cuda::fill(*this, value);
   any_dtype(dtype_, [&]<class T>(T) {
     T* out = data<T>();
     each_offset(shape_, strides_, [&](std::int64_t o) { out[o] = static_cast<T>(value); });
@@ -255,6 +294,7 @@ double Array::item() const {
 
 double Array::at(std::int64_t i) const {
   check(0 <= i && i < numel_, "at: element {} of {}", i, shape_);
+  if (device() != Device::cpu) return to(Device::cpu).at(i);
   std::int64_t offset = 0;
   for (int d = ndim() - 1; d >= 0; --d) {
     offset += i % shape_[d] * strides_[d];
@@ -266,6 +306,7 @@ double Array::at(std::int64_t i) const {
 }
 
 std::vector<double> Array::to_vector() const {
+  if (device() != Device::cpu) return to(Device::cpu).to_vector();
   std::vector<double> values;
   values.reserve(numel_);
   any_dtype(dtype_, [&]<class T>(T) {
@@ -278,6 +319,7 @@ std::vector<double> Array::to_vector() const {
 
 std::uint64_t Array::hash() const {
   Hash h;
+  if (device() != Device::cpu) return to(Device::cpu).hash();
   const Dtype as = widened(dtype_);
   h.bytes(shape_.data(), shape_.size() * sizeof(std::int64_t));
   h.bytes(&as, 1);
@@ -294,7 +336,7 @@ std::uint64_t Array::hash() const {
 
 bool same_bits(const Array& a, const Array& b) {
   if (a.shape() != b.shape() || a.dtype() != b.dtype()) return false;
-  const Array x = a.as_contiguous(), y = b.as_contiguous();
+  const Array x = a.to(Device::cpu).as_contiguous(), y = b.to(Device::cpu).as_contiguous();
   bool same = true;
   any_dtype(a.dtype(), [&]<class T>(T) {
     same = x.numel() == 0 || std::memcmp(x.data<T>(), y.data<T>(), x.bytes()) == 0;

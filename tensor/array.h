@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "tensor/device.h"
 #include "tensor/error.h"
 #include "tensor/half.h"
 #include "tensor/pool.h"
@@ -34,6 +35,17 @@ inline constexpr Dtype dtype_of = [] {
                                      : Dtype::i32;
 }();
 
+// What numbers are and where they lie. An array of some other's kind: Array::empty(s, x.kind()).
+struct ArrayKind {
+  Dtype dtype = Dtype::f32;
+  Device device = Device::cpu;
+  ArrayKind() = default;
+  ArrayKind(Dtype type, Device where = Device::cpu)
+      : dtype(type), device(where) {}  // NOLINT: implicit
+};
+
+inline ArrayKind widened(ArrayKind k) { return {widened(k.dtype), k.device}; }
+
 using Shape = std::vector<std::int64_t>;
 std::int64_t count(const Shape&);
 
@@ -41,9 +53,9 @@ class Array {
  public:
   Array() = default;  // no numbers at all; defined() is false
 
-  static Array empty(Shape, Dtype = Dtype::f32);  // contents unspecified
-  static Array zeros(Shape, Dtype = Dtype::f32);
-  static Array full(Shape, double value, Dtype = Dtype::f32);
+  static Array empty(Shape, ArrayKind = {});  // contents unspecified
+  static Array zeros(Shape, ArrayKind = {});
+  static Array full(Shape, double value, ArrayKind = {});
   template <class T>
   static Array of(const std::vector<T>& values, Shape shape);
   template <class T>
@@ -58,6 +70,8 @@ class Array {
   bool defined() const { return defined_; }
   bool has_storage() const { return storage_ != nullptr; }
   Dtype dtype() const { return dtype_; }
+  Device device() const { return storage_ ? storage_->device : Device::cpu; }
+  ArrayKind kind() const { return {dtype_, device()}; }
   const Shape& shape() const { return shape_; }
   const Shape& strides() const { return strides_; }
   int ndim() const { return static_cast<int>(shape_.size()); }
@@ -67,12 +81,17 @@ class Array {
   std::size_t bytes() const { return static_cast<std::size_t>(numel_) * size_of(dtype_); }
   bool contiguous() const;
 
-  // The first element. Throws unless T is the dtype and there is storage; to write, also where the
-  // memory is borrowed.
+  // The first element. Throws unless T is the dtype and there is storage, on the host; to write,
+  // also where the memory is borrowed.
   template <class T>
   T* data();
   template <class T>
   const T* data() const;
+  // The same of an array on a device, for its kernels: an address there.
+  template <class T>
+  T* device_data();
+  template <class T>
+  const T* device_data() const;
   const std::shared_ptr<Storage>& storage() const { return storage_; }
   // Says that these numbers stay as they are, so that products may keep them as they read them
   // (packed.h). Whoever asks for data() to write takes it back for all views of the memory, and
@@ -90,10 +109,13 @@ class Array {
   // Copies.
   Array clone() const;  // contiguous
   Array as_contiguous() const { return contiguous() ? *this : clone(); }
-  Array to(Dtype) const;  // itself, if it has that type
+  Array to(Dtype) const;   // itself, if it has that type
+  Array to(Device) const;  // itself, if it lies there
+  Array to(ArrayKind kind) const { return to(kind.dtype).to(kind.device); }
   // A copy to compute with and to change: contiguous, half precision widened.
   Array own_copy() const;
-  void copy_from(const Array& source);  // same shape; converts the dtype
+  // Same shape; converts the dtype, and from one device to the other.
+  void copy_from(const Array& source);
   void fill(double value);
 
   double item() const;                    // the only element
@@ -106,7 +128,8 @@ class Array {
  private:
   Array(Shape, Dtype);
   template <class T>
-  void check_access() const;
+  void check_access(Device) const;
+  void copy_beyond(const Array& source);
 
   std::shared_ptr<Storage> storage_;
   Shape shape_, strides_;
@@ -146,13 +169,15 @@ void dispatch_stored(const char* where, const Array& x, const Array& stored, F&&
 }
 
 template <class T>
-void Array::check_access() const {
+void Array::check_access(Device where) const {
   check(storage_ != nullptr, "array: {} has a shape but no storage", shape_);
+  check(storage_->device == where, "array: {} lies on {}, read on {}; copy it with to()", shape_,
+        name(storage_->device), name(where));
   check(dtype_ == dtype_of<T>, "array: holds {}, read as {}", name(dtype_), name(dtype_of<T>));
 }
 template <class T>
 T* Array::data() {
-  check_access<T>();
+  check_access<T>(Device::cpu);
   check(!storage_->keepalive, "array: {} {} lies in a mapped file, which is not written; copy it",
         name(dtype_), shape_);
   if (storage_->constant) storage_->end_constant();
@@ -160,7 +185,17 @@ T* Array::data() {
 }
 template <class T>
 const T* Array::data() const {
-  check_access<T>();
+  check_access<T>(Device::cpu);
+  return reinterpret_cast<const T*>(storage_->data) + offset_;
+}
+template <class T>
+T* Array::device_data() {
+  check_access<T>(Device::cuda);
+  return reinterpret_cast<T*>(storage_->data) + offset_;
+}
+template <class T>
+const T* Array::device_data() const {
+  check_access<T>(Device::cuda);
   return reinterpret_cast<const T*>(storage_->data) + offset_;
 }
 template <class T>

@@ -30,10 +30,77 @@ struct AttentionShape {
   Array example = {}, position = {};
 };
 
+struct AdamW {
+  double lr, beta1, beta2, eps, decay;
+  int step;  // counts from 1
+};
+
 namespace cpu {
 #include "tensor/kernels.inc"
 }  // namespace cpu
 
-namespace kernels = cpu;
+// On the device; where this is built without CUDA, every one of them throws (cuda/absent.cpp).
+namespace cuda {
+#include "tensor/kernels.inc"
+}  // namespace cuda
+
+// Where one of a kernel's arrays lies on the device, it runs there. Its floating-point arrays must
+// then all lie there; indices and labels that lie on the host are copied.
+namespace kernels {
+inline bool on_device(const Array& x) { return x.device() == Device::cuda; }
+template <class T>
+bool on_device(const T&) {
+  return false;
+}
+template <class Result, class... Args>
+struct Kernel {
+  Result (*on_host)(Args...);
+  Result (*on_cuda)(Args...);
+  Result operator()(Args... args) const {
+    return (on_device(args) || ...) ? on_cuda(args...) : on_host(args...);
+  }
+};
+#define GRAFT_KERNEL(name) inline constexpr Kernel name{cpu::name, cuda::name};
+GRAFT_KERNEL(gemm)
+GRAFT_KERNEL(gemm_from_row)
+GRAFT_KERNEL(binary)
+GRAFT_KERNEL(map)
+GRAFT_KERNEL(map_grad)
+GRAFT_KERNEL(axpy)
+GRAFT_KERNEL(scale)
+GRAFT_KERNEL(swiglu)
+GRAFT_KERNEL(swiglu_grad)
+GRAFT_KERNEL(add_rows)
+GRAFT_KERNEL(add_rows_of_product)
+GRAFT_KERNEL(sum_all)
+GRAFT_KERNEL(sum_columns)
+GRAFT_KERNEL(sum_squares)
+GRAFT_KERNEL(all_finite)
+GRAFT_KERNEL(layer_norm)
+GRAFT_KERNEL(layer_norm_grad)
+GRAFT_KERNEL(rms_norm)
+GRAFT_KERNEL(rms_norm_grad)
+GRAFT_KERNEL(softmax)
+GRAFT_KERNEL(softmax_grad)
+GRAFT_KERNEL(cross_entropy)
+GRAFT_KERNEL(cross_entropy_grad)
+GRAFT_KERNEL(log_sum_exp_join)
+GRAFT_KERNEL(label_loss)
+GRAFT_KERNEL(cross_entropy_part_grad)
+GRAFT_KERNEL(gather)
+GRAFT_KERNEL(scatter_add)
+GRAFT_KERNEL(segment_mean)
+GRAFT_KERNEL(segment_mean_grad)
+GRAFT_KERNEL(sdpa)
+GRAFT_KERNEL(sdpa_grad)
+GRAFT_KERNEL(rotate)
+GRAFT_KERNEL(dropout)
+GRAFT_KERNEL(hadamard)
+GRAFT_KERNEL(fastfood)
+GRAFT_KERNEL(fastfood_adjoint)
+GRAFT_KERNEL(adamw)
+GRAFT_KERNEL(sgd)
+#undef GRAFT_KERNEL
+}  // namespace kernels
 
 }  // namespace graft

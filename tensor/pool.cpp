@@ -9,12 +9,14 @@
 #include <tuple>
 #include <vector>
 
+#include "tensor/cuda/runtime.h"
 #include "tensor/error.h"
 
 namespace graft {
 namespace {
 
 struct Pool {
+  Device device = Device::cpu;
   std::mutex mutex;
   std::map<std::size_t, std::vector<std::byte*>> free;  // by size
   std::size_t live = 0, peak = 0;
@@ -32,12 +34,40 @@ struct Pool {
     }
     return {nullptr, size};
   }
+  void trim() {
+    for (auto& [size, shelf] : free)
+      for (std::byte* block : shelf)
+        device == Device::cpu ? std::free(block) : cuda::release(block);
+    free.clear();
+  }
+  // From the system; what is kept free goes back first where it would be needed. Null: there is no
+  // more.
+  std::byte* get(std::size_t size) {
+    const auto once = [&] {
+      return static_cast<std::byte*>(device == Device::cpu ? std::aligned_alloc(64, size)
+                                                           : cuda::allocate(size));
+    };
+    std::byte* const block = once();
+    if (block || free.empty()) return block;
+    trim();
+    return once();
+  }
+  void fill_with_nan(std::byte* block, std::size_t size) {
+    if (device == Device::cpu)
+      std::memset(block, 0xFF, size);
+    else
+      cuda::fill_bytes(block, 0xFF, size);
+  }
 };
 
 // Never destroyed: an Array with static lifetime may return its block after main().
-Pool& the_pool() {
-  static Pool* pool = new Pool;
-  return *pool;
+Pool& pool_of(Device device) {
+  static Pool* pools = [] {
+    auto* both = new Pool[2];
+    both[1].device = Device::cuda;
+    return both;
+  }();
+  return pools[device == Device::cuda];
 }
 
 // Eight classes per power of two: at most 12.5 % slack, and equal shapes always meet again.
@@ -51,7 +81,7 @@ std::size_t size_class(std::size_t bytes) {
 
 Storage::~Storage() {
   if (!data || keepalive) return;
-  Pool& pool = the_pool();
+  Pool& pool = pool_of(device);
   std::lock_guard lock(pool.mutex);
   pool.live -= bytes;
   pool.free[block].push_back(data);
@@ -59,48 +89,53 @@ Storage::~Storage() {
 
 namespace pool {
 
-std::shared_ptr<Storage> allocate(std::size_t bytes) {
+std::shared_ptr<Storage> allocate(std::size_t bytes, Device device) {
   auto storage = std::make_shared<Storage>();
+  storage->device = device;
   if (bytes == 0) return storage;
-  Pool& pool = the_pool();
+  Pool& pool = pool_of(device);
   std::lock_guard lock(pool.mutex);
   std::tie(storage->data, storage->block) = pool.take(size_class(bytes));
-  if (!storage->data)
-    storage->data = static_cast<std::byte*>(std::aligned_alloc(64, storage->block));
-  check(storage->data != nullptr, "memory: cannot get {} bytes; {} bytes are in use", bytes,
-        pool.live);
+  if (!storage->data) storage->data = pool.get(storage->block);
+  check(storage->data != nullptr, "memory: cannot get {} bytes on {}; {} bytes are in use", bytes,
+        name(device), pool.live);
   storage->bytes = bytes;
-  if (pool.poison) std::memset(storage->data, 0xFF, storage->block);
+  if (pool.poison) pool.fill_with_nan(storage->data, storage->block);
   pool.live += bytes;
   pool.peak = std::max(pool.peak, pool.live);
   return storage;
 }
 
-std::size_t live_bytes() {
-  std::lock_guard lock(the_pool().mutex);
-  return the_pool().live;
+std::size_t live_bytes(Device device) {
+  std::lock_guard lock(pool_of(device).mutex);
+  return pool_of(device).live;
 }
 
-std::size_t peak_bytes() {
-  std::lock_guard lock(the_pool().mutex);
-  return the_pool().peak;
+std::size_t peak_bytes(Device device) {
+  std::lock_guard lock(pool_of(device).mutex);
+  return pool_of(device).peak;
 }
+
+namespace {
+template <class F>
+void each_pool(F&& f) {
+  for (const Device device : {Device::cpu, Device::cuda}) {
+    std::lock_guard lock(pool_of(device).mutex);
+    f(pool_of(device));
+  }
+}
+}  // namespace
 
 void reset_peak() {
-  std::lock_guard lock(the_pool().mutex);
-  the_pool().peak = the_pool().live;
+  each_pool([](Pool& pool) { pool.peak = pool.live; });
 }
 
 void poison(bool on) {
-  std::lock_guard lock(the_pool().mutex);
-  the_pool().poison = on;
+  each_pool([on](Pool& pool) { pool.poison = on; });
 }
 
 void trim() {
-  std::lock_guard lock(the_pool().mutex);
-  for (auto& [size, shelf] : the_pool().free)
-    for (std::byte* block : shelf) std::free(block);
-  the_pool().free.clear();
+  each_pool([](Pool& pool) { pool.trim(); });
 }
 
 }  // namespace pool

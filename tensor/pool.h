@@ -5,6 +5,8 @@
 #include <cstddef>
 #include <memory>
 
+#include "tensor/device.h"
+
 namespace graft {
 
 struct PackedForms;
@@ -12,7 +14,8 @@ struct PackedForms;
 // One block. Bytes are 64-byte aligned and not initialised; the block returns to the pool when the
 // last Array on it goes.
 struct Storage {
-  std::byte* data = nullptr;
+  std::byte* data = nullptr;  // an address there, where the device is another
+  Device device = Device::cpu;
   std::size_t bytes = 0;            // as asked, which is what the counters count
   std::size_t block = 0;            // as the pool has it
   std::shared_ptr<void> keepalive;  // set when the bytes belong to someone else (a mapped file)
@@ -27,9 +30,10 @@ struct Storage {
 };
 
 namespace pool {
-std::shared_ptr<Storage> allocate(std::size_t bytes);  // throws Error when memory is exhausted
-std::size_t live_bytes();                              // bytes of all blocks now in use
-std::size_t peak_bytes();                              // the most there were since reset_peak()
+// Throws Error when memory is exhausted, saying what was asked for and what is held.
+std::shared_ptr<Storage> allocate(std::size_t bytes, Device = Device::cpu);
+std::size_t live_bytes(Device = Device::cpu);  // bytes of all blocks now in use
+std::size_t peak_bytes(Device = Device::cpu);  // the most there were since reset_peak()
 void reset_peak();
 // Fills every block handed out from now on with NaN bits: tests find what reads before it writes.
 void poison(bool on);

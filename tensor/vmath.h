@@ -8,13 +8,21 @@
 #include <cmath>
 #include <cstdint>
 
+#ifdef __CUDACC__
+#define GRAFT_HOST_DEVICE __host__ __device__ __forceinline__
+#else
+#define GRAFT_HOST_DEVICE [[gnu::always_inline]] inline
+#endif
+
 namespace graft::vmath {
 
 // a b + c. Written as a call because the compiler may, but need not, fuse `a * b + c`, and may
 // decide differently in the body and in the tail of one loop.
 template <class T>
-[[gnu::always_inline]] inline T fma(T a, T b, T c) {
-#if defined(__FMA__) || defined(__aarch64__)
+GRAFT_HOST_DEVICE T fma(T a, T b, T c) {
+#if defined(__CUDA_ARCH__)
+  return ::fma(a, b, c);
+#elif defined(__FMA__) || defined(__aarch64__)
   if constexpr (sizeof(T) == sizeof(float))
     return __builtin_fmaf(a, b, c);
   else
@@ -26,7 +34,7 @@ template <class T>
 
 // e^x = 2^n e^r with n = round(x / ln 2), so |r| <= ln 2 / 2. 2^n is multiplied in two steps: for
 // subnormal results it has no exponent of its own. Polynomials here are minimax fits.
-[[gnu::always_inline]] inline float exp(float x) {
+GRAFT_HOST_DEVICE float exp(float x) {
   constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it leaves n in the low bits
   x = x < -104.0f ? -104.0f : x;
   x = x > 89.0f ? 89.0f : x;
@@ -48,9 +56,9 @@ template <class T>
   };
   return p * power(half) * power(bits - half);
 }
-[[gnu::always_inline]] inline double exp(double x) { return std::exp(x); }
+GRAFT_HOST_DEVICE double exp(double x) { return ::exp(x); }
 
-[[gnu::always_inline]] inline float tanh(float x) {
+GRAFT_HOST_DEVICE float tanh(float x) {
   const float t = __builtin_fabsf(x), s = x * x;
   float p = -5.439443509e-3f;
   p = fma(p, s, 2.039796893e-2f);
@@ -61,10 +69,10 @@ template <class T>
   const float large = 1.0f - 2.0f / (vmath::exp(2.0f * t) + 1.0f);
   return __builtin_copysignf(t < 0.625f ? small : large, x);
 }
-[[gnu::always_inline]] inline double tanh(double x) { return std::tanh(x); }
+GRAFT_HOST_DEVICE double tanh(double x) { return ::tanh(x); }
 
 // Below 0.92: x + x P(x^2). Above: 1 - exp(-t + t Q(t)); from 4 on the result rounds to 1.
-[[gnu::always_inline]] inline float erf(float x) {
+GRAFT_HOST_DEVICE float erf(float x) {
   const float a = __builtin_fabsf(x), s = x * x;
   float p = -5.953739238e-4f;
   p = fma(p, s, 4.985940065e-3f);
@@ -84,6 +92,6 @@ template <class T>
   const float large = 1.0f - vmath::exp(fma(q, t, -t));
   return __builtin_copysignf(a < 0.92f ? small : large, x);
 }
-[[gnu::always_inline]] inline double erf(double x) { return std::erf(x); }
+GRAFT_HOST_DEVICE double erf(double x) { return ::erf(x); }
 
 }  // namespace graft::vmath

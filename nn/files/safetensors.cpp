@@ -232,6 +232,11 @@ std::span<const std::byte> SafetensorsReader::bytes(const std::string& name) con
 
 void SafetensorsReader::read_f32(const std::string& name, Array& out) const {
   check(out.contiguous(), "{}: tensor {}: the room for it is not contiguous", file_, shown(name));
+  if (out.device() != Device::cpu) {
+    Array on_host = Array::empty(out.shape());
+    read_f32(name, on_host);
+    return out.copy_from(on_host);
+  }
   read_f32(name, {out.data<float>(), static_cast<std::size_t>(out.numel())});
 }
 
@@ -318,6 +323,7 @@ void SafetensorsWriter::add(const std::string& name, FileDtype dtype,
 
 void SafetensorsWriter::add(const std::string& name, const Array& values) {
   check(values.contiguous(), "safetensors: tensor {}: the array is not contiguous", name);
+  if (values.device() != Device::cpu) return add(name, values.to(Device::cpu));
   add(name, FileDtype::f32, values.shape(),
       std::span(values.data<float>(), static_cast<std::size_t>(values.numel())));
 }

@@ -61,7 +61,7 @@ std::vector<Stored> stored_tensors(Model& model, bool head) {
 std::vector<float> joined(const Stored& tensor) {
   std::vector<float> values(static_cast<std::size_t>(count(tensor.shape)));
   for (std::size_t p = 0; p < tensor.pieces.size(); ++p) {
-    const Array piece = tensor.pieces[p]->value().value().to(Dtype::f32).as_contiguous();
+    const Array piece = tensor.pieces[p]->value().value().to(ArrayKind(Dtype::f32)).as_contiguous();
     const float* from = piece.data<float>();
     each_element(tensor, p, [&](std::int64_t i, std::int64_t at) { values[at] = from[i]; });
   }

@@ -43,7 +43,7 @@ Optimizer::Optimizer(Parameters parameters, OptimSpec spec)
     check(p->trains(), "optimizer: '{}' is frozen", p->label());
     auto& state = state_.emplace_back();
     for (const auto& [name, shape] : state_shapes(*p))
-      state.push_back(Array::zeros(shape, p->value.dtype()));
+      state.push_back(Array::zeros(shape, p->value.kind()));
   }
 }
 
@@ -86,7 +86,7 @@ void Optimizer::update(std::size_t i, const Array& grad, double lr) {
   switch (spec_.kind) {
     case OptimSpec::Kind::adamw:
       kernels::adamw(w, state_[i][0], state_[i][1], grad,
-                     {lr, spec_.beta1, spec_.beta2, spec_.eps, decay, steps_});
+                     AdamW{lr, spec_.beta1, spec_.beta2, spec_.eps, decay, steps_});
       return;
     case OptimSpec::Kind::sgd:
       kernels::sgd(w, state_[i][0], grad, lr, spec_.momentum, decay);
@@ -103,6 +103,8 @@ void Optimizer::update(std::size_t i, const Array& grad, double lr) {
 void Optimizer::adafactor(std::size_t i, const Array& grad, double lr, double decay) {
   constexpr double kEps1 = 1e-30, kEps2 = 1e-3, kClip = 1;
   Array& w = parameters_[i]->value.value();
+  check(w.device() == Device::cpu,
+        "optimizer: adafactor steps on the host alone; take adamw or sgd");
   auto& state = state_[i];
   const double beta = 1 - std::pow(steps_, -spec_.factored_decay);
   dispatch(w, [&]<class T>(T) {

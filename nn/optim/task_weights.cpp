@@ -38,7 +38,7 @@ double dot(const TaskGradient& a, const TaskGradient& b) {
   check(a.size() == b.size(), "dot: gradients of {} and of {} parameters", a.size(), b.size());
   double total = 0;
   for (std::size_t i = 0; i < a.size(); ++i) {
-    const Array x = a[i].as_contiguous(), y = b[i].as_contiguous();
+    const Array x = a[i].to(Device::cpu).as_contiguous(), y = b[i].to(Device::cpu).as_contiguous();
     dispatch(x, [&]<class T>(T) {
       const T *p = x.data<T>(), *q = y.data<T>();
       for (std::int64_t k = 0; k < x.numel(); ++k) total += double(p[k]) * double(q[k]);
@@ -151,7 +151,7 @@ TaskGradient TaskWeights::combine(const std::vector<double>& loss,
   const std::vector<TaskGradient> projected =
       spec_.kind == Kind::pcgrad ? without_conflicts(grads, step) : std::vector<TaskGradient>{};
   TaskGradient all;
-  for (const Array& g : grads[0]) all.push_back(Array::zeros(g.shape(), g.dtype()));
+  for (const Array& g : grads[0]) all.push_back(Array::zeros(g.shape(), g.kind()));
   for (std::size_t t = 0; t < tasks; ++t)
     add(all, projected.empty() ? grads[t] : projected[t], applied_[t] / double(tasks));
   if (spec_.kind == Kind::uncertainty)  // d/ds of exp(-s) L / 2 + s / 2

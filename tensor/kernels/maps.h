@@ -8,12 +8,6 @@
 #include "tensor/kernels.h"
 #include "tensor/vmath.h"
 
-#ifdef __CUDACC__
-#define GRAFT_HOST_DEVICE __host__ __device__ __forceinline__
-#else
-#define GRAFT_HOST_DEVICE [[gnu::always_inline]] inline
-#endif
-
 namespace graft::maps {
 
 template <class T>

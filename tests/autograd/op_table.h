@@ -387,7 +387,7 @@ inline void add_losses(std::vector<Op>& t, Size s) {
   t.push_back(
       {"squared_error",
        {{n, 1}},
-       [=](const Tensors& x) { return squared_error(x[0], ints(n, 0, 9).to(x[0].dtype()), 3); },
+       [=](const Tensors& x) { return squared_error(x[0], ints(n, 0, 9).to(x[0].kind()), 3); },
        [=](In x) {
          double sum = 0;
          for (int i = 0; i < n; ++i) sum += std::pow(x[0][i] - ints(n, 0, 9).at(i), 2) / 3;

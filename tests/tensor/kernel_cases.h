@@ -23,7 +23,13 @@ struct Input {
   Array x, y, z, gain, bias, column, label, example, position;
 
   Array poisoned(Shape shape) const {
-    return Array::full(std::move(shape), std::numeric_limits<double>::quiet_NaN(), dtype);
+    return Array::full(std::move(shape), std::numeric_limits<double>::quiet_NaN(), x.kind());
+  }
+  // The same numbers on the device; indices stay where they are.
+  Input on(Device device) const {
+    Input in = *this;
+    for (Array* a : {&in.x, &in.y, &in.z, &in.gain, &in.bias, &in.column}) *a = a->to(device);
+    return in;
   }
   Array matrix() const { return poisoned({rows, columns}); }
 };

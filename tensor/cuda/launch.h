@@ -1,0 +1,135 @@
+// How kernels are started, and the few patterns that most of them have. Included by .cu files only.
+//
+// A kernel is a plain __global__ function; launch() names it in the error where CUDA refuses it.
+// With GRAFT_CUDA_EMULATED the same sources are compiled for the host, one thread after another
+// (tests/cuda/emulation): that is how they are tested where there is no device.
+#pragma once
+
+#include <cstdint>
+
+#include "tensor/array.h"
+#include "tensor/cuda/status.h"
+
+namespace graft::cuda {
+
+constexpr int kThreads = 256;  // of a block, unless a kernel says otherwise
+constexpr int kWarp = 32;
+
+struct Grid {
+  unsigned blocks, threads = kThreads, blocks_y = 1;
+  std::size_t shared = 0;  // bytes that the kernel sizes itself, see dynamic_shared()
+};
+
+// Blocks for n elements that are taken in strides of the whole grid.
+inline Grid grid_of(std::int64_t n) {
+  const std::int64_t blocks = (n + kThreads - 1) / kThreads;
+  return {static_cast<unsigned>(blocks < 1 ? 1 : blocks > 4096 ? 4096 : blocks)};
+}
+
+template <class... Parameters, class... Given>
+void launch(const char* name, void (*kernel)(Parameters...), const Grid& grid, Given... given) {
+  if (grid.blocks == 0 || grid.blocks_y == 0) return;
+#ifdef GRAFT_CUDA_EMULATED
+  emulation::run({grid.blocks, grid.blocks_y, 1}, {grid.threads, 1, 1}, grid.shared,
+                 [&] { kernel(static_cast<Parameters>(given)...); });
+#else
+  if (grid.shared > 48 * 1024)
+    GRAFT_CUDA_CHECK(
+        cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
+                             cudaFuncAttributeMaxDynamicSharedMemorySize, int(grid.shared)),
+        "kernel {}: {} bytes of shared memory", name, grid.shared);
+  // clang-format off
+  kernel<<<dim3(grid.blocks, grid.blocks_y), grid.threads, grid.shared, stream()>>>(
+      static_cast<Parameters>(given)...);
+  // clang-format on
+#endif
+  GRAFT_CUDA_CHECK(cudaGetLastError(), "kernel {}, {} x {} blocks of {} threads", name, grid.blocks,
+                   grid.blocks_y, grid.threads);
+}
+
+// Shared memory of Grid::shared bytes.
+template <class T>
+__device__ T* dynamic_shared() {
+#ifdef GRAFT_CUDA_EMULATED
+  return static_cast<T*>(emulation::shared());
+#else
+  extern __shared__ __align__(16) unsigned char bytes[];
+  return reinterpret_cast<T*>(bytes);
+#endif
+}
+
+// First element of this thread, and the step to its next, over all threads of the grid.
+__device__ inline std::int64_t thread_index() {
+  return std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
+}
+__device__ inline std::int64_t grid_step() { return std::int64_t{gridDim.x} * blockDim.x; }
+
+// What numbers of type T are computed in.
+template <class T>
+struct Computed {
+  using type = T;
+};
+template <>
+struct Computed<F16> {
+  using type = float;
+};
+template <>
+struct Computed<BF16> {
+  using type = float;
+};
+template <class T>
+using Compute = typename Computed<T>::type;
+
+// Sum over the threads of the block, the same for each of them, in a fixed order: within each warp
+// by halves, then over the warps. All threads must call it; room for a number of each warp.
+template <class T>
+__device__ T block_sum(T x) {
+  __shared__ T part[kWarp];
+  for (int far = kWarp / 2; far > 0; far /= 2) x += __shfl_down_sync(0xffffffffu, x, far);
+  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp, warps = blockDim.x / kWarp;
+  __syncthreads();  // an earlier call's sums have been read
+  if (lane == 0) part[warp] = x;
+  __syncthreads();
+  T sum = 0;
+  for (int i = 0; i < warps; ++i) sum += part[i];
+  return sum;
+}
+template <class T>
+__device__ T block_max(T x) {
+  __shared__ T part[kWarp];
+  for (int far = kWarp / 2; far > 0; far /= 2) {
+    const T other = __shfl_down_sync(0xffffffffu, x, far);
+    x = other > x ? other : x;
+  }
+  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp, warps = blockDim.x / kWarp;
+  __syncthreads();
+  if (lane == 0) part[warp] = x;
+  __syncthreads();
+  T most = part[0];
+  for (int i = 1; i < warps; ++i) most = part[i] > most ? part[i] : most;
+  return most;
+}
+
+// Calls f with a value of the array's type, halves as well: they are read and written as they are
+// and computed with in f32.
+template <class F>
+void dispatch_all(const Array& x, F&& f) {
+  if (x.dtype() == Dtype::f16)
+    f(F16{});
+  else if (x.dtype() == Dtype::bf16)
+    f(BF16{});
+  else
+    dispatch(x, f);
+}
+
+// An i32 array on the device: itself, or a copy of what lies on the host.
+class DeviceInts {
+ public:
+  explicit DeviceInts(const Array& x) : on_device_(x.to(Device::cuda).as_contiguous()) {}
+  const std::int32_t* data() const { return on_device_.device_data<std::int32_t>(); }
+
+ private:
+  Array on_device_;
+};
+
+}  // namespace graft::cuda

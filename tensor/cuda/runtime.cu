@@ -1,0 +1,85 @@
+#include "tensor/cuda/runtime.h"
+
+#include <cuda_runtime.h>
+
+#include <mutex>
+
+#include "tensor/cuda/launch.h"
+
+namespace graft::cuda {
+
+void fail_with(cudaError_t status, const char* call, const char* file, int line,
+               const std::string& doing) {
+  fail("cuda: {} ({}:{}, {}): {}", doing, file, line, call, cudaGetErrorString(status));
+}
+
+std::string unusable() {
+  static const std::string why = [] {
+    int devices = 0;
+    const cudaError_t status = cudaGetDeviceCount(&devices);
+    if (status != cudaSuccess)
+      return fmt::format("no device can be used here ({})", cudaGetErrorString(status));
+    return std::string(devices > 0 ? "" : "this machine has no CUDA device");
+  }();
+  return why;
+}
+
+std::string device_name() {
+  cudaDeviceProp p{};
+  GRAFT_CUDA_CHECK(cudaGetDeviceProperties(&p, 0), "reading the device's properties");
+  return fmt::format("{}, sm_{}{}", p.name, p.major, p.minor);
+}
+
+cudaStream_t stream() {
+  static const cudaStream_t the_stream = [] {
+    cudaStream_t s = nullptr;
+    GRAFT_CUDA_CHECK(cudaStreamCreateWithFlags(&s, cudaStreamNonBlocking), "making a stream");
+    return s;
+  }();
+  return the_stream;
+}
+
+void* allocate(std::size_t bytes) {
+  void* block = nullptr;
+  const cudaError_t status = cudaMalloc(&block, bytes);
+  if (status == cudaErrorMemoryAllocation) {
+    (void)cudaGetLastError();  // it would be the next call's, too
+    return nullptr;
+  }
+  GRAFT_CUDA_CHECK(status, "getting {} bytes", bytes);
+  return block;
+}
+
+// Only ever of blocks that no work uses any more: cudaFree waits for the device.
+void release(void* block) { (void)cudaFree(block); }
+
+std::size_t free_bytes() {
+  std::size_t free = 0, total = 0;
+  GRAFT_CUDA_CHECK(cudaMemGetInfo(&free, &total), "asking for free memory");
+  return free;
+}
+
+// From memory that may be changed right after: the driver has taken it when this returns.
+void copy_to_device(void* to, const void* from, std::size_t bytes) {
+  GRAFT_CUDA_CHECK(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream()),
+                   "copying {} bytes to the device", bytes);
+}
+
+void copy_to_host(void* to, const void* from, std::size_t bytes) {
+  GRAFT_CUDA_CHECK(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, stream()),
+                   "copying {} bytes to the host", bytes);
+  wait();
+}
+
+void copy_on_device(void* to, const void* from, std::size_t bytes) {
+  GRAFT_CUDA_CHECK(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream()),
+                   "copying {} bytes on the device", bytes);
+}
+
+void fill_bytes(void* at, int byte, std::size_t bytes) {
+  GRAFT_CUDA_CHECK(cudaMemsetAsync(at, byte, bytes, stream()), "filling {} bytes", bytes);
+}
+
+void wait() { GRAFT_CUDA_CHECK(cudaStreamSynchronize(stream()), "waiting for the device"); }
+
+}  // namespace graft::cuda

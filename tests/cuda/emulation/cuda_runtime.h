@@ -1,0 +1,126 @@
+// CUDA's runtime for a machine without a device: the kernels' sources, compiled for the host, run
+// thread after thread. It is slow, and says nothing of speed; but what a kernel computes, where it
+// reads and writes, and whether its threads meet at their barriers is tested so everywhere.
+//
+// A block's threads run in turn, in one thread of the host, each until it ends or waits at a
+// barrier. Where they run in the opposite order the results must be the same: a barrier that is
+// missing shows (emulation::reverse). A barrier that some threads of a block do not reach is an
+// error, and so is reading shared memory that nobody wrote: it is filled with NaN bits.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <functional>
+
+#define GRAFT_CUDA_EMULATED
+#define __global__
+#define __device__
+#define __host__
+#define __shared__ static
+#define __forceinline__ inline
+#define __align__(n) alignas(n)
+
+struct dim3 {
+  unsigned x = 1, y = 1, z = 1;
+};
+
+namespace graft::emulation {
+
+struct Place {
+  dim3 thread, block, block_size, grid;
+};
+extern Place now;  // of the thread that runs
+
+// Runs the kernel's threads; throws Error where they do not all reach a barrier.
+void run(dim3 grid, dim3 block, std::size_t shared, const std::function<void()>& kernel);
+void* shared();  // the memory that the launch asked for
+void reverse(bool on);
+
+void wait_for_block();
+void wait_for_warp();
+// A place where a thread leaves a value for the others, 16 bytes.
+void* slot(unsigned thread);
+
+template <class T>
+T exchanged(T value, unsigned other) {
+  static_assert(sizeof(T) <= 16);
+  std::memcpy(slot(now.thread.x), &value, sizeof(T));
+  wait_for_warp();
+  if (other < now.block_size.x) std::memcpy(&value, slot(other), sizeof(T));
+  wait_for_warp();
+  return value;
+}
+
+}  // namespace graft::emulation
+
+#define threadIdx (::graft::emulation::now.thread)
+#define blockIdx (::graft::emulation::now.block)
+#define blockDim (::graft::emulation::now.block_size)
+#define gridDim (::graft::emulation::now.grid)
+
+using std::max;
+using std::min;
+
+inline void __syncthreads() { graft::emulation::wait_for_block(); }
+inline void __syncwarp() { graft::emulation::wait_for_warp(); }
+inline int __syncthreads_or(int x) {
+  std::memcpy(graft::emulation::slot(threadIdx.x), &x, sizeof x);
+  __syncthreads();
+  int any = 0;
+  for (unsigned t = 0; t < blockDim.x; ++t) {
+    int one = 0;
+    std::memcpy(&one, graft::emulation::slot(t), sizeof one);
+    any |= one;
+  }
+  __syncthreads();
+  return any;
+}
+template <class T>
+T __shfl_down_sync(unsigned, T value, unsigned far) {
+  const unsigned lane = threadIdx.x % 32;
+  return graft::emulation::exchanged(value, lane + far < 32 ? threadIdx.x + far : threadIdx.x);
+}
+template <class T>
+T __shfl_xor_sync(unsigned, T value, unsigned far) {
+  return graft::emulation::exchanged(value, threadIdx.x ^ far);
+}
+
+// The calls of the host. Memory of the "device" is the host's.
+enum cudaError_t { cudaSuccess, cudaErrorMemoryAllocation, cudaErrorInvalidValue };
+enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice };
+using cudaStream_t = void*;
+constexpr unsigned cudaStreamNonBlocking = 1;
+struct cudaDeviceProp {
+  char name[64];
+  int major, minor;
+};
+inline const char* cudaGetErrorString(cudaError_t e) {
+  return e == cudaErrorMemoryAllocation ? "out of memory" : "an error of the emulation";
+}
+inline cudaError_t cudaGetLastError() { return cudaSuccess; }
+inline cudaError_t cudaGetDeviceCount(int* n) { return *n = 1, cudaSuccess; }
+inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int) {
+  std::strcpy(p->name, "emulated on the host");
+  p->major = p->minor = 0;
+  return cudaSuccess;
+}
+inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t*, unsigned) { return cudaSuccess; }
+inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
+inline cudaError_t cudaMalloc(void** p, std::size_t bytes) {
+  *p = std::aligned_alloc(256, (bytes + 255) / 256 * 256);
+  return *p ? cudaSuccess : cudaErrorMemoryAllocation;
+}
+inline cudaError_t cudaFree(void* p) { return std::free(p), cudaSuccess; }
+inline cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* total) {
+  *free = *total = std::size_t{1} << 30;
+  return cudaSuccess;
+}
+inline cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind,
+                                   cudaStream_t) {
+  return std::memmove(to, from, bytes), cudaSuccess;
+}
+inline cudaError_t cudaMemsetAsync(void* at, int byte, std::size_t bytes, cudaStream_t) {
+  return std::memset(at, byte, bytes), cudaSuccess;
+}

@@ -1,0 +1,22 @@
+# The device's sources once more, compiled for the host, for graft_tests; and with CUDA a program of
+# the device's tests alone.
+set(emulated ${CMAKE_SOURCE_DIR}/tests/cuda/emulation/emulation.cpp)
+foreach(source ${device})
+  get_filename_component(stem ${source} NAME_WE)
+  file(RELATIVE_PATH path ${CMAKE_SOURCE_DIR} ${source})
+  file(CONFIGURE OUTPUT ${CMAKE_BINARY_DIR}/emulated/${stem}.cpp CONTENT "#include \"${path}\"\n")
+  list(APPEND emulated ${CMAKE_BINARY_DIR}/emulated/${stem}.cpp)
+endforeach()
+add_library(device_emulated OBJECT ${emulated})
+target_include_directories(device_emulated BEFORE PRIVATE ${CMAKE_SOURCE_DIR}/tests/cuda/emulation)
+target_link_libraries(device_emulated PRIVATE fmt::fmt OpenMP::OpenMP_CXX)
+target_compile_options(device_emulated PRIVATE -O1)
+target_sources(graft_tests PRIVATE $<TARGET_OBJECTS:device_emulated>)
+target_compile_definitions(graft_tests PRIVATE GRAFT_CUDA_IS_EMULATED)
+
+if(GRAFT_CUDA)
+  file(GLOB gpu_tests CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/tests/cuda/*.cpp)
+  add_executable(graft_gpu_tests ${gpu_tests} ${CMAKE_SOURCE_DIR}/tests/main.cpp)
+  target_link_libraries(graft_gpu_tests PRIVATE peft doctest::doctest)
+  uses_device(graft_gpu_tests)
+endif()
