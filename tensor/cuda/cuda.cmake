@@ -13,12 +13,17 @@ if(NOT CMAKE_CUDA_ARCHITECTURES)
 endif()
 enable_language(CUDA)
 find_package(CUDAToolkit REQUIRED)
+# CMake 3.25 does not know that NVIDIA's compiler has this standard, and by which option.
+if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)
+  set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION -std=c++20)
+  set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION -std=c++20)
+endif()
 
 add_library(device_cuda OBJECT ${device})
-set_target_properties(device_cuda PROPERTIES CUDA_STANDARD 20 CUDA_STANDARD_REQUIRED ON)
 # fmt 9 takes NVIDIA's compiler for one without constant expressions, and checks formats by
 # functions that the compiler then cannot run.
 target_compile_definitions(device_cuda PRIVATE FMT_CONSTEVAL= FMT_USE_CONSTEXPR=1)
+set_target_properties(device_cuda PROPERTIES CUDA_STANDARD 20 CUDA_STANDARD_REQUIRED ON)
 # Not what the other sources are compiled with: NVIDIA's compiler takes other options.
 set_property(TARGET device_cuda PROPERTY COMPILE_OPTIONS --expt-relaxed-constexpr
              -Werror=all-warnings -Xcompiler=-Wall,-Wextra,-Wno-unused-parameter)
