@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # Installs the packages that are missing, builds the cpu preset and runs all tests: once as they
-# are, then the cases about threads again under settings that must not change a result.
+# are, then the cases about threads again under settings that must not change a result. Where
+# NVIDIA's compiler is there, the preset is cuda, and the device's own tests run, too; without a
+# device they say that they are skipped.
 # The last line is "N passed, N failed, N skipped"; a case that is run again is counted again.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -12,13 +14,19 @@ export GOMP_SPINCOUNT=${GOMP_SPINCOUNT:-2000}
 
 stage "packages"
 install_packages "${graft_packages[@]}"
-stage "build cpu"
-build cpu cpu
+preset=cpu
+if command -v nvcc > /dev/null || [[ -x ${CUDA_HOME:-/usr/local/cuda}/bin/nvcc ]]; then preset=cuda; fi
+stage "build $preset"
+build $preset $preset
 
-program=build/cpu/bin/graft_tests
+program=build/$preset/bin/graft_tests
 stage "tests"
 run_tests_in_parts "$program"
 for setting in OPENBLAS_CORETYPE=Haswell OMP_NUM_THREADS=1 OMP_NUM_THREADS=2; do
   stage "thread tests, $setting"
   run_tests env "$setting" "$program" --test-case='*thread*'
 done
+if [[ $preset == cuda ]]; then
+  stage "tests on the device"
+  run_tests build/cuda/bin/graft_gpu_tests
+fi

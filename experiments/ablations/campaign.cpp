@@ -71,7 +71,7 @@ const Run* Campaign::sibling(const Arm& arm, bool tuning) const {
   for (const auto& records : siblings_)
     for (const Run& run : records->runs())
       if (run.kind == kind() && run.experiment.ends_with("/tuning") == tuning &&
-          run.core == core_name() && run.arm.key() == arm.key())
+          run.core == lab_.core() && run.arm.key() == arm.key())
         return &run;
   return nullptr;
 }

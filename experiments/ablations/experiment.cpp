@@ -27,6 +27,7 @@ json Setup::json() const {
                    {"decoder", decoder},
                    {"decoder_weights", decoder_weights},
                    {"decoder_width", decoder_width}};
+  if (device != "cpu") j["device"] = device;
   if (!about.empty()) j["about"] = about;
   return j;
 }
@@ -47,6 +48,7 @@ Setup Setup::from(const nlohmann::json& j) {
     s.decoder = j.value("decoder", "");
     s.decoder_weights = j.value("decoder_weights", "");
     s.decoder_width = j.value("decoder_width", 0);
+    s.device = j.value("device", "cpu");
     s.about = j.value("about", "");
   } catch (const nlohmann::json::exception& error) {
     fail("set-up: {}", error.what());

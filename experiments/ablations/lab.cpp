@@ -7,6 +7,7 @@
 #include "experiments/runs/named_task.h"
 #include "experiments/runs/unigram.h"
 #include "nn/models/folder.h"
+#include "tensor/cuda/runtime.h"
 
 namespace graft {
 namespace {
@@ -56,8 +57,13 @@ std::string core_name() {
 #endif
 }
 
-Lab::Lab(Methods methods, std::function<std::filesystem::path(const std::string&)> base_folder)
-    : methods_(std::move(methods)), base_folder_(std::move(base_folder)) {}
+Lab::Lab(Methods methods, std::function<std::filesystem::path(const std::string&)> base_folder,
+         Device device)
+    : methods_(std::move(methods)), base_folder_(std::move(base_folder)), device_(device) {}
+
+std::string Lab::core() const {
+  return device_ == Device::cpu ? core_name() : cuda::device_name();
+}
 
 Lab::Base& Lab::load(const std::string& name) {
   const auto at = bases_.find(name);
@@ -70,6 +76,7 @@ Lab::Base& Lab::load(const std::string& name) {
                    : std::make_unique<Model>(load_arch(folder), Build{.seed = 1});
   base.tokenizer = std::make_unique<Tokenizer>(Tokenizer::load(folder));
   base.hash = base.model->hash();
+  base.model->move_to(device_);
   return bases_.emplace(name, std::move(base)).first->second;
 }
 
@@ -108,7 +115,7 @@ Run Lab::run(const std::string& experiment, RunKind kind, const Arm& arm,
   run.kind = kind;
   run.arm = arm;
   run.versions = versions();
-  run.core = core_name();
+  run.core = core();
   const std::string method = kind_of(arm.config.at("method"));
   if (method == "majority" || method == "bag of words")
     run_simple(arm.config, run);
@@ -175,7 +182,8 @@ void Lab::run_features(const json& config, std::uint64_t seed, Run& run) {
 
 void Lab::run_finetune(const Arm& arm, const Measurement& measure, Run& run) {
   Base& b = load(arm.config.at("base"));
-  const RunSpec spec = spec_of(arm).on(b.model->arch());
+  RunSpec spec = spec_of(arm).on(b.model->arch());
+  spec.device = name(device_);
   const EncodedTask& task = this->task(arm.config);
   AtBest at_best;
   if (measure)

@@ -24,7 +24,8 @@ using Measurement = std::function<void(Model&, Adaptation&, const EncodedTask&, 
 
 class Lab {
  public:
-  Lab(Methods methods, std::function<std::filesystem::path(const std::string&)> base_folder);
+  Lab(Methods methods, std::function<std::filesystem::path(const std::string&)> base_folder,
+      Device = Device::cpu);
 
   // Trains and scores one arm. Metrics: test and dev (higher is better: a loss is negated),
   // trainable, head, base, share (of base), best epoch. scores["test"]: one value per test example,
@@ -34,6 +35,8 @@ class Lab {
   // Asked before every training step; where it is true the run ends with an Error, unrecorded.
   std::function<bool()> give_up;
 
+  // What its runs' bits depend on beside their arms: the processor's instruction set, or the device.
+  std::string core() const;
   const Methods& methods() const { return methods_; }
   Model& base(const std::string& name);
   const EncodedTask& task(const nlohmann::json& config);
@@ -53,6 +56,7 @@ class Lab {
 
   Methods methods_;
   std::function<std::filesystem::path(const std::string&)> base_folder_;
+  Device device_;
   std::map<std::string, Base> bases_;
   std::map<std::string, TaskData> data_;      // by task and rows
   std::map<std::string, EncodedTask> tasks_;  // by base, task, rows, head

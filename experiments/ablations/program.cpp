@@ -20,6 +20,7 @@ struct ProgramOptions {
   std::vector<std::string> tasks;
   int seeds = 0;
   double minutes = 0;
+  std::string device = "cpu";
 };
 
 void add_options(const cli::Command& app, ProgramOptions& o, const Experiment& e) {
@@ -39,6 +40,7 @@ void add_options(const cli::Command& app, ProgramOptions& o, const Experiment& e
   app.add_option("--shard", o.shard, "i/n: this job's part of the arms").capture_default_str();
   app.add_option("--minutes", o.minutes, "start no arm after so long; 0: no limit")
       .capture_default_str();
+  app.add_option("--device", o.device, cli::kDeviceHelp).capture_default_str();
 }
 
 // The committed results of an experiment, where they are of the same base and not what is being
@@ -78,6 +80,7 @@ std::vector<fs::path> siblings_of(const Experiment& e, const fs::path& out, cons
 }
 
 void run_program(const Experiment& e, ProgramOptions o, const Methods& methods) {
+  const Device device = device_named(o.device);  // before anything is written
   Scale scale = o.full ? full_scale() : quick_scale();
   if (o.seeds > 0) {
     scale.seeds.clear();
@@ -90,13 +93,14 @@ void run_program(const Experiment& e, ProgramOptions o, const Methods& methods) 
   run.campaign.shard = parse_shard(o.shard);
   run.campaign.minutes = o.minutes;
   run.campaign.out = out;
-  const Setup setup = setup_for(e, cli::base_folder, o.base, o.tasks, scale, !o.full, o.decoder);
+  Setup setup = setup_for(e, cli::base_folder, o.base, o.tasks, scale, !o.full, o.decoder);
+  setup.device = o.device;
   check_setup(methods, cli::base_folder, e, setup);
   keep_setup(out, e.name, run.kind, setup);
   run.campaign.siblings = siblings_of(e, out, setup);
   const Committed committed(e, setup, out);
   run.campaign.committed = committed.path;
-  Lab lab(methods, cli::base_folder);
+  Lab lab(methods, cli::base_folder, device);
   const Outcome outcome = run_arms(lab, e, setup, run, committed.view.get());
   for (const std::string& note : outcome.notes) fmt::print("{}\n", note);
   fmt::print("{} runs trained now\nreport: {}\n", outcome.trained,
@@ -126,6 +130,7 @@ int experiment_main(int argc, const char* const* argv, const std::string& name,
 
 void run_main(const MainOptions& o, const Methods& methods) {
   const auto begun = std::chrono::steady_clock::now();
+  const Device device = device_named(o.device);
   std::vector<Experiment> all = all_experiments();
   std::vector<std::string> notes;
   const bool text = load_arch(cli::base_folder(o.base)).crosses();
@@ -140,11 +145,12 @@ void run_main(const MainOptions& o, const Methods& methods) {
   for (const Experiment& e : all) {
     setups.push_back(setup_for(e, cli::base_folder, o.base, {}, scale, true,
                                e.language_tasks.empty() ? "" : o.decoder));
+    setups.back().device = o.device;
     check_setup(methods, cli::base_folder, e, setups.back());
   }
   for (std::size_t i = 0; i < all.size(); ++i)
     keep_setup(o.out / all[i].name, all[i].name, RunKind::quick, setups[i]);
-  Lab lab(methods, cli::base_folder);
+  Lab lab(methods, cli::base_folder, device);
   int trained = 0, planned = 0;
   for (std::size_t i = 0; i < all.size(); ++i) {
     const double gone =

@@ -19,6 +19,7 @@ struct MainOptions {
   std::filesystem::path out;
   double minutes = 30;
   bool quick = false;  // the smallest scale
+  std::string device = "cpu";
 };
 void run_main(const MainOptions&, const Methods&);
 

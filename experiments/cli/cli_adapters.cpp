@@ -25,6 +25,7 @@ struct EvalOptions {
   std::vector<std::string> adapters;  // NAME=FOLDER
   bool write = false;
   int max_tokens = EncodeSpec{}.max_tokens;
+  std::string device = "cpu";
 };
 
 struct MergeOptions {
@@ -101,12 +102,14 @@ void check_base(const AdapterFile& file, const std::string& folder, std::uint64_
 }
 
 // The base, the adapter and its task, as they were saved.
-Loaded load(const std::string& folder, const std::string& other_task, const Methods& methods) {
+Loaded load(const std::string& folder, const std::string& other_task, const Methods& methods,
+            Device device = Device::cpu) {
   const AdapterFile file = read_whole_config(folder);
   Loaded l;
   const fs::path base = base_folder(file.more.at("model"));
   l.model = load_model(base);
   check_base(file, folder, l.model->hash(), base);
+  l.model->move_to(device);
   TaskOf t = task_of(file, other_task, *l.model, base);
   l.task = std::move(t.task), l.run = std::move(t.run);
   l.model->set_head(make_head(l.task, l.run, *l.model));
@@ -119,11 +122,12 @@ Loaded load(const std::string& folder, const std::string& other_task, const Meth
 }
 
 // A model folder by itself: its head for whole texts, or a decoder's loss on a language task.
-Loaded load_model_alone(const EvalOptions& o) {
+Loaded load_model_alone(const EvalOptions& o, Device device) {
   const fs::path folder = base_folder(o.model);
   check(!o.task.empty(), "eval: --model {} needs --task", o.model);
   Loaded l;
   l.model = load_model(folder);
+  l.model->move_to(device);
   const TaskData data = task_named(o.task);
   if (data.kind != TaskData::Kind::language && !l.model->encoder) {
     l.run.head = "family";
@@ -222,7 +226,7 @@ void eval_several(const EvalOptions& o, const Methods& methods) {
 
 void eval_command(const EvalOptions& o, const Methods& methods) {
   if (!o.adapters.empty()) {
-    check(o.adapter.empty() && o.model.empty() && o.task.empty() && !o.write,
+    check(o.adapter.empty() && o.model.empty() && o.task.empty() && !o.write && o.device == "cpu",
           "eval: --adapter NAME=FOLDER, given several times, goes with --split alone");
     check(o.split == "dev" || o.split == "test", "eval: split '{}'; there are dev and test",
           o.split);
@@ -230,7 +234,9 @@ void eval_command(const EvalOptions& o, const Methods& methods) {
   }
   check(o.adapter.empty() != o.model.empty(), "eval: give an adapter's folder, or --model FOLDER");
   check(o.split == "dev" || o.split == "test", "eval: split '{}'; there are dev and test", o.split);
-  Loaded l = o.model.empty() ? load(o.adapter, o.task, methods) : load_model_alone(o);
+  const Device device = device_named(o.device);
+  Loaded l =
+      o.model.empty() ? load(o.adapter, o.task, methods, device) : load_model_alone(o, device);
   const auto& examples = o.split == "dev" ? l.task.dev : l.task.test;
   const Score s = evaluate(*l.model, l.task, examples);
   fmt::print("{} {} {:.4f} on {} examples\n", o.split, l.task.metric,
@@ -324,6 +330,7 @@ void add_adapter_commands(const Command& app, const Methods& methods) {
       .needs(model)
       .capture_default_str();
   eval.add_flag("--generate", e.write, "of a language task: also count answers written exactly");
+  eval.add_option("--device", e.device, kDeviceHelp).capture_default_str();
   eval.callback([&] { eval_command(e, methods); });
 
   const Command merge =

@@ -37,6 +37,7 @@ void add_experiment_commands(const Command& app, const Methods& methods) {
                  "causal base of the language tasks; without one, or a base called 'decoder', they "
                  "are off");
   all.add_flag("--quick", o.quick, "the smallest scale");
+  all.add_option("--device", o.device, kDeviceHelp).capture_default_str();
   all.callback([&] { run_main(o, methods); });
 
   const Command sweep =

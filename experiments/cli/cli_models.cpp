@@ -67,10 +67,10 @@ auto on_body(const std::string& spec, Body kind, const Run& run) {
   }
 }
 
-void check_alone(const Methods& methods, const std::string& spec) {
+void check_alone(const Methods& methods, const std::string& spec, Device device) {
   bool kept = true;
   for (const Body kind : kBodies) {
-    const auto findings = on_body(spec, kind, [&] { return run_contract(methods, spec, kind); });
+    const auto findings = on_body(spec, kind, [&] { return run_contract(methods, spec, kind, device); });
     fmt::print("{} on a small {}\n{}", spec, name(kind), text_of(findings));
     kept &= all_kept(findings);
   }
@@ -98,6 +98,7 @@ void check_pairs(const Methods& methods, const std::string& spec) {
 void add_model_commands(const Command& app, const Methods& methods) {
   static std::string arch, spec;
   static bool pairs = false;
+  static std::string device = "cpu";
   app.add_subcommand("methods", "List the methods: paper, slots, count, whether they merge")
       .callback([&] { methods_command(methods); });
 
@@ -124,10 +125,13 @@ void add_model_commands(const Command& app, const Methods& methods) {
                                               "models: {}; its options must fit them",
                                               fmt::join(bodies, ", ")));
   contract.add_option("spec", spec, "e.g. lora:r=2,on=q+v").required();
-  contract.add_flag("--pairs", pairs, "in pairs with every method there is, in both orders");
+  const Option in_pairs =
+      contract.add_flag("--pairs", pairs, "in pairs with every method there is, in both orders");
+  contract.add_option("--device", device, kDeviceHelp).capture_default_str().excludes(in_pairs);
   contract.callback([&] {
     omp_set_num_threads(1);  // on models this small more of them only wait for each other
-    (pairs ? check_pairs : check_alone)(methods, spec);
+    if (pairs) return check_pairs(methods, spec);
+    check_alone(methods, spec, device_named(device));
   });
 }
 

@@ -18,6 +18,7 @@
 #include "nn/text/json_entry.h"
 #include "peft/files.h"
 #include "peft/training_state.h"
+#include "tensor/cuda/runtime.h"
 
 namespace graft::cli {
 namespace {
@@ -123,6 +124,7 @@ nlohmann::json record_of(const TrainOptions& o, const std::string& metric, const
                         {"base", r.base},
                         {"seconds", r.seconds},
                         {"peak_bytes", r.peak_bytes}};
+  if (model.build().device == Device::cuda) record["device_name"] = cuda::device_name();
   if (!o.init.empty()) record["init"] = o.init, record["init_hash"] = o.init_hash;
   if (o.stop_after > 0) record["stop_after"] = o.stop_after;
   return record;
@@ -156,6 +158,7 @@ Trained run(TrainOptions& o, const Methods& methods, bool quiet, const Save& sav
   const fs::path folder = base_folder(o.model);
   o.run = o.run.on(load_arch(folder));
   const auto model = load_model(folder);
+  model->move_to(device_named(o.run.device));
   const Tokenizer tokenizer = Tokenizer::load(folder);
   const TaskData data = task_named(o.task);
   o.run.method = with_tokens(o.run.method, tokenizer, data);
@@ -256,6 +259,13 @@ void replay_command(const std::string& file, const Methods& methods) {
   TrainOptions o;
   o.head_given = true;
   o.model = record.text("model"), o.task = record.text("task"), o.run = RunSpec::from(all["run"]);
+  if (o.run.device == "cuda") {
+    (void)device_named(o.run.device);
+    const std::string made_on = record.text("device_name");
+    check(made_on == cuda::device_name(),
+          "replay: '{}' was made on {}, this is {}: the bits would differ", file, made_on,
+          cuda::device_name());
+  }
   read_rows(record, o.encode);
   if (record.find("stop_after")) o.stop_after = int(record.count("stop_after", INT_MAX));
   const std::string base_hash = record.text("base_hash");
@@ -313,6 +323,7 @@ void add_run_commands(const Command& app, const Methods& methods) {
   const Option pool =
       train.add_option("--pool", o.run.pool, "mean, cls or last").capture_default_str();
   add_training_options(train, o.run, o.encode);
+  train.add_option("--device", o.run.device, kDeviceHelp).capture_default_str();
   train.add_option("--state-seconds", o.state_seconds, "between checkpoints of the whole state")
       .capture_default_str();
   train.add_option("--log", o.log, "a file: each step's loss, rate and examples, as JSON lines");

@@ -16,6 +16,8 @@ class Option;
 
 namespace graft::cli {
 
+inline constexpr const char* kDeviceHelp = "cpu, or cuda where this is built with it";
+
 // One option of a command, which it lives as long as.
 class Option {
  public:

@@ -20,12 +20,17 @@ constexpr const char* kAstray =
     "the base, the head or the adapter holds such a value, or a product of theirs is too large; in "
     "training, lower the rate";
 
+Build seeded(Build build, std::uint32_t seed) {
+  build.seed = seed;
+  return build;
+}
+
 StartedHead family_head(const EncodedTask& task, const RunSpec& spec, const Model& model) {
   check(spec.pool == "mean",
         "head=family: the family's own head has its own way of pooling; leave pool={} out",
         spec.pool);
   return start_family_head(
-      {model.build().dtype, model.build().storage, spec.seed}, model,
+      seeded(model.build(), spec.seed), model,
       task.goal == Goal::regression ? std::vector<std::string>{} : task.labels);
 }
 
@@ -82,7 +87,7 @@ std::unique_ptr<Head> make_head(const EncodedTask& task, const RunSpec& given, c
           task.name, spec.head, spec.pool);
     return nullptr;
   }
-  const Build build{model.build().dtype, model.build().storage, spec.seed};
+  const Build build = seeded(model.build(), spec.seed);
   const int classes = task.goal == Goal::regression ? 0 : static_cast<int>(task.labels.size());
   if (spec.head == "cloze") {
     check(classes >= 2, "head=cloze: task {} has no classes", task.name);
@@ -183,6 +188,8 @@ RunResult finetune(Model& base, const EncodedTask& task, const RunSpec& given,
   const RunSpec spec = given.on(base.arch());
   check(task.text() == base.arch().crosses(), "train: task {} is encoded for another kind of model",
         task.name);
+  check(spec.device == name(base.build().device), "train: the run is for device {}, the base lies on {}",
+        spec.device, name(base.build().device));
   const auto begun = std::chrono::steady_clock::now();
   const std::uint64_t base_hash = base.hash();
   pool::reset_peak();
@@ -191,9 +198,7 @@ RunResult finetune(Model& base, const EncodedTask& task, const RunSpec& given,
   const HeadAside aside(base, make_head(task, spec, base));
   const std::uint64_t head_hash = base.has_head() ? hash_of(base.head()) : 0;
   {
-    Build build = base.build();
-    build.seed = spec.seed;
-    const SeededBuild seeded(base, build);
+    const SeededBuild by_seed(base, seeded(base.build(), spec.seed));
     Adaptation adaptation(methods, spec.method, base);
     Parameters parameters = adaptation.parameters();
     const Parameters head = train_head(base);
@@ -267,7 +272,7 @@ RunResult finetune(Model& base, const EncodedTask& task, const RunSpec& given,
     state.remove();
   }
   check(base.hash() == base_hash, "train: method {} changed the frozen base", spec.method);
-  out.peak_bytes = pool::peak_bytes();
+  out.peak_bytes = pool::peak_bytes(base.build().device);
   out.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begun).count();
   return out;
 }

@@ -25,6 +25,7 @@ struct RunSpec {
   int epochs = 3, batch = 32, micro = 0;  // micro: sequences per pass, 0: the whole batch
   std::uint32_t seed = 0;
   bool checkpoint_blocks = false;
+  std::string device = "cpu";  // or cuda: where the base lies, and all that is computed
 
   // With the head that a model of this shape has by standard, where none is named. Throws for one
   // that does not go with it.
@@ -84,8 +85,8 @@ struct RunPlaces {
   std::size_t frozen_bytes = std::size_t{1} << 30;
 };
 
-// The base is as it was afterwards, bit for bit (checked). Throws where the loss is not finite, and
-// where nothing would train.
+// The base, which lies on the run's device, is as it was afterwards, bit for bit (checked). Throws
+// where the loss is not finite, and where nothing would train.
 RunResult finetune(Model& base, const EncodedTask&, const RunSpec&, const Methods&,
                    const AtBest& = {}, const RunPlaces& = {});
 

@@ -253,6 +253,9 @@ MultitaskResult multitask(Model& base, std::vector<EncodedTask> tasks, const Mul
                           const RunPlaces& places) {
   MultitaskSpec spec = given.settled();
   spec.run = spec.run.on(base.arch());
+  check(spec.run.device == name(base.build().device),
+        "multitask: the run is for device {}, the base lies on {}", spec.run.device,
+        name(base.build().device));
   check_tasks(base, tasks);
   const auto begun = std::chrono::steady_clock::now();
   const std::uint64_t base_hash = base.hash();

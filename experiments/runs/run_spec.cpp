@@ -29,7 +29,7 @@ RunSpec RunSpec::on(const Arch& arch) const {
 }
 
 nlohmann::json RunSpec::json() const {
-  return {{"method", method},
+  nlohmann::json j{{"method", method},
           {"head", head},
           {"pool", pool},
           {"optimizer", optimizer},
@@ -44,12 +44,15 @@ nlohmann::json RunSpec::json() const {
           {"micro", micro},
           {"seed", seed},
           {"checkpoint_blocks", checkpoint_blocks}};
+  if (device != "cpu") j["device"] = device;  // a record without it is of the host
+  return j;
 }
 
 RunSpec RunSpec::from(const nlohmann::json& j) {
   RunSpec s;
   check(j.is_object(), "run: the configuration is not a JSON object");
-  const nlohmann::json known = s.json();
+  nlohmann::json known = s.json();
+  known["device"] = s.device;
   for (const auto& [key, value] : j.items())
     check(known.contains(key), "run: unknown key '{}'; there are {}", key, known.dump());
   const auto get = [&](const char* key, auto& value) {
@@ -71,7 +74,7 @@ RunSpec RunSpec::from(const nlohmann::json& j) {
   get("optimizer", s.optimizer), get("schedule", s.schedule);
   get("lr", s.lr), get("decay", s.decay), get("clip", s.clip), get("warmup", s.warmup);
   get("eps", s.eps), get("epochs", s.epochs), get("batch", s.batch), get("micro", s.micro);
-  get("seed", s.seed), get("checkpoint_blocks", s.checkpoint_blocks);
+  get("seed", s.seed), get("checkpoint_blocks", s.checkpoint_blocks), get("device", s.device);
   check(
       s.warmup >= 0 && s.warmup < 1 && s.clip >= 0 && s.decay >= 0 && s.eps > 0 &&
           std::isfinite(s.clip + s.decay + s.eps),

@@ -11,6 +11,7 @@ add_library(device_emulated OBJECT ${emulated})
 target_include_directories(device_emulated BEFORE PRIVATE ${CMAKE_SOURCE_DIR}/tests/cuda/emulation)
 target_link_libraries(device_emulated PRIVATE fmt::fmt OpenMP::OpenMP_CXX)
 target_compile_options(device_emulated PRIVATE -O1)
+target_compile_definitions(device_emulated PRIVATE $<$<BOOL:${GRAFT_SANITIZE}>:GRAFT_SANITIZED>)
 target_sources(graft_tests PRIVATE $<TARGET_OBJECTS:device_emulated>)
 target_compile_definitions(graft_tests PRIVATE GRAFT_CUDA_IS_EMULATED)
 

@@ -1,0 +1,74 @@
+// Runs on the device: what is trained, saved and scored there is what the host makes of it.
+#include <doctest/doctest.h>
+
+#include "experiments/runs/finetune.h"
+#include "peft/files.h"
+#include "tests/cuda/device_cases.h"
+#include "tests/experiments/small_task.h"
+#include "tests/nn/folder.h"
+
+using namespace graft;
+using namespace graft::testing;
+
+namespace {
+
+RunResult run_on(Device device, const std::string& method, const RunPlaces& places = {}) {
+  SmallModel base(arch_of(Stack::encoder));
+  const std::uint64_t before = base.hash();
+  const EncodedTask task = encode_task(data(), tokenizer(), base.arch(), {});
+  base.move_to(device);
+  CHECK(base.hash() == before);
+  const RunSpec spec{
+      .method = method, .lr = 0.01, .epochs = 1, .batch = 4, .seed = 3, .device = name(device)};
+  const RunResult result = finetune(base, task, spec, all_methods(), {}, places);
+  CHECK(base.hash() == before);
+  return result;
+}
+
+}  // namespace
+
+TEST_CASE("a run on the device has the host's losses and scores, and its own bits every time") {
+  if (!device_is_there()) return;
+#ifdef GRAFT_SANITIZED
+  const std::vector<std::string> methods{"lora:r=2,on=q+v,dropout=0.1"};
+#else
+  const std::vector<std::string> methods{"lora:r=2,on=q+v,dropout=0.1", "full"};
+#endif
+  for (const std::string& method : methods) {
+    CAPTURE(method);
+    const RunResult host = run_on(Device::cpu, method), there = run_on(Device::cuda, method);
+    REQUIRE(host.train_loss.size() == there.train_loss.size());
+    for (std::size_t i = 0; i < host.train_loss.size(); ++i)
+      CHECK(there.train_loss[i] == doctest::Approx(host.train_loss[i]).epsilon(1e-4));
+    CHECK(there.dev == host.dev);
+    CHECK(there.test_predictions == host.test_predictions);
+    CHECK(there.peak_bytes > 0);
+    CHECK(run_on(Device::cuda, method).weights_hash == there.weights_hash);
+  }
+}
+
+TEST_CASE("a run on the device resumes with the same bits") {
+  if (!device_is_there()) return;
+  const Folder folder;
+  const std::string method = "lora:r=2,on=q+v,dropout=0.1";
+  const std::uint64_t whole = run_on(Device::cuda, method).weights_hash;
+  int steps = 0;
+  RunPlaces places;
+  places.state = folder.path / "state.safetensors", places.state_seconds = 0;
+  places.progress = [&](int step, int, double) { check(++steps < 3, "cut at {}", step); };
+  CHECK(error_of([&] { run_on(Device::cuda, method, places); }).starts_with("cut at"));
+  places.progress = {};
+  CHECK(run_on(Device::cuda, method, places).weights_hash == whole);
+}
+
+TEST_CASE("a run says where its base must lie") {
+  SmallModel base(arch_of(Stack::encoder));
+  const EncodedTask task = encode_task(data(), tokenizer(), base.arch(), {});
+  const RunSpec spec{.device = "cuda"};
+  contains(error_of([&] { finetune(base, task, spec, all_methods()); }),
+           "the run is for device cuda, the base lies on cpu");
+  // A record says the device only where it is not the host, so that older records are read as such.
+  CHECK(!RunSpec{}.json().contains("device"));
+  CHECK(RunSpec::from(spec.json()).device == "cuda");
+  CHECK(RunSpec::from(RunSpec{}.json()).device == "cpu");
+}
