@@ -60,6 +60,8 @@ struct Kernel {
     return (on_device(args) || ...) ? on_cuda(args...) : on_host(args...);
   }
 };
+template <class Result, class... Args>
+Kernel(Result (*)(Args...), Result (*)(Args...)) -> Kernel<Result, Args...>;
 #define GRAFT_KERNEL(name) inline constexpr Kernel name{cpu::name, cuda::name};
 GRAFT_KERNEL(gemm)
 GRAFT_KERNEL(gemm_from_row)

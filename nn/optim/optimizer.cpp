@@ -99,13 +99,15 @@ void Optimizer::update(std::size_t i, const Array& grad, double lr) {
 
 // Shazeer & Stern 2018, algorithms 4 (matrices) and 5 (vectors), without momentum, with update
 // clipping at 1. The external rate takes the place of the paper's relative step. Decay comes before
-// the update and after the size is measured, as in PyTorch.
-void Optimizer::adafactor(std::size_t i, const Array& grad, double lr, double decay) {
+// the update and after the size is measured, as in PyTorch. It is computed on the host: what lies
+// on the device is copied there and back.
+void Optimizer::adafactor(std::size_t i, const Array& gradient, double lr, double decay) {
   constexpr double kEps1 = 1e-30, kEps2 = 1e-3, kClip = 1;
-  Array& w = parameters_[i]->value.value();
-  check(w.device() == Device::cpu,
-        "optimizer: adafactor steps on the host alone; take adamw or sgd");
-  auto& state = state_[i];
+  Array& value = parameters_[i]->value.value();
+  Array w = value.to(Device::cpu);
+  const Array grad = gradient.to(Device::cpu);
+  std::vector<Array> state;
+  for (const Array& a : state_[i]) state.push_back(a.to(Device::cpu));
   const double beta = 1 - std::pow(steps_, -spec_.factored_decay);
   dispatch(w, [&]<class T>(T) {
     const T* g = grad.data<T>();
@@ -146,6 +148,9 @@ void Optimizer::adafactor(std::size_t i, const Array& grad, double lr, double de
     for (std::int64_t a = 0; a < n; ++a)
       out[a] = static_cast<T>(out[a] * (1 - lr * decay) - rate * u[a] / clip);
   });
+  if (value.device() == Device::cpu) return;  // then these are the numbers themselves
+  value.copy_from(w);
+  for (std::size_t j = 0; j < state.size(); ++j) state_[i][j].copy_from(state[j]);
 }
 
 std::map<std::string, Array> Optimizer::state() const {
