@@ -61,9 +61,7 @@ Lab::Lab(Methods methods, std::function<std::filesystem::path(const std::string&
          Device device)
     : methods_(std::move(methods)), base_folder_(std::move(base_folder)), device_(device) {}
 
-std::string Lab::core() const {
-  return device_ == Device::cpu ? core_name() : cuda::device_name();
-}
+std::string Lab::core() const { return device_ == Device::cpu ? core_name() : cuda::device_name(); }
 
 Lab::Base& Lab::load(const std::string& name) {
   const auto at = bases_.find(name);

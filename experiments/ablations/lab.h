@@ -35,7 +35,8 @@ class Lab {
   // Asked before every training step; where it is true the run ends with an Error, unrecorded.
   std::function<bool()> give_up;
 
-  // What its runs' bits depend on beside their arms: the processor's instruction set, or the device.
+  // What its runs' bits depend on beside their arms: the processor's instruction set, or the
+  // device.
   std::string core() const;
   const Methods& methods() const { return methods_; }
   Model& base(const std::string& name);

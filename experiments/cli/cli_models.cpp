@@ -70,7 +70,8 @@ auto on_body(const std::string& spec, Body kind, const Run& run) {
 void check_alone(const Methods& methods, const std::string& spec, Device device) {
   bool kept = true;
   for (const Body kind : kBodies) {
-    const auto findings = on_body(spec, kind, [&] { return run_contract(methods, spec, kind, device); });
+    const auto findings =
+        on_body(spec, kind, [&] { return run_contract(methods, spec, kind, device); });
     fmt::print("{} on a small {}\n{}", spec, name(kind), text_of(findings));
     kept &= all_kept(findings);
   }

@@ -201,6 +201,7 @@ void print_frozen(const RunResult& r) {
 }
 
 void train_command(TrainOptions o, const Methods& methods) {
+  (void)device_named(o.run.device);  // before anything is written
   std::error_code error;
   fs::create_directories(o.out, error);
   check(!error, "train: cannot make folder '{}': {}", o.out, error.message());

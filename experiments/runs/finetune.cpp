@@ -188,8 +188,9 @@ RunResult finetune(Model& base, const EncodedTask& task, const RunSpec& given,
   const RunSpec spec = given.on(base.arch());
   check(task.text() == base.arch().crosses(), "train: task {} is encoded for another kind of model",
         task.name);
-  check(spec.device == name(base.build().device), "train: the run is for device {}, the base lies on {}",
-        spec.device, name(base.build().device));
+  check(spec.device == name(base.build().device),
+        "train: the run is for device {}, the base lies on {}", spec.device,
+        name(base.build().device));
   const auto begun = std::chrono::steady_clock::now();
   const std::uint64_t base_hash = base.hash();
   pool::reset_peak();

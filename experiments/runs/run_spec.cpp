@@ -30,20 +30,20 @@ RunSpec RunSpec::on(const Arch& arch) const {
 
 nlohmann::json RunSpec::json() const {
   nlohmann::json j{{"method", method},
-          {"head", head},
-          {"pool", pool},
-          {"optimizer", optimizer},
-          {"schedule", schedule},
-          {"lr", lr},
-          {"decay", decay},
-          {"clip", clip},
-          {"warmup", warmup},
-          {"eps", eps},
-          {"epochs", epochs},
-          {"batch", batch},
-          {"micro", micro},
-          {"seed", seed},
-          {"checkpoint_blocks", checkpoint_blocks}};
+                   {"head", head},
+                   {"pool", pool},
+                   {"optimizer", optimizer},
+                   {"schedule", schedule},
+                   {"lr", lr},
+                   {"decay", decay},
+                   {"clip", clip},
+                   {"warmup", warmup},
+                   {"eps", eps},
+                   {"epochs", epochs},
+                   {"batch", batch},
+                   {"micro", micro},
+                   {"seed", seed},
+                   {"checkpoint_blocks", checkpoint_blocks}};
   if (device != "cpu") j["device"] = device;  // a record without it is of the host
   return j;
 }

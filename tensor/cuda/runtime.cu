@@ -18,7 +18,9 @@ std::string unusable() {
     int devices = 0;
     const cudaError_t status = cudaGetDeviceCount(&devices);
     if (status != cudaSuccess)
-      return fmt::format("no device can be used here ({})", cudaGetErrorString(status));
+      return fmt::format(
+          "no device can be used here ({}); it takes one, and NVIDIA's driver for it",
+          cudaGetErrorString(status));
     return std::string(devices > 0 ? "" : "this machine has no CUDA device");
   }();
   return why;

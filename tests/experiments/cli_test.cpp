@@ -192,6 +192,13 @@ TEST_CASE("graft ends with one line and a status that is not 0 where a command c
   refused("train --init nowhere --model decoder --task '" + shelf.task() + "' --out x", "nowhere");
   refused("train --model decoder --task nothing --out '" + (shelf.folder / "x").string() + "'",
           "task 'nothing'");
+  const std::string there = (shelf.folder / "there").string();
+  refused("train --device gpu --model decoder --task nothing --out '" + there + "'",
+          "device 'gpu': there are cpu and cuda");
+  CHECK_FALSE(std::filesystem::exists(there));
+  refused("check ia3 --device gpu", "device 'gpu'");
+  refused("check ia3 --device cuda --pairs", "excludes");
+  refused("eval nowhere --device gpu", "device 'gpu'");
 }
 
 TEST_CASE("graft ends with one line and a status that is not 0 where a file means harm") {
