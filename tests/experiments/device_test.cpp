@@ -38,8 +38,11 @@ RunResult run_on(Device device, const std::string& method, const RunPlaces& plac
 
 TEST_CASE("a run on the device has the host's losses and scores, and its own bits every time") {
   if (!device_is_there()) return;
-  for (const auto& [method, optimizer] :
-       {std::pair{"lora:r=2,on=q+v,dropout=0.1", "adamw"}, {"full", "adafactor"}}) {
+  struct Case {
+    std::string method, optimizer;
+  };
+  for (const Case& c : {Case{"lora:r=2,on=q+v,dropout=0.1", "adamw"}, Case{"full", "adafactor"}}) {
+    const std::string &method = c.method, &optimizer = c.optimizer;
     CAPTURE(method);
     const RunResult host = run_on(Device::cpu, method, {}, optimizer),
                     there = run_on(Device::cuda, method, {}, optimizer);

@@ -1,0 +1,131 @@
+// Training steps on the CUDA device: seconds, memory, and the part of the device's own matrix rate
+// that a step reaches, for each method; and the first losses beside those of the same steps on the
+// host, without which a time says nothing.
+//
+// Useful FLOP as in bench_step: per token and block 4P + 12sd for what leaves the base frozen, and
+// 6P + 12sd for full fine-tuning, with the vocabulary head's 4dV or 6dV; an adapter's own are not
+// counted. A step ends when its loss is on the host.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+
+#include "experiments/bench/trainer.h"
+#include "experiments/bench/workloads.h"
+#include "experiments/bench/yardstick.h"
+#include "tensor/cuda/runtime.h"
+#include "tensor/kernels.h"
+
+namespace graft {
+namespace {
+
+constexpr double kRate = 1e-4;
+constexpr int kWarmUp = 3, kOnHost = 2;
+
+Batch batch_of(const Workload& w, int vocab) {
+  Batch b;
+  for (int s = 0; s < w.sequences; ++s) {
+    b.length.push_back(w.length);
+    b.example.push_back(s);
+    for (int i = 0; i < w.length; ++i) {
+      b.token.push_back((s * 131 + i * 17) % vocab);
+      b.token_label.push_back(i + 1 < w.length ? (s * 131 + i * 17 + 17) % vocab : -1);
+    }
+  }
+  return b;
+}
+
+Trainer trainer_on(Device device, const Cell& cell) {
+  auto model = std::make_unique<Model>(arch_of(cell.workload), Build{.seed = 1});
+  model->move_to(device);
+  return Trainer(std::move(model), cell.spec);
+}
+
+double useful_flop(const Arch& arch, const Workload& w, bool full) {
+  const double n = double(w.sequences) * w.length, d = arch.width,
+               heads = double(arch.kv_heads) / arch.heads;
+  const double p = (2 + 2 * heads) * d * d + (arch.gated ? 3 : 2) * d * arch.hidden;
+  return (full ? 6 : 4) * n * (arch.layers * p + d * arch.vocab) +
+         12.0 * arch.layers * n * w.length * d;
+}
+
+// FLOP/s of c = a b^T, square.
+double matrix_rate(std::int64_t n) {
+  const ArrayKind kind{Dtype::f32, Device::cuda};
+  const Array a = Array::full({n, n}, 0.5, kind), b = Array::full({n, n}, 0.25, kind);
+  Array c = Array::empty({n, n}, kind);
+  std::vector<double> seconds;
+  for (int i = 0; i < 8; ++i) {
+    const double begun = now();
+    kernels::gemm(c, a, b.transpose(), 1, 0);
+    cuda::wait();
+    seconds.push_back(now() - begun);
+  }
+  return 2.0 * double(n) * double(n) * double(n) / median({seconds.begin() + 2, seconds.end()});
+}
+
+void run(const std::string& workload, int steps, bool host) {
+  (void)device_named("cuda");
+  const double rate = matrix_rate(4096);
+  fmt::print("{}; f32 product 4096^3: {:.1f} TFLOP/s; medians of {} steps\n", cuda::device_name(),
+             rate / 1e12, steps);
+  fmt::print("{:<10}{:<15}{:>10}{:>12}{:>10}{:>12}{:>12}{:>12}\n", "workload", "method", "ms",
+             "useful/max", "peak MB", "loss", "gradient", "host's loss");
+  for (const std::string& method : method_names()) {
+    const Cell cell = cell_named(workload, method);
+    check(cell.workload.length > 0, "bench_device: workload {} has no fixed length", workload);
+    if (!cell.why_not.empty()) continue;
+    const Arch arch = arch_of(cell.workload);
+    const Batch batch = batch_of(cell.workload, arch.vocab);
+    pool::trim(), pool::reset_peak();
+    StepResult last;
+    std::vector<double> seconds, losses;
+    {
+      Trainer trainer = trainer_on(Device::cuda, cell);
+      for (int i = -kWarmUp; i < steps; ++i) {
+        last = trainer.step(batch, kRate);
+        losses.push_back(last.loss);
+        if (i >= 0) seconds.push_back(last.seconds);
+      }
+    }
+    const double peak = double(pool::peak_bytes(Device::cuda));
+    std::string beside = "-";
+    if (host) {
+      Trainer trainer = trainer_on(Device::cpu, cell);
+      double loss = 0;
+      for (int i = 0; i < kOnHost; ++i) loss = trainer.step(batch, kRate).loss;
+      const double there = losses.at(kOnHost - 1);
+      beside = fmt::format("{:.5f}", loss);
+      check(std::abs(loss - there) < 1e-3 * std::abs(loss),
+            "bench_device: {} {}: step {} has loss {} on the device, {} on the host", workload,
+            method, kOnHost, there, loss);
+    }
+    fmt::print("{:<10}{:<15}{:>10.2f}{:>12.3f}{:>10.0f}{:>12.5f}{:>12.4g}{:>12}\n", workload,
+               method, 1e3 * median(seconds),
+               useful_flop(arch, cell.workload, method == "full") / median(seconds) / rate,
+               peak / 1e6, losses.at(kOnHost - 1), last.norm, beside);
+    std::fflush(stdout);
+  }
+}
+
+}  // namespace
+}  // namespace graft
+
+int main(int argc, char** argv) {
+  const int steps = argc > 1 ? std::atoi(argv[1]) : 20;
+  const std::string last = argc > 3 ? argv[3] : "";
+  if (steps < 1 || argc > 4 || (argc > 3 && last != "--host")) {
+    fmt::print(stderr,
+               "usage: bench_device [steps] [workload] [--host]\n"
+               "  --host  two steps of each method on the host, too, and their losses compared\n");
+    return 2;
+  }
+  try {
+    graft::run(argc > 2 ? argv[2] : "gpt2", steps, last == "--host");
+  } catch (const graft::Error& error) {
+    fmt::print(stderr, "{}\n", error.what());
+    return 1;
+  }
+  return 0;
+}

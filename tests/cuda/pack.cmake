@@ -1,0 +1,20 @@
+# Included where GRAFT_PACK names a folder that tests/gpu.sh --pack filled: the libraries from there,
+# on a machine that has none of them. The device's tests and benchmark and the programs are built
+# then; what measures against OpenBLAS is not.
+if(NOT EXISTS ${GRAFT_PACK}/include/fmt)
+  message(FATAL_ERROR "GRAFT_PACK: '${GRAFT_PACK}' holds no fmt; tests/gpu.sh --pack fills it")
+endif()
+function(packed name)
+  add_library(${name} INTERFACE IMPORTED)
+  target_include_directories(${name} SYSTEM INTERFACE ${GRAFT_PACK}/include)
+endfunction()
+packed(fmt::fmt)
+target_compile_definitions(fmt::fmt INTERFACE FMT_HEADER_ONLY=1)
+packed(nlohmann_json::nlohmann_json)
+packed(CLI11::CLI11)
+packed(doctest::doctest)
+packed(PkgConfig::utf8proc)
+target_compile_definitions(PkgConfig::utf8proc INTERFACE UTF8PROC_STATIC)
+target_link_libraries(PkgConfig::utf8proc INTERFACE ${GRAFT_PACK}/lib/libutf8proc.a)
+packed(ZLIB::ZLIB)
+target_link_libraries(ZLIB::ZLIB INTERFACE ${GRAFT_PACK}/lib/libz.a)

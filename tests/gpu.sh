@@ -1,0 +1,95 @@
+#!/usr/bin/env bash
+# Everything that only a CUDA device can show: builds, runs the device's tests, looks for wrong
+# accesses and races in them, measures steps of training, and prints one table. Needs CUDA, CMake 3.23
+# and a C++20 compiler, and a device; of libraries no more than what --pack has put aside.
+#
+#   tests/gpu.sh [--quick]     everything; --quick leaves out compute-sanitizer, the longest part
+#   tests/gpu.sh --pack        on a machine with Debian's packages: puts the libraries' headers and
+#                              static archives (3 MB) into build/gpu-pack, which may then travel with
+#                              the source to a machine that has none of them
+#
+# The last line is "N passed, N failed, N skipped"; logs are kept in build/gpu-logs.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+pack=build/gpu-pack
+
+usage() { sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}"; }
+
+put_aside() {
+  # shellcheck source=experiments/packages.sh
+  source experiments/packages.sh
+  install_packages "${graft_packages[@]}"
+  local libraries
+  libraries=$(pkg-config --variable=libdir libutf8proc)
+  rm -rf "$pack.new"
+  mkdir -p "$pack.new/include" "$pack.new/lib"
+  cp -r /usr/include/{fmt,nlohmann,CLI,doctest} "$pack.new/include"
+  cp /usr/include/{utf8proc,zlib,zconf}.h "$pack.new/include"
+  cp "$libraries"/{libutf8proc,libz}.a "$pack.new/lib"
+  rm -rf "$pack"
+  mv "$pack.new" "$pack"
+  du -sh "$pack"
+}
+
+quick=no
+case ${1:-} in
+  --pack) put_aside; exit ;;
+  --quick) quick=yes ;;
+  -h | --help) usage; exit ;;
+  '') ;;
+  *) echo "tests/gpu.sh: unknown option '$1'; see --help" >&2; exit 2 ;;
+esac
+
+source tests/counting.sh
+logs=build/gpu-logs
+mkdir -p "$logs"
+table=''
+# row NAME RESULT: a line of the table at the end.
+row() { table+=$(printf '%-52s %s' "$1" "$2")$'\n'; }
+
+stage "device"
+if ! nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader; then
+  failure "nvidia-smi finds no device: this script is for a machine with one"
+  exit
+fi
+
+stage "build"
+options=(-DCMAKE_BUILD_TYPE=Release -DGRAFT_CUDA=ON -DGRAFT_UNITY=ON)
+[[ ! -d $pack ]] || options+=("-DGRAFT_PACK=$PWD/$pack")
+if command -v ninja > /dev/null; then options+=(-G Ninja); fi
+cmake -S . -B build/gpu "${options[@]}"
+cmake --build build/gpu --parallel "$(nproc)" --target graft_gpu_tests bench_device graft
+bin=build/gpu/bin
+
+stage "tests on the device"
+run_tests "$bin/graft_gpu_tests" -d > >(tee "$logs/tests")
+row "tests: kernels, ops, gradients, contract" "$passed passed, $failed failed, $skipped skipped"
+
+if [[ $quick == no ]]; then
+  tool=$(command -v compute-sanitizer || echo "${CUDA_HOME:-/usr/local/cuda}/bin/compute-sanitizer")
+  for check in memcheck racecheck; do
+    stage "$check"
+    if "$tool" --tool "$check" --error-exitcode 9 "$bin/graft_gpu_tests" \
+      --source-file='*ops_test*,*kernels_test*' > "$logs/$check" 2>&1; then
+      row "compute-sanitizer $check" clean
+    else
+      row "compute-sanitizer $check" "FAILED: $logs/$check"
+      tail -n 20 "$logs/$check"
+      failure "compute-sanitizer $check"
+    fi
+  done
+fi
+
+stage "steps of training, GPT-2 small's shape"
+if "$bin/bench_device" 20 gpt2 --host | tee "$logs/gpt2"; then
+  row "two steps' losses, device and host" "within 1e-3"
+else
+  failure "bench_device gpt2"
+fi
+stage "steps of training, LLaMA's shape, 2048 tokens a sequence"
+"$bin/bench_device" 10 llama | tee "$logs/llama" || failure "bench_device llama"
+
+end_stage
+echo
+printf '%s' "$table"
+cat "$logs/gpt2" "$logs/llama"
