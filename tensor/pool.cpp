@@ -35,6 +35,8 @@ struct Pool {
     return {nullptr, size};
   }
   void trim() {
+    // Work that was asked for may still use what is given back here.
+    if (device == Device::cuda && !free.empty()) cuda::wait();
     for (auto& [size, shelf] : free)
       for (std::byte* block : shelf)
         device == Device::cpu ? std::free(block) : cuda::release(block);

@@ -3,7 +3,8 @@
 # accesses and races in them, measures steps of training, and prints one table. Needs CUDA, CMake 3.23
 # and a C++20 compiler, and a device; of libraries no more than what --pack has put aside.
 #
-#   tests/gpu.sh [--quick]     everything; --quick leaves out compute-sanitizer, the longest part
+#   tests/gpu.sh [--quick]     everything; --quick leaves out compute-sanitizer, the longest part.
+#                              Every part has a limit of some minutes.
 #   tests/gpu.sh --pack        on a machine with Debian's packages: puts the libraries' headers and
 #                              static archives (3 MB) into build/gpu-pack, which may then travel with
 #                              the source to a machine that has none of them
@@ -62,15 +63,32 @@ cmake --build build/gpu --parallel "$(nproc)" --target graft_gpu_tests bench_dev
 bin=build/gpu/bin
 
 stage "tests on the device"
-run_tests "$bin/graft_gpu_tests" -d > >(tee "$logs/tests")
-row "tests: kernels, ops, gradients, contract" "$passed passed, $failed failed, $skipped skipped"
+contract='methods keep the contract*'
+run_tests timeout 240 "$bin/graft_gpu_tests" -d -tce="$contract" > >(tee "$logs/tests")
+row "kernels, ops, gradients, runs" "$passed passed, $failed failed, $skipped skipped"
+if ((skipped > 0)); then failure "tests are skipped though there is a device"; fi
+
+stage "steps of training, GPT-2 small's shape"
+if timeout 200 "$bin/bench_device" 20 gpt2 --host | tee "$logs/gpt2"; then
+  row "two steps' losses, device and host" "within 1e-3"
+else
+  failure "bench_device gpt2"
+fi
+stage "steps of training, LLaMA's shape, 2048 tokens a sequence"
+timeout 100 "$bin/bench_device" 10 llama | tee "$logs/llama" || failure "bench_device llama"
+
+stage "the contract of every method"
+before=$failed
+run_tests timeout 400 "$bin/graft_gpu_tests" -d -tc="$contract" > >(tee "$logs/contract")
+row "contract of every method, three bodies" "$((failed - before)) failed"
 
 if [[ $quick == no ]]; then
   tool=$(command -v compute-sanitizer || echo "${CUDA_HOME:-/usr/local/cuda}/bin/compute-sanitizer")
   for check in memcheck racecheck; do
     stage "$check"
-    if "$tool" --tool "$check" --error-exitcode 9 "$bin/graft_gpu_tests" \
-      --source-file='*ops_test*,*kernels_test*' > "$logs/$check" 2>&1; then
+    if timeout 400 "$tool" --tool "$check" --kernel-name kns=graft --error-exitcode 9 \
+      "$bin/graft_gpu_tests" --source-file='*ops_test*,*kernels_test*' > "$logs/$check" 2>&1 &&
+      ! grep -qa SKIPPED "$logs/$check" && grep -qaE 'SUMMARY: 0 (errors|hazards)' "$logs/$check"; then
       row "compute-sanitizer $check" clean
     else
       row "compute-sanitizer $check" "FAILED: $logs/$check"
@@ -79,15 +97,6 @@ if [[ $quick == no ]]; then
     fi
   done
 fi
-
-stage "steps of training, GPT-2 small's shape"
-if "$bin/bench_device" 20 gpt2 --host | tee "$logs/gpt2"; then
-  row "two steps' losses, device and host" "within 1e-3"
-else
-  failure "bench_device gpt2"
-fi
-stage "steps of training, LLaMA's shape, 2048 tokens a sequence"
-"$bin/bench_device" 10 llama | tee "$logs/llama" || failure "bench_device llama"
 
 end_stage
 echo

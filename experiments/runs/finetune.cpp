@@ -230,8 +230,10 @@ RunResult finetune(Model& base, const EncodedTask& task, const RunSpec& given,
         parameters, adaptation.stored(), optimizer);
     int step = state.load(schedule, per_epoch);
     check(step <= until, "train: {} steps are done already; it cannot stop after {}", step, until);
-    // One more pass over the examples would be no saving.
-    FrozenRows frozen(base, until - step > per_epoch ? places.frozen_bytes : 0);
+    // One more pass over the examples would be no saving. And on the device a row's bits may depend
+    // on the other rows of its batch, so that kept rows would make a resumed run another one.
+    const bool keeps = until - step > per_epoch && base.build().device == Device::cpu;
+    FrozenRows frozen(base, keeps ? places.frozen_bytes : 0);
     Gradients grads;
     while (step < until) {
       const int epoch = step / per_epoch, within = step % per_epoch;

@@ -33,7 +33,10 @@ void launch(const char* name, void (*kernel)(Parameters...), const Grid& grid, G
   emulation::run({grid.blocks, grid.blocks_y, 1}, {grid.threads, 1, 1}, grid.shared,
                  [&] { kernel(static_cast<Parameters>(given)...); });
 #else
-  if (grid.shared > 48 * 1024)
+  check(grid.blocks_y <= 65535, "cuda: kernel {}: {} rows of blocks; a device has 65535", name,
+        grid.blocks_y);
+  // 48 KB need no asking, but a kernel's own variables count, too.
+  if (grid.shared > 40 * 1024)
     GRAFT_CUDA_CHECK(
         cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
                              cudaFuncAttributeMaxDynamicSharedMemorySize, int(grid.shared)),

@@ -10,6 +10,7 @@ namespace graft::cuda {
 
 void fail_with(cudaError_t status, const char* call, const char* file, int line,
                const std::string& doing) {
+  (void)cudaGetLastError();  // else the next kernel would be blamed for it
   fail("cuda: {} ({}:{}, {}): {}", doing, file, line, call, cudaGetErrorString(status));
 }
 
@@ -17,11 +18,17 @@ std::string unusable() {
   static const std::string why = [] {
     int devices = 0;
     const cudaError_t status = cudaGetDeviceCount(&devices);
+    (void)cudaGetLastError();
     if (status != cudaSuccess)
       return fmt::format(
           "no device can be used here ({}); it takes one, and NVIDIA's driver for it",
           cudaGetErrorString(status));
-    return std::string(devices > 0 ? "" : "this machine has no CUDA device");
+    if (devices == 0) return std::string("this machine has no CUDA device");
+    int major = 0;
+    (void)cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0);
+    return major >= 8
+               ? std::string()
+               : fmt::format("the device is sm_{}x; this is compiled for sm_80 and later", major);
   }();
   return why;
 }
@@ -52,8 +59,9 @@ void* allocate(std::size_t bytes) {
   return block;
 }
 
-// Only ever of blocks that no work uses any more: cudaFree waits for the device.
-void release(void* block) { (void)cudaFree(block); }
+void release(void* block) {
+  if (cudaFree(block) != cudaSuccess) (void)cudaGetLastError();
+}
 
 std::size_t free_bytes() {
   std::size_t free = 0, total = 0;
@@ -61,10 +69,16 @@ std::size_t free_bytes() {
   return free;
 }
 
-// From memory that may be changed right after: the driver has taken it when this returns.
+// From memory that may be changed right after: the driver has taken it when this returns, or, where
+// the device reads such memory itself, the device has.
 void copy_to_device(void* to, const void* from, std::size_t bytes) {
   GRAFT_CUDA_CHECK(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream()),
                    "copying {} bytes to the device", bytes);
+  static const bool reads_itself = [] {
+    int yes = 0;
+    return cudaDeviceGetAttribute(&yes, cudaDevAttrPageableMemoryAccess, 0) == cudaSuccess && yes;
+  }();
+  if (reads_itself) wait();
 }
 
 void copy_to_host(void* to, const void* from, std::size_t bytes) {

@@ -102,7 +102,9 @@ void product(Array& c, const Array& a, const Array& b, double alpha, double beta
     if (beta == 0) c.fill(0);
     return;
   }
-  for (const Index size : {m, n, k, c.stride(0)}) check_size("a size of", size);
+  for (const Index size :
+       {m, n, k, c.stride(0), a.stride(0), a.stride(1), b.stride(0), b.stride(1)})
+    check_size("a size of", size);
   const Readable left = readable(a), right = readable(b.to(c.dtype()));
   dispatch_all(c, [&]<class T>(T) {
     using C = Compute<T>;

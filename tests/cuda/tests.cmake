@@ -19,7 +19,8 @@ endif()
 
 if(GRAFT_CUDA)
   file(GLOB gpu_tests CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/tests/cuda/*.cpp)
-  add_executable(graft_gpu_tests ${gpu_tests} ${CMAKE_SOURCE_DIR}/tests/main.cpp)
-  target_link_libraries(graft_gpu_tests PRIVATE peft doctest::doctest)
+  add_executable(graft_gpu_tests ${gpu_tests} ${CMAKE_SOURCE_DIR}/tests/experiments/device_test.cpp
+                                 ${CMAKE_SOURCE_DIR}/tests/main.cpp)
+  target_link_libraries(graft_gpu_tests PRIVATE experiments doctest::doctest)
   uses_device(graft_gpu_tests)
 endif()

@@ -106,6 +106,10 @@ inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int) {
   p->major = p->minor = 0;
   return cudaSuccess;
 }
+enum cudaDeviceAttr { cudaDevAttrComputeCapabilityMajor, cudaDevAttrPageableMemoryAccess };
+inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr what, int) {
+  return *value = what == cudaDevAttrComputeCapabilityMajor ? 9 : 0, cudaSuccess;
+}
 inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t*, unsigned) { return cudaSuccess; }
 inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
 inline cudaError_t cudaMalloc(void** p, std::size_t bytes) {
