@@ -2,8 +2,6 @@
 
 #include <cuda_runtime.h>
 
-#include <mutex>
-
 #include "tensor/cuda/launch.h"
 
 namespace graft::cuda {

@@ -5,7 +5,7 @@
 // A block's threads run in turn, in one thread of the host, each until it ends or waits at a
 // barrier. Where they run in the opposite order the results must be the same: a barrier that is
 // missing shows (emulation::reverse). A barrier that some threads of a block do not reach is an
-// error, and so is reading shared memory that nobody wrote: it is filled with NaN bits.
+// error. Reading shared memory of the launch that nobody wrote shows: it is filled with NaN bits.
 #pragma once
 
 #include <algorithm>
