@@ -232,15 +232,22 @@ void Grads::add(int input, Array g) {
   if (needs(input)) engine_.add(node_.inputs[input], std::move(g), use_of(input));
 }
 
-Array& Grads::into(int input) {
+Grads::Sum Grads::sum(int input) {
   const auto& node = node_.inputs.at(input);
   check(node != nullptr, "{}: a gradient for input {}, which wants none", node_.op, input);
   Array& sum = engine_.gradient_of(*node, use_of(input));
-  if (!sum.defined())
-    sum = Array::zeros(node->shape, node->kind);
+  const bool begun = sum.defined();
+  if (!begun)
+    sum = Array::empty(node->shape, node->kind);
   else if (!exclusive(sum))
     sum = sum.clone();
   engine_.want(node);
+  return {sum, begun ? 1.0 : 0.0};
+}
+
+Array& Grads::into(int input) {
+  const auto [sum, beta] = this->sum(input);
+  if (beta == 0) sum.fill(0);
   return sum;
 }
 

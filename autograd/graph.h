@@ -39,6 +39,14 @@ class Grads {
   // The input's gradient so far (zeros at first), to be added to in place: chains of sums then run
   // on from one micro-batch to the next and give the bits of one large batch.
   Array& into(int input);
+  // The same for who can also write a sum's first addend instead of adding it, such as gemm: beta
+  // is 1, or 0 where nothing has been added yet, and the numbers are then whatever lay there. Saves
+  // a large weight's gradient from being filled with zeros and read again.
+  struct Sum {
+    Array& array;
+    double beta;
+  };
+  Sum sum(int input);
   // Walks on from y, recorded just now, with gradient dy: how checkpoint() re-enters the graph.
   void continue_from(const Tensor& y, const Array& dy);
 

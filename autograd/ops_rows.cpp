@@ -31,6 +31,11 @@ void linear_rows(Array& y, const Array& x, const Array& w, const Array& b) {
     kernels::gemm(y, x, w.transpose(), 1, 0);
 }
 
+// Adds alpha a b to a gradient, or begins it.
+void add_product(Grads::Sum to, const Array& a, const Array& b, double alpha = 1) {
+  kernels::gemm(to.array, a, b, alpha, to.beta);
+}
+
 struct Span {
   std::int64_t begin, end;
 };
@@ -64,8 +69,7 @@ Tensor linear(const Tensor& x, const Tensor& w, const Tensor& b) {
                     kernels::gemm(dx, d, w, 1, 0);
                     g.add(0, dx.reshape(with_last(dy.shape(), w.dim(1))));
                   }
-                  if (g.needs(1))
-                    kernels::gemm(g.into(1), d.transpose(), as_rows(s[0].get()), 1, 1);
+                  if (g.needs(1)) add_product(g.sum(1), d.transpose(), as_rows(s[0].get()));
                   if (g.needs(2)) kernels::add_rows(g.into(2), d);
                 });
 }
@@ -90,8 +94,7 @@ Tensor add_linear(Tensor y, const Tensor& x, const Tensor& w, double s) {
                     kernels::gemm(dx, d, w, s, 0);
                     g.add(1, dx.reshape(with_last(dy.shape(), w.dim(1))));
                   }
-                  if (g.needs(2))
-                    kernels::gemm(g.into(2), d.transpose(), as_rows(saved[0].get()), s, 1);
+                  if (g.needs(2)) add_product(g.sum(2), d.transpose(), as_rows(saved[0].get()), s);
                   g.add(0, dy);
                 });
 }
@@ -103,8 +106,8 @@ Tensor matmul(const Tensor& a, const Tensor& b) {
   kernels::gemm(y, a.value(), b.value(), 1, 0);
   return record("matmul", y, {a, b}, {keep(a, b), keep(b, a)},
                 [](const Array& dy, const Saved& s, Grads& g) {
-                  if (g.needs(0)) kernels::gemm(g.into(0), dy, s[1].get().transpose(), 1, 1);
-                  if (g.needs(1)) kernels::gemm(g.into(1), s[0].get().transpose(), dy, 1, 1);
+                  if (g.needs(0)) add_product(g.sum(0), dy, s[1].get().transpose());
+                  if (g.needs(1)) add_product(g.sum(1), s[0].get().transpose(), dy);
                 });
 }
 
@@ -191,7 +194,8 @@ Tensor concat(const std::vector<Tensor>& parts, int dim) {
   check(!parts.empty(), "concat: nothing to join");
   Shape shape = parts[0].shape();
   if (dim < 0) dim += static_cast<int>(shape.size());
-  shape.at(dim) = 0;
+  check(0 <= dim && dim < parts[0].value().ndim(), "concat: no dimension {} in {}", dim, shape);
+  shape[dim] = 0;
   for (const Tensor& part : parts) {
     Shape other = part.shape();
     check(other.size() == shape.size(), "concat: {} with {}", parts[0].shape(), other);
@@ -286,7 +290,7 @@ void add_gradients(const Vocabulary& head, const Ready& ready, double dy, Grads&
       if (!made) head.write_logits(d, r), head.differentiate(d, r, dy);
       Array to = more ? head.part(dx, r) : Array();
       if (more) kernels::gemm(to, d, head.w, 1, 0);
-      if (g.needs(1)) kernels::gemm(g.into(1), d.transpose(), head.part(head.x, r), 1, 1);
+      if (g.needs(1)) add_product(g.sum(1), d.transpose(), head.part(head.x, r));
       if (g.needs(2)) kernels::add_rows(g.into(2), d);
     });
   if (g.needs(0)) g.add(0, dx);

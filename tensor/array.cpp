@@ -1,6 +1,7 @@
 #include "tensor/array.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "tensor/cuda/runtime.h"
@@ -103,11 +104,7 @@ Array Array::empty(Shape shape, ArrayKind kind) {
 
 Array Array::zeros(Shape shape, ArrayKind kind) {
   Array a = empty(std::move(shape), kind);
-  if (a.numel_ == 0) return a;
-  if (kind.device == Device::cpu)
-    std::memset(a.storage_->data, 0, a.bytes());
-  else
-    cuda::fill_bytes(a.storage_->data, 0, a.bytes());
+  a.fill(0);
   return a;
 }
 
@@ -192,7 +189,7 @@ Array Array::expand(Shape shape) const {
   const int extra = static_cast<int>(shape.size()) - ndim();
   check(extra >= 0, "expand: {} to {}", shape_, shape);
   Array a = *this;
-  a.strides_.assign(shape.size(), 0);
+  a.strides_ = Shape(shape.size());
   for (int i = 0; i < ndim(); ++i) {
     check(shape_[i] == shape[i + extra] || shape_[i] == 1, "expand: {} to {}", shape_, shape);
     a.strides_[i + extra] = shape_[i] == 1 ? 0 : strides_[i];
@@ -280,7 +277,17 @@ void Array::copy_from(const Array& source) {
 }
 
 void Array::fill(double value) {
-  if (device() == Device::cuda) return cuda::fill(*this, value);
+  if (numel_ == 0) return;
+  const bool all_bits_0 = value == 0 && !std::signbit(value) && contiguous();
+  if (device() == Device::cuda) {
+    if (!all_bits_0) return cuda::fill(*this, value);
+    cuda::fill_bytes(storage_->data + offset_ * size_of(dtype_), 0, bytes());
+    return;
+  }
+  if (all_bits_0) {
+    any_dtype(dtype_, [&]<class T>(T) { std::memset(data<T>(), 0, bytes()); });
+    return;
+  }
   any_dtype(dtype_, [&]<class T>(T) {
     T* out = data<T>();
     each_offset(shape_, strides_, [&](std::int64_t o) { out[o] = static_cast<T>(value); });

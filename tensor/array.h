@@ -12,6 +12,7 @@
 #include "tensor/error.h"
 #include "tensor/half.h"
 #include "tensor/pool.h"
+#include "tensor/shape.h"
 
 namespace graft {
 
@@ -46,7 +47,6 @@ struct ArrayKind {
 
 inline ArrayKind widened(ArrayKind k) { return {widened(k.dtype), k.device}; }
 
-using Shape = std::vector<std::int64_t>;
 std::int64_t count(const Shape&);
 
 class Array {

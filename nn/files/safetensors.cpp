@@ -53,12 +53,10 @@ std::string shown(const json& value) {
   return text;
 }
 
-std::string shown(const std::vector<std::int64_t>& shape) {
-  return fmt::format("[{}]", fmt::join(shape, ", "));
-}
+std::string shown(const Shape& shape) { return fmt::format("[{}]", fmt::join(shape, ", ")); }
 
 // Bytes of an array; nothing when a dimension is negative or the product overflows.
-std::optional<std::size_t> byte_size(FileDtype dtype, const std::vector<std::int64_t>& shape) {
+std::optional<std::size_t> byte_size(FileDtype dtype, const Shape& shape) {
   std::size_t bytes = size_of(dtype);
   for (const auto n : shape)
     if (n < 0 || __builtin_mul_overflow(bytes, static_cast<std::size_t>(n), &bytes)) return {};
@@ -108,7 +106,9 @@ TensorInfo parse_tensor(const std::string& where, const std::string& name, const
   auto shape = natural_numbers(entry["shape"]);
   check(shape.has_value(), "{}: shape {}; need a list of whole numbers >= 0", where,
         shown(entry["shape"]));
-  info.shape = std::move(*shape);
+  check(shape->size() <= Shape::kMost, "{}: shape {}; need at most {} dimensions", where,
+        shown(entry["shape"]), Shape::kMost);
+  info.shape = *shape;
   const auto need = byte_size(info.dtype, info.shape);
   check(need.has_value(), "{}: shape {} overflows", where, shown(info.shape));
 
@@ -283,8 +283,7 @@ Array SafetensorsReader::array(const std::string& name) const {
 }
 
 SafetensorsWriter::Entry& SafetensorsWriter::insert(const std::string& name, FileDtype dtype,
-                                                    std::vector<std::int64_t> shape,
-                                                    std::size_t given_bytes) {
+                                                    Shape shape, std::size_t given_bytes) {
   check(name != kMetadata, "safetensors: a tensor cannot be named {}", kMetadata);
   const auto need = byte_size(dtype, shape);
   check(need.has_value(),
@@ -299,8 +298,8 @@ SafetensorsWriter::Entry& SafetensorsWriter::insert(const std::string& name, Fil
   return place->second;
 }
 
-void SafetensorsWriter::add(const std::string& name, FileDtype dtype,
-                            std::vector<std::int64_t> shape, std::span<const float> values) {
+void SafetensorsWriter::add(const std::string& name, FileDtype dtype, Shape shape,
+                            std::span<const float> values) {
   check(is_floating(dtype),
         "safetensors: tensor {}: float values cannot be stored as {}; need a floating "
         "type",
@@ -328,13 +327,12 @@ void SafetensorsWriter::add(const std::string& name, const Array& values) {
       std::span(values.data<float>(), static_cast<std::size_t>(values.numel())));
 }
 
-void SafetensorsWriter::add(const std::string& name, FileDtype dtype,
-                            std::vector<std::int64_t> shape, std::span<const std::byte> bytes) {
+void SafetensorsWriter::add(const std::string& name, FileDtype dtype, Shape shape,
+                            std::span<const std::byte> bytes) {
   insert(name, dtype, std::move(shape), bytes.size()).bytes.assign(bytes.begin(), bytes.end());
 }
 
-void SafetensorsWriter::add(const std::string& name, FileDtype dtype,
-                            std::vector<std::int64_t> shape, Make make) {
+void SafetensorsWriter::add(const std::string& name, FileDtype dtype, Shape shape, Make make) {
   const std::size_t size = byte_size(dtype, shape).value_or(0);  // what overflows is refused below
   insert(name, dtype, std::move(shape), size).make = std::move(make);
 }

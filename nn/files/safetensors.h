@@ -28,8 +28,8 @@ bool is_floating(FileDtype dtype);
 struct TensorInfo {
   std::string name;
   FileDtype dtype{};
-  std::vector<std::int64_t> shape;  // empty: one element
-  std::size_t begin = 0, end = 0;   // bytes, counted from the first byte behind the header
+  Shape shape;                     // empty: one element
+  std::size_t begin = 0, end = 0;  // bytes, counted from the first byte behind the header
 
   std::size_t count() const { return (end - begin) / size_of(dtype); }
 };
@@ -75,17 +75,15 @@ class SafetensorsWriter {
 
   // The values are copied. Throws Error for a name given twice, a shape that does not match the
   // number of values, or (first form, which converts) a `dtype` that is no floating type.
-  void add(const std::string& name, FileDtype dtype, std::vector<std::int64_t> shape,
-           std::span<const float> values);
+  void add(const std::string& name, FileDtype dtype, Shape shape, std::span<const float> values);
   void add(const std::string& name, const Array& values);  // contiguous, f32, stored as such
-  void add(const std::string& name, FileDtype dtype, std::vector<std::int64_t> shape,
-           std::span<const std::byte> bytes);
+  void add(const std::string& name, FileDtype dtype, Shape shape, std::span<const std::byte> bytes);
 
   // Bytes that are made when the file is written and are never all in memory: `make` hands them to
   // its argument, a piece at a time.
   using Take = std::function<void(std::span<const std::byte>)>;
   using Make = std::function<void(const Take&)>;
-  void add(const std::string& name, FileDtype dtype, std::vector<std::int64_t> shape, Make make);
+  void add(const std::string& name, FileDtype dtype, Shape shape, Make make);
 
   // Atomically; see AtomicFile. Throws where a `make` gives other than the tensor's bytes.
   void write(const std::filesystem::path& path) const;
@@ -93,13 +91,12 @@ class SafetensorsWriter {
  private:
   struct Entry {
     FileDtype dtype;
-    std::vector<std::int64_t> shape;
+    Shape shape;
     std::size_t size;
     std::vector<std::byte> bytes;
     Make make;  // where there are no bytes yet
   };
-  Entry& insert(const std::string& name, FileDtype dtype, std::vector<std::int64_t> shape,
-                std::size_t given_bytes);
+  Entry& insert(const std::string& name, FileDtype dtype, Shape shape, std::size_t given_bytes);
   static void write_entry(AtomicFile& file, const std::string& name, const Entry& entry);
 
   std::map<std::string, Entry> entries_;

@@ -1,6 +1,7 @@
 // The graph: what it records and keeps, walking it, checkpoints, what it says of itself.
 #include <doctest/doctest.h>
 
+#include <cmath>
 #include <numeric>
 
 #include "peft/methods.h"
@@ -104,6 +105,20 @@ TEST_CASE("backward adds to the gradients that it is given, also after they were
     CHECK(difference(grads[w], (static_cast<double>(i) * Tensor(once)).value()) < 1e-6);
   }
   CHECK(same_bits(once, backward(y)[w]));
+}
+
+TEST_CASE("a product that begins a gradient has the bits of adding to zeros") {
+  const Tensor w = leaf({5, 4}), x1 = constant({7, 4}, 3), x2 = constant({6, 4}, 4);
+  const Tensor y1 = linear(x1, w), y2 = linear(x2, w);
+  const Array d1 = random_array({7, 5}, 5), d2 = random_array({6, 5}, 6);
+  for (int i = 0; i < 3; ++i) Array::full({5, 4}, std::nan("")).fill(std::nan(""));  // leaves NaN
+  Gradients grads;
+  backward(y1, grads, d1);
+  backward(y2, grads, d2);
+  Array want = Array::zeros({5, 4});
+  kernels::gemm(want, d1.transpose(), x1.value(), 1, 1);
+  kernels::gemm(want, d2.transpose(), x2.value(), 1, 1);
+  CHECK(same_bits(grads[w], want));
 }
 
 TEST_CASE("two leaves whose gradients are one array do not disturb each other") {

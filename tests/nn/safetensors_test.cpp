@@ -55,7 +55,7 @@ TEST_CASE("a safetensors file reads back as it was written, in every type") {
   const SafetensorsReader reader(path);
   CHECK(reader.tensors().size() == 9);
   CHECK(reader.metadata() == writer.metadata);
-  CHECK(reader.at("x.F16").shape == std::vector<std::int64_t>{2, 3});
+  CHECK(reader.at("x.F16").shape == Shape{2, 3});
   CHECK(reader.at("one").shape.empty());
   CHECK(std::memcmp(reader.bytes("ids").data(), ids.data(), 24) == 0);
   CHECK(std::memcmp(reader.bytes("u8").data(), raw.data(), 3) == 0);
@@ -251,6 +251,7 @@ TEST_CASE("a safetensors entry that breaks a rule is refused by name") {
   contains(entry(R"("F32")", "[9223372036854775807]", "[0,8]"), "overflows");
   contains(entry(R"("F32")", "[4611686018427387904,2]", "[0,8]"), "overflows");
   contains(entry(R"("F32")", "[4294967296,4294967296,0]", "[0,0]", 0), "overflows");
+  contains(entry(R"("F32")", "[2,1,1,1,1,1,1,1,1]", "[0,8]"), "need at most 8 dimensions");
   contains(entry(R"("F32")", "[2]", "[0]"), "need [begin, end]");
   contains(entry(R"("F32")", "[2]", "[0,8,8]"), "need [begin, end]");
   contains(entry(R"("F32")", "[2]", "[8,0]"), "need begin <= end <= 8");

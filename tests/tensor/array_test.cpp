@@ -47,6 +47,25 @@ TEST_CASE("an array of one number has no dimensions and one element") {
   CHECK(one.item() == 2.5);
 }
 
+TEST_CASE("a shape is a list of up to eight sizes") {
+  Shape s{2, 3};
+  CHECK(s == Shape(std::vector<std::int64_t>{2, 3}));
+  CHECK(s != Shape{2, 3, 1});
+  CHECK(s != Shape{2, 4});
+  CHECK(Shape(2, 5) == Shape{5, 5});
+  CHECK(Shape(s.begin() + 1, s.end()) == Shape{3});
+  s.push_back(4);
+  s.erase(s.begin());
+  CHECK(s == Shape{3, 4});
+  CHECK(s.front() == 3);
+  CHECK(s.back() == 4);
+  CHECK(Shape().empty());
+  CHECK(Shape(8, 1).size() == 8);
+  CHECK(has(error_of([] { Shape(9, 1); }), "9 dimensions; there are at most 8"));
+  CHECK(has(error_of([] { Shape(std::vector<std::int64_t>(9, 1)); }), "9 dimensions"));
+  CHECK(has(error_of([] { Shape(8, 1).push_back(1); }), "9 dimensions"));
+}
+
 TEST_CASE("zeros and full set every element in each dtype") {
   for (Dtype dtype : {Dtype::f32, Dtype::f64, Dtype::i32}) {
     CHECK(Array::zeros({2, 3}, dtype).to_vector() == Values(6, 0));
@@ -142,6 +161,22 @@ TEST_CASE("values convert between dtypes") {
   CHECK(a.to(Dtype::i32).to_vector() == Values{-1, 0, 3});
   CHECK(a.to(Dtype::f64).to_vector() == a.to_vector());
   CHECK(a.to(Dtype::f32).storage() == a.storage());
+}
+
+TEST_CASE("filling with 0 and with -0 writes each as it is") {
+  for (const Dtype dtype : {Dtype::f32, Dtype::f64}) {
+    Array a = Array::full({2, 3}, 7, dtype);
+    Array part = a.slice(0, 1, 2);
+    part.fill(0);
+    CHECK(a.to_vector() == std::vector<double>{7, 7, 7, 0, 0, 0});
+    CHECK_FALSE(std::signbit(part.at(0)));
+    part.fill(-0.0);
+    CHECK(std::signbit(part.at(2)));
+    Array column = a.slice(1, 0, 1);  // not contiguous
+    column.fill(0);
+    CHECK(a.at(0) == 0);
+    CHECK(a.at(1) == 7);
+  }
 }
 
 TEST_CASE("copying and filling reach only the viewed elements") {
