@@ -11,9 +11,9 @@ usage() {
   cat << 'END'
 usage: experiments/run.sh [--quick] [option]...
 
-Installs the packages that are missing (Debian 12; as root or with sudo), builds the cpu preset,
-fetches the data, runs `graft main --out results/main` and says where its report is. A run that was
-cut short goes on where it stopped.
+Installs the packages that are missing (Debian 12; as root or with sudo), builds the programs of the
+cpu preset (not its tests), fetches the data, runs `graft main --out results/main` and says where its
+report is. A run that was cut short goes on where it stopped.
 
   --quick      a small run that shows effects and intervals but gives no verdicts
   -h, --help   this text
@@ -35,7 +35,7 @@ done
 
 install_packages "${graft_packages[@]}"
 cmake --preset cpu
-cmake --build --preset cpu --parallel "$(nproc)"
+cmake --build --preset programs --parallel "$(nproc)"
 experiments/data/fetch.sh
 
 # Until a base trained to the end comes with the source, a stand-in is trained here for a few

@@ -41,7 +41,11 @@ TEST_CASE("a run on the device has the host's losses and scores, and its own bit
   struct Case {
     std::string method, optimizer;
   };
-  for (const Case& c : {Case{"lora:r=2,on=q+v,dropout=0.1", "adamw"}, Case{"full", "adafactor"}}) {
+  std::vector<Case> cases{{"lora:r=2,on=q+v,dropout=0.1", "adamw"}};
+#ifndef GRAFT_SANITIZED
+  cases.push_back({"full", "adafactor"});
+#endif
+  for (const Case& c : cases) {
     const std::string &method = c.method, &optimizer = c.optimizer;
     CAPTURE(method);
     const RunResult host = run_on(Device::cpu, method, {}, optimizer),
