@@ -166,6 +166,7 @@ Array Array::reshape(Shape shape) const {
 
 Array Array::slice(int d, std::int64_t begin, std::int64_t end) const {
   if (d < 0) d += ndim();
+  check(0 <= d && d < ndim(), "slice: no dimension {} in {}", d, shape_);
   check(0 <= begin && begin <= end && end <= dim(d), "slice: [{}, {}) of dimension {} in {}", begin,
         end, d, shape_);
   Array a = *this;

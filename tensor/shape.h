@@ -34,16 +34,17 @@ class Shape {
 
   std::size_t size() const { return size_; }
   bool empty() const { return size_ == 0; }
-  std::int64_t& operator[](std::size_t i) { return values_[i]; }
-  std::int64_t operator[](std::size_t i) const { return values_[i]; }
+  // Throws beyond the end: what lies there is the array's own, and no sanitizer would see it.
+  std::int64_t& operator[](std::size_t i) { return values_[within(i)]; }
+  std::int64_t operator[](std::size_t i) const { return values_[within(i)]; }
   std::int64_t* begin() { return values_; }
   std::int64_t* end() { return values_ + size_; }
   const std::int64_t* begin() const { return values_; }
   const std::int64_t* end() const { return values_ + size_; }
-  std::int64_t& front() { return values_[0]; }
-  std::int64_t front() const { return values_[0]; }
-  std::int64_t& back() { return values_[size_ - 1]; }
-  std::int64_t back() const { return values_[size_ - 1]; }
+  std::int64_t& front() { return (*this)[0]; }
+  std::int64_t front() const { return (*this)[0]; }
+  std::int64_t& back() { return (*this)[size_ - 1]; }
+  std::int64_t back() const { return (*this)[size_ - 1]; }
   std::int64_t* data() { return values_; }
   const std::int64_t* data() const { return values_; }
   void push_back(std::int64_t value) {
@@ -60,6 +61,10 @@ class Shape {
   }
 
  private:
+  std::size_t within(std::size_t i) const {
+    check(i < size_, "shape: no dimension {} of {}", i, size_);
+    return i;
+  }
   static std::size_t fitting(std::size_t n) {
     check(n <= kMost, "shape: {} dimensions; there are at most {}", n, kMost);
     return n;

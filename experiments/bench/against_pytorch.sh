@@ -15,8 +15,8 @@
 #
 # Both sides open the same folders: weights, the adapter's first values, tokens. A cell whose losses
 # or gradients differ is void, and then the exit status is 1. A cell that is run again takes the
-# place of its earlier run in the file. Needs the build of experiments/run.sh, and for `encoder-*`
-# its data. $PYTHON, or else a virtual environment made in the user's cache folder, has torch,
+# place of its earlier run in the file. Needs the cpu preset built, and for `encoder-*` the
+# data of experiments/run.sh. $PYTHON, or else a virtual environment made in the user's cache folder, has torch,
 # transformers and peft.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
@@ -39,7 +39,7 @@ while (($#)); do
   esac
 done
 bench=build/cpu/bin/bench_train
-[[ -x $bench ]] || fail "$bench is not built; run experiments/run.sh first"
+[[ -x $bench ]] || fail "$bench is not built; cmake --preset cpu && cmake --build --preset cpu"
 source experiments/compare/python.sh
 comparing_python
 

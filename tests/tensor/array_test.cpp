@@ -61,6 +61,9 @@ TEST_CASE("a shape is a list of up to eight sizes") {
   CHECK(s.back() == 4);
   CHECK(Shape().empty());
   CHECK(Shape(8, 1).size() == 8);
+  CHECK(has(error_of([] { Shape(2, 1)[2] = 1; }), "no dimension 2 of 2"));
+  CHECK(has(error_of([] { Shape().back(); }), "of 0"));
+  CHECK(has(error_of([] { Array::zeros({2, 2}).slice(-3, 0, 1); }), "no dimension -1"));
   CHECK(has(error_of([] { Shape(9, 1); }), "9 dimensions; there are at most 8"));
   CHECK(has(error_of([] { Shape(std::vector<std::int64_t>(9, 1)); }), "9 dimensions"));
   CHECK(has(error_of([] { Shape(8, 1).push_back(1); }), "9 dimensions"));

@@ -14,7 +14,7 @@ namespace {
 using std::int64_t;
 
 #ifdef GRAFT_SANITIZED
-constexpr unsigned kEvery = 5;  // of many layouts of one product: they take minutes there
+constexpr unsigned kEvery = 3;  // of many layouts of one product: they take minutes there
 #else
 constexpr unsigned kEvery = 1;
 #endif
