@@ -1,6 +1,6 @@
 // The sizes of an array, or its strides: a short list of numbers that lies where it is declared.
 // Arrays are copied at every step of a graph; with shapes and strides in vectors each copy
-// allocated twice, a twentieth of a training step of seven million parameters.
+// allocated twice.
 #pragma once
 
 #include <algorithm>

@@ -18,6 +18,19 @@ using namespace graft::testing;
 
 namespace {
 
+// WordNet's and the Bibles' where this machine has them; made once.
+const InstructionSets* real_sets() {
+  static const auto sets = []() -> std::unique_ptr<InstructionSets> {
+    const fs::path packages = default_data_dir() / "packages", dir = find_wordnet(packages);
+    if (dir.empty() || !fs::exists(packages / "usr/lib/bible.data")) return nullptr;
+    const WordNet wn = WordNet::load(dir);
+    return std::make_unique<InstructionSets>(
+        make_instructions([&](const std::string& name) { return build_task(name, wn, packages); }));
+  }();
+  if (!sets) MESSAGE("SKIPPED: WordNet or the Bibles are not here; experiments/data/fetch.sh");
+  return sets.get();
+}
+
 // A task of a few rows, in the form that the real one of that name has. Each text names its split:
 // apple is in train, berry in dev, cherry in test.
 TaskData small(const std::string& name) {
@@ -51,6 +64,14 @@ TaskData small(const std::string& name) {
       split->push_back(e);
     }
   return t;
+}
+
+std::string text_of(const std::vector<Instruction>& rows) {
+  std::string text;
+  for (const Instruction& i : rows)
+    text += fmt::format("{}\x1f{}\x1f{}\x1f{}\x1f{}\n", i.task, i.number, i.instruction, i.input,
+                        i.output);
+  return text;
 }
 
 int templates_of(const std::string& task) {
@@ -191,28 +212,6 @@ TEST_CASE("instructions written as Alpaca's JSON are read as the same task, exam
   contains(error_of([&] { instruction_task(sets, "orders"); }), "unknown name 'orders'");
 }
 
-#ifndef GRAFT_SANITIZED  // it takes half a minute there, and the rules above are of small tasks
-static std::string text_of(const std::vector<Instruction>& rows) {
-  std::string text;
-  for (const Instruction& i : rows)
-    text += fmt::format("{}\x1f{}\x1f{}\x1f{}\x1f{}\n", i.task, i.number, i.instruction, i.input,
-                        i.output);
-  return text;
-}
-
-// WordNet's and the Bibles' where this machine has them; made once.
-static const InstructionSets* real_sets() {
-  static const auto sets = []() -> std::unique_ptr<InstructionSets> {
-    const fs::path packages = default_data_dir() / "packages", dir = find_wordnet(packages);
-    if (dir.empty() || !fs::exists(packages / "usr/lib/bible.data")) return nullptr;
-    const WordNet wn = WordNet::load(dir);
-    return std::make_unique<InstructionSets>(
-        make_instructions([&](const std::string& name) { return build_task(name, wn, packages); }));
-  }();
-  if (!sets) MESSAGE("SKIPPED: WordNet or the Bibles are not here; experiments/data/fetch.sh");
-  return sets.get();
-}
-
 TEST_CASE("the real tasks' instructions keep the rules, and are the same bytes on every machine") {
   const InstructionSets* sets = real_sets();
   if (!sets) return;
@@ -241,4 +240,3 @@ TEST_CASE("the real tasks' instructions keep the rules, and are the same bytes o
   // Change this only together with the tasks or templates, and with every result measured on them.
   CHECK(md5_hex(digests) == "6532b409cfd81e70f0890bebe2477ef9");
 }
-#endif
