@@ -40,12 +40,12 @@ struct Span {
   std::int64_t begin, end;
 };
 
-// A vocabulary product in runs of rows, of which the logits are logits_limit() at most. A row's
-// bits do not depend on the cut.
+// A vocabulary product in runs of rows, of which the logits are logits_limit() at most; in one run
+// where all logits have their room anyway. A row's bits do not depend on the cut.
 template <class F>
-void each_run(std::int64_t rows, std::int64_t vocab, F&& f) {
+void each_run(std::int64_t rows, std::int64_t vocab, bool whole, F&& f) {
   const std::int64_t most =
-      std::max<std::int64_t>(1, logits_limit() / std::max<std::int64_t>(1, vocab));
+      std::max<std::int64_t>(1, whole ? rows : logits_limit() / std::max<std::int64_t>(1, vocab));
   const std::int64_t runs = (rows + most - 1) / most, run = runs ? (rows + runs - 1) / runs : 0;
   for (std::int64_t r = 0; r < rows; r += run) f(Span{r, std::min(rows, r + run)});
 }
@@ -279,13 +279,12 @@ struct Ready {
 };
 
 void add_gradients(const Vocabulary& head, const Ready& ready, double dy, Grads& g) {
-  const bool table = g.needs(1) || g.needs(2);
+  const bool table = g.needs(1) || g.needs(2), made = ready.dlogits.defined();
   Array dx = ready.dx;
   const bool more = g.needs(0) && !dx.defined();
   if (more) dx = Array::empty(head.x.shape(), head.x.kind());
   if (more || table)
-    each_run(head.x.dim(0), head.w.dim(0), [&](Span r) {
-      const bool made = ready.dlogits.defined();
+    each_run(head.x.dim(0), head.w.dim(0), made, [&](Span r) {
       Array d = made ? head.part(ready.dlogits, r) : head.room(r);
       if (!made) head.write_logits(d, r), head.differentiate(d, r, dy);
       Array to = more ? head.part(dx, r) : Array();
@@ -324,7 +323,7 @@ Tensor linear_cross_entropy(const Tensor& x, const Tensor& w, const Tensor& b, c
   if (is_recording() && x.needs_grad()) ready.dx = Array::empty(x.shape(), x.kind());
   if (is_recording() && (w.needs_grad() || b.needs_grad()) && rows * vocab <= 2 * logits_limit())
     ready.dlogits = Array::empty({rows, vocab}, x.kind());
-  each_run(rows, vocab, [&](Span r) {
+  each_run(rows, vocab, ready.dlogits.defined(), [&](Span r) {
     Array d = ready.dlogits.defined() ? head.part(ready.dlogits, r) : head.room(r);
     head.write_logits(d, r);
     head.sum(d, r, loss);

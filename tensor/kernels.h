@@ -32,7 +32,8 @@ struct AttentionShape {
 
 struct AdamW {
   double lr, beta1, beta2, eps, decay;
-  int step;  // counts from 1
+  int step;           // counts from 1
+  double shrink = 1;  // what clipping multiplies the gradient by
 };
 
 namespace cpu {

@@ -68,25 +68,26 @@ double Optimizer::step(Gradients& grads, double lr) {
   const double norm = std::sqrt(squares);
   ++steps_;
   const double shrink = spec_.clip > 0 && norm > spec_.clip ? spec_.clip / norm : 1;
+  const bool fused = spec_.kind == OptimSpec::Kind::adamw;
   for (std::size_t i = 0; i < parameters_.size(); ++i) {
     Array& grad = grads[parameters_[i]->value];
-    if (shrink != 1) {
+    if (shrink != 1 && !fused) {
       if (!grad.contiguous() || grad.storage().use_count() > 1) grad = grad.clone();
       kernels::scale(grad, grad, shrink);
     }
-    update(i, grad.as_contiguous(), lr * parameters_[i]->lr_scale);
+    update(i, grad.as_contiguous(), lr * parameters_[i]->lr_scale, shrink);
   }
   return norm;
 }
 
-void Optimizer::update(std::size_t i, const Array& grad, double lr) {
+void Optimizer::update(std::size_t i, const Array& grad, double lr, double shrink) {
   Parameter& p = *parameters_[i];
   Array& w = p.value.value();
   const double decay = p.decay ? spec_.decay : 0;
   switch (spec_.kind) {
     case OptimSpec::Kind::adamw:
       kernels::adamw(w, state_[i][0], state_[i][1], grad,
-                     AdamW{lr, spec_.beta1, spec_.beta2, spec_.eps, decay, steps_});
+                     AdamW{lr, spec_.beta1, spec_.beta2, spec_.eps, decay, steps_, shrink});
       return;
     case OptimSpec::Kind::sgd:
       kernels::sgd(w, state_[i][0], grad, lr, spec_.momentum, decay);

@@ -44,7 +44,8 @@ class Optimizer {
   void load(const std::map<std::string, Array>&, int steps);
 
  private:
-  void update(std::size_t i, const Array& grad, double lr);
+  // adamw alone shrinks the gradient itself, on the way: a pass less over large ones.
+  void update(std::size_t i, const Array& grad, double lr, double shrink);
   void adafactor(std::size_t i, const Array& grad, double lr, double decay);
   std::vector<std::pair<std::string, Shape>> state_shapes(const Parameter&) const;
 

@@ -10,6 +10,7 @@
 namespace graft::cpu {
 
 // The order of operations of PyTorch's single-tensor AdamW (lerp, then addcmul, then addcdiv):
+//   g *= shrink
 //   w *= 1 - lr decay
 //   m += (1 - beta1) (g - m)
 //   v  = beta2 v + (1 - beta2) g g
@@ -19,6 +20,7 @@ void adamw(Array& w, Array& m, Array& v, const Array& grad, const AdamW& o) {
   dispatch(w, [&]<class T>(T) {
     const T keep = static_cast<T>(1 - o.lr * o.decay);
     const T rate1 = static_cast<T>(1 - o.beta1), rate2 = static_cast<T>(1 - o.beta2);
+    const T shrink = static_cast<T>(o.shrink);
     const T beta2 = static_cast<T>(o.beta2), eps = static_cast<T>(o.eps);
     const T size = static_cast<T>(o.lr / (1 - std::pow(o.beta1, o.step)));
     const T root = static_cast<T>(std::sqrt(1 - std::pow(o.beta2, o.step)));
@@ -27,7 +29,7 @@ void adamw(Array& w, Array& m, Array& v, const Array& grad, const AdamW& o) {
     parallel_ranges(w.numel(), kGrain, [=](std::int64_t begin, std::int64_t end) {
 #pragma omp simd
       for (std::int64_t i = begin; i < end; ++i) {
-        const T g = gg[i];
+        const T g = vmath::fma(shrink, gg[i], T{-0.0});  // a product that nothing is fused with
         const T mean = vmath::fma(rate1, g - mm[i], mm[i]);
         const T square = vmath::fma(rate2 * g, g, beta2 * vv[i]);
         mm[i] = mean;

@@ -12,13 +12,13 @@ using Index = std::int64_t;
 
 template <class T>
 struct AdamWNumbers {
-  T keep, rate1, rate2, beta2, eps, size, root;
+  T shrink, keep, rate1, rate2, beta2, eps, size, root;
 };
 
 template <class T>
 __global__ void adamw_kernel(T* w, T* m, T* v, const T* grad, AdamWNumbers<T> o, Index n) {
   for (Index i = thread_index(); i < n; i += grid_step()) {
-    const T g = grad[i];
+    const T g = vmath::fma(o.shrink, grad[i], T{-0.0});
     const T mean = vmath::fma(o.rate1, g - m[i], m[i]);
     const T square = vmath::fma(o.rate2 * g, g, o.beta2 * v[i]);
     m[i] = mean;
@@ -40,7 +40,8 @@ __global__ void sgd_kernel(T* w, T* v, const T* grad, T rate, T mu, T lambda, In
 
 void adamw(Array& w, Array& m, Array& v, const Array& grad, const AdamW& o) {
   dispatch(w, [&]<class T>(T) {
-    const AdamWNumbers<T> numbers{static_cast<T>(1 - o.lr * o.decay),
+    const AdamWNumbers<T> numbers{static_cast<T>(o.shrink),
+                                  static_cast<T>(1 - o.lr * o.decay),
                                   static_cast<T>(1 - o.beta1),
                                   static_cast<T>(1 - o.beta2),
                                   static_cast<T>(o.beta2),
