@@ -39,7 +39,7 @@ int main(int argc, char** argv) try {
   for (int step = 0; step < rate.steps; ++step) {
     const Batch batch = lm_batch(texts, 8 * step, 8);
     Ctx ctx{.train = true, .key = {0, std::uint32_t(step)}};
-    const Tensor loss = model->lm_loss(model->forward(batch, ctx), batch, ctx);
+    const Tensor loss = model->lm_loss(batch, ctx);
     Gradients gradients = backward(loss);
     optimizer.step(gradients, rate.at(step));
     if (step % 30 == 0) fmt::print("step {:>3}  loss {:.3f}\n", step, loss.item());

@@ -66,8 +66,9 @@ std::map<int, std::vector<int>> by_banks(const std::vector<Bank>& banks,
 }  // namespace
 
 // A cache never holds banks.
-Tensor Attention::attend(const Attn& a, const Sequence& rows, const Ctx& ctx) const {
-  Attending all{a.q, a.k, a.v, {}, {causal_, a.scale, rows.length, {}, {}}};
+Tensor Attention::attend(const Attn& a, const Ctx& ctx, const std::vector<int>& keys) const {
+  const Sequence& rows = *ctx.sequence;
+  Attending all{a.q, a.k, a.v, {}, {causal_, a.scale, rows.length, keys, {}}};
   AttentionShape& shape = all.shape;
   if (to_ == To::across) {
     if (!ctx.cache) shape.k_length = rows.memory->length;

@@ -44,14 +44,15 @@ struct Sequence {
   std::vector<std::int32_t> source;    // index of the row's token in the batch, < 0: virtual
   std::vector<std::int32_t> position;  // position that is added or rotated
   std::vector<std::int32_t> example;   // per row, for random draws
+  // Per row, where it stood in its sequence before rows were left out; empty: none were.
+  std::vector<std::int32_t> place = {};
   // What the encoder of an encoder-decoder made of its text: its rows after the final norm.
   std::shared_ptr<const Sequence> memory;
-  RowAddress address() const {
-    std::vector<std::int32_t> place;  // place within the sequence: unlike position, never shared
-    for (int l : length)
-      for (int i = 0; i < l; ++i) place.push_back(i);
-    return {Array::of(example), Array::of(place)};
-  }
+  // Place within the sequence and not position: two rows never share it.
+  RowAddress address() const { return {Array::of(example), Array::of(places())}; }
+  std::vector<std::int32_t> places() const;
+  // The same of some rows alone (ascending), without the rows themselves.
+  Sequence picked(const std::vector<std::int32_t>& of) const;
 };
 
 // Added to the scores of attention [heads, places]; entry `zero` is for a key at its query's place.

@@ -28,7 +28,7 @@ Tensor mean_of_tokens(const Sequence& s) {
 }
 
 // The first or the last token of each sequence, not counting virtual rows; `pad`: see pooling.h.
-Tensor one_token(const Sequence& s, Pool pool, const Batch* batch, int pad) {
+std::vector<std::int32_t> token_rows(const Sequence& s, Pool pool, const Batch* batch, int pad) {
   std::vector<std::int32_t> rows;
   int start = 0;
   for (int l : s.length) {
@@ -42,7 +42,26 @@ Tensor one_token(const Sequence& s, Pool pool, const Batch* batch, int pad) {
     rows.push_back(pool == Pool::cls ? first : last);
     start += l;
   }
-  return gather(s.rows, Array::of(rows));
+  return rows;
+}
+
+// Where the label is read, of each sequence.
+std::vector<std::int32_t> mask_rows(const Model& model, const Sequence& s, const Batch& batch) {
+  const int mask = model.arch().mask;
+  std::vector<std::int32_t> rows;
+  int start = 0;
+  for (int l : s.length) {
+    int found = -1;
+    for (int i = 0; i < l; ++i) {
+      const std::int32_t source = s.source[start + i];
+      if (source < 0) continue;
+      if (model.arch().causal || batch.token[source] == mask) found = start + i;
+    }
+    check(found >= 0, "cloze: a sequence of {} rows has no mask token to read the label at", l);
+    rows.push_back(found);
+    start += l;
+  }
+  return rows;
 }
 
 Tensor class_loss(const Tensor& scores, const Batch& batch) {
@@ -62,7 +81,8 @@ Pool pool_named(const std::string& name) {
 }
 
 Tensor pooled(const Sequence& s, Pool pool, const Batch* batch, int pad) {
-  return pool == Pool::mean ? mean_of_tokens(s) : one_token(s, pool, batch, pad);
+  if (pool == Pool::mean) return mean_of_tokens(s);
+  return gather(s.rows, Array::of(token_rows(s, pool, batch, pad)));
 }
 
 std::int64_t Head::parameters() {
@@ -89,6 +109,12 @@ Tensor LinearHead::scores(const Model& model, const Sequence& s, const Batch& ba
   return out(dropped(x, form_.dropout, ctx, rows, out.site), ctx);
 }
 
+std::vector<std::int32_t> LinearHead::reads(const Model& model, const Sequence& s,
+                                            const Batch& batch) const {
+  if (form_.pool == Pool::mean) return {};
+  return token_rows(s, form_.pool, &batch, form_.skip_pad ? model.arch().pad : -1);
+}
+
 Tensor LinearHead::loss(const Tensor& scores, const Batch& batch) const {
   if (classes_ > 0) return class_loss(scores, batch);
   check(batch.target.size() == batch.length.size(), "head: {} targets for {} sequences",
@@ -109,21 +135,7 @@ ClozeHead::ClozeHead(std::vector<std::vector<std::int32_t>> words) : words_(std:
 
 Tensor ClozeHead::scores(const Model& model, const Sequence& s, const Batch& batch,
                          const Ctx& ctx) const {
-  const int mask = model.arch().mask;
-  std::vector<std::int32_t> rows;
-  int start = 0;
-  for (int l : s.length) {
-    int found = -1;
-    for (int i = 0; i < l; ++i) {
-      const std::int32_t source = s.source[start + i];
-      if (source < 0) continue;
-      if (model.arch().causal || batch.token[source] == mask) found = start + i;
-    }
-    check(found >= 0, "cloze: a sequence of {} rows has no mask token to read the label at", l);
-    rows.push_back(found);
-    start += l;
-  }
-  const Tensor logits = model.lm_logits(s, rows, ctx);
+  const Tensor logits = model.lm_logits(s, mask_rows(model, s, batch), ctx);
   // A class's score is the mean of its tokens' logits: one small fixed matrix [V, classes].
   const std::int64_t classes = static_cast<std::int64_t>(words_.size());
   Array pick = Array::zeros({classes, logits.dim(1)}, logits.dtype());
@@ -136,6 +148,11 @@ Tensor ClozeHead::scores(const Model& model, const Sequence& s, const Batch& bat
       }
   });
   return linear(logits, Tensor(pick.to(logits.value().device())));
+}
+
+std::vector<std::int32_t> ClozeHead::reads(const Model& model, const Sequence& s,
+                                           const Batch& batch) const {
+  return mask_rows(model, s, batch);
 }
 
 Tensor ClozeHead::loss(const Tensor& scores, const Batch& batch) const {

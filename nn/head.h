@@ -18,6 +18,11 @@ class Head {
   virtual ~Head() = default;
   virtual Tensor scores(const Model&, const Sequence&, const Batch&,
                         const Ctx&) const = 0;  // [S, K]
+  // Those of the sequence's rows, ascending, that scores() reads; empty: all of them. It then gives
+  // the same of a Sequence of these rows.
+  virtual std::vector<std::int32_t> reads(const Model&, const Sequence&, const Batch&) const {
+    return {};
+  }
   // Mean loss over the batch's sequences, or their sum over batch.divisor.
   virtual Tensor loss(const Tensor& scores, const Batch&) const = 0;
   virtual void each(const EachWeight&) = 0;
@@ -42,6 +47,7 @@ struct LinearHead : Head {
   LinearHead(const Build& build, const Arch& arch, int classes, Pool pool, bool dense = false)
       : LinearHead(build, arch, classes, HeadForm{.pool = pool, .dense = dense}) {}
   Tensor scores(const Model&, const Sequence&, const Batch&, const Ctx&) const override;
+  std::vector<std::int32_t> reads(const Model&, const Sequence&, const Batch&) const override;
   Tensor loss(const Tensor& scores, const Batch&) const override;
   void each(const EachWeight&) override;
   const HeadForm& form() const { return form_; }
@@ -60,6 +66,7 @@ struct LinearHead : Head {
 struct ClozeHead : Head {
   explicit ClozeHead(std::vector<std::vector<std::int32_t>> words);
   Tensor scores(const Model&, const Sequence&, const Batch&, const Ctx&) const override;
+  std::vector<std::int32_t> reads(const Model&, const Sequence&, const Batch&) const override;
   Tensor loss(const Tensor& scores, const Batch&) const override;
   void each(const EachWeight&) override {}
 

@@ -31,6 +31,16 @@ const Arch& checked(const Arch& a) {
 
 }  // namespace
 
+std::vector<std::int32_t> labelled_rows(const Sequence& s, const Batch& batch) {
+  check(static_cast<std::int64_t>(batch.token_label.size()) == batch.tokens(),
+        "lm_loss: {} token labels for {} tokens", batch.token_label.size(), batch.tokens());
+  std::vector<std::int32_t> rows;
+  for (std::size_t i = 0; i < s.source.size(); ++i)
+    if (s.source[i] >= 0 && batch.token_label[s.source[i]] >= 0)
+      rows.push_back(static_cast<std::int32_t>(i));
+  return rows;
+}
+
 Model::Model(const Arch& a, const Build& build)
     : encoder(checked(a).crosses() ? std::make_unique<Model>(a.encoder(), build) : nullptr),
       embedding(build, a, encoder ? &encoder->embedding : nullptr),
@@ -79,7 +89,30 @@ Sequence Model::embed(const Batch& batch, Ctx& ctx) const {
   return s;
 }
 
-Sequence Model::run_blocks(Sequence s, const Ctx& given, int from, int to) const {
+// Where attention needs its queries to be a sequence's last ones, all from the first row read on
+// are picked. Nothing: all rows are read, or so many that leaving out the rest gains nothing.
+std::optional<Picked> Model::picked(const Sequence& s, const Ctx& ctx,
+                                    std::vector<std::int32_t> read) const {
+  if (ctx.cache || read.empty()) return std::nullopt;
+  if (arch_.causal || relative) {
+    std::vector<std::int32_t> all;
+    std::size_t next = 0;
+    std::int32_t end = 0;
+    for (const int length : s.length) {
+      end += length;
+      if (next < read.size() && read[next] < end)
+        for (std::int32_t row = read[next]; row < end; ++row) all.push_back(row);
+      while (next < read.size() && read[next] < end) ++next;
+    }
+    read = std::move(all);
+  }
+  if (8 * read.size() > 7 * s.source.size()) return std::nullopt;
+  Sequence shape = s.picked(read);
+  return Picked{std::move(read), std::move(shape)};
+}
+
+Sequence Model::run_blocks(Sequence s, const Ctx& given, int from, int to,
+                           const Reads& reads) const {
   Ctx ctx = given;
   Sequence shape = s;  // what blocks read of it; its rows are not looked at
   shape.rows = {};
@@ -87,20 +120,30 @@ Sequence Model::run_blocks(Sequence s, const Ctx& given, int from, int to) const
   if (relative) ctx.bias = (*relative)(shape, ctx);
   for (int i = from; i < to; ++i) {
     const std::shared_ptr<Block> block = blocks[i];
+    std::optional<Picked> some;
+    if (reads && i + 1 == arch_.layers) some = picked(shape, ctx, reads(shape));
     if (!ctx.checkpoint) {
-      s.rows = (*block)(s.rows, ctx);
-      continue;
+      s.rows = (*block)(s.rows, ctx, some ? &*some : nullptr);
+    } else {
+      // They outlive this call: backward runs the block again.
+      const auto kept = std::make_shared<std::pair<Sequence, std::optional<Picked>>>(shape, some);
+      s.rows = checkpoint(
+          [block, ctx, kept](const Tensor& x) {
+            Ctx again = ctx;
+            again.sequence = &kept->first;
+            return (*block)(x, again, kept->second ? &*kept->second : nullptr);
+          },
+          s.rows);
     }
-    const auto kept = std::make_shared<Sequence>(shape);  // outlives this call: backward runs it
-    s.rows = checkpoint(
-        [block, ctx, kept](const Tensor& x) {
-          Ctx again = ctx;
-          again.sequence = kept.get();
-          return (*block)(x, again);
-        },
-        s.rows);
+    if (!some) continue;
+    some->shape.rows = s.rows;
+    s = std::move(some->shape);
   }
   return s;
+}
+
+Sequence Model::run_blocks(Sequence s, const Ctx& ctx, int from, int to) const {
+  return run_blocks(std::move(s), ctx, from, to, {});
 }
 
 Sequence Model::finish(Sequence s, const Ctx& ctx) const {
@@ -114,7 +157,9 @@ Sequence Model::finish(Sequence s, const Ctx& ctx) const {
   return s;
 }
 
-Sequence Model::forward(const Batch& batch, Ctx& ctx) const {
+Sequence Model::forward(const Batch& batch, Ctx& ctx) const { return forward(batch, ctx, {}); }
+
+Sequence Model::forward(const Batch& batch, Ctx& ctx, const Reads& reads) const {
   int from = 0;
   Sequence s;
   if (ctx.frozen && ctx.frozen->of(*this)) {
@@ -124,7 +169,15 @@ Sequence Model::forward(const Batch& batch, Ctx& ctx) const {
   } else {
     s = embed(batch, ctx);
   }
-  return finish(run_blocks(std::move(s), ctx, from, arch_.layers), ctx);
+  s = run_blocks(std::move(s), ctx, from, arch_.layers, reads);
+  if (!s.place.empty()) ctx.address = s.address();
+  return finish(std::move(s), ctx);
+}
+
+Tensor Model::scores(const Batch& batch, Ctx& ctx) const {
+  const Sequence s =
+      forward(batch, ctx, [&](const Sequence& rows) { return head().reads(*this, rows, batch); });
+  return head().scores(*this, s, batch, ctx);
 }
 
 Tensor Model::vocabulary(const Ctx& ctx) const {
@@ -138,17 +191,17 @@ Tensor Model::lm_hidden(const Tensor& rows, const Ctx& ctx) const {
   return (*lm_norm)(map(arch_.activation, (*lm_dense)(rows, ctx)), ctx);
 }
 
+Tensor Model::lm_loss(const Batch& batch, Ctx& ctx) const {
+  const Sequence s =
+      forward(batch, ctx, [&](const Sequence& rows) { return labelled_rows(rows, batch); });
+  return lm_loss(s, batch, ctx);
+}
+
 Tensor Model::lm_loss(const Sequence& s, const Batch& batch, const Ctx& ctx) const {
-  check(static_cast<std::int64_t>(batch.token_label.size()) == batch.tokens(),
-        "lm_loss: {} token labels for {} tokens", batch.token_label.size(), batch.tokens());
-  std::vector<std::int32_t> rows, labels;
-  for (std::size_t i = 0; i < s.source.size(); ++i) {
-    const std::int32_t source = s.source[i];
-    if (source < 0 || batch.token_label[source] < 0) continue;
-    rows.push_back(static_cast<std::int32_t>(i));
-    labels.push_back(batch.token_label[source]);
-  }
+  const std::vector<std::int32_t> rows = labelled_rows(s, batch);
   check(!rows.empty(), "lm_loss: no token of the batch has a label");
+  std::vector<std::int32_t> labels;
+  for (const std::int32_t row : rows) labels.push_back(batch.token_label[s.source[row]]);
   const double divisor = batch.divisor > 0 ? batch.divisor : static_cast<double>(rows.size());
   const Tensor h = lm_hidden(gather(s.rows, Array::of(rows)), ctx);
   return linear_cross_entropy(h, vocabulary(ctx), lm_bias(ctx), Array::of(labels), divisor);

@@ -2,6 +2,7 @@
 // encoders, decoders and both together; Arch holds the switches.
 #pragma once
 
+#include <optional>
 #include <utility>
 
 #include "nn/head.h"
@@ -9,6 +10,9 @@
 #include "nn/relative.h"
 
 namespace graft {
+
+// The sequence's rows of tokens that have a label, ascending.
+std::vector<std::int32_t> labelled_rows(const Sequence&, const Batch&);
 
 class Model {
  public:
@@ -36,6 +40,10 @@ class Model {
   // Mean of the labelled tokens' cross-entropy. Labels may be sparse: the vocabulary product runs
   // only where one stands.
   Tensor lm_loss(const Sequence&, const Batch&, const Ctx&) const;
+  // From the batch to the loss, and to the head's scores: the last block's results are computed for
+  // the rows alone that are read then (and, in a causal model, those after them in the sequence).
+  Tensor lm_loss(const Batch&, Ctx&) const;
+  Tensor scores(const Batch&, Ctx&) const;
   Tensor lm_logits(const Sequence&, const std::vector<std::int32_t>& rows, const Ctx&) const;
 
   // The head for a task: a loaded model has that of its folder, if there is one. Returns the
@@ -66,6 +74,10 @@ class Model {
   std::optional<Linear> lm_head;  // untied families only
 
  private:
+  using Reads = std::function<std::vector<std::int32_t>(const Sequence&)>;  // ascending
+  Sequence forward(const Batch&, Ctx&, const Reads&) const;
+  Sequence run_blocks(Sequence, const Ctx&, int from, int to, const Reads&) const;
+  std::optional<Picked> picked(const Sequence&, const Ctx&, std::vector<std::int32_t> read) const;
   void begin(const Batch&, Ctx&) const;
   Tensor lm_hidden(const Tensor& rows, const Ctx&) const;
   Tensor vocabulary(const Ctx&) const;  // throws where the model is a body without a head

@@ -138,8 +138,16 @@ Attn Attention::project(const Tensor& x, const Ctx& ctx) const {
 }
 
 Tensor Attention::operator()(const Tensor& x, const Tensor& residual, const Ctx& ctx) const {
-  const Tensor y = o(attend(banks(project(x, ctx), ctx), *ctx.sequence, ctx), ctx);
-  return out(dropped(y, dropout_, ctx, o.site), Sub{x, residual}, ctx);
+  return (*this)(x, residual, ctx, nullptr, ctx);
+}
+
+Tensor Attention::operator()(const Tensor& x, const Tensor& residual, const Ctx& ctx,
+                             const Picked* some, const Ctx& after) const {
+  Attn a = banks(project(x, ctx), ctx);
+  if (some) a.q = some->of(a.q);
+  const Tensor y = o(attend(a, after, some ? ctx.sequence->length : std::vector<int>{}), after);
+  const Sub sub = some ? Sub{some->of(x), some->of(residual)} : Sub{x, residual};
+  return out(dropped(y, dropout_, after, o.site), sub, after);
 }
 
 void Attention::each(const EachWeight& f) {
@@ -186,13 +194,20 @@ Block::Block(const Build& build, const Arch& a, int layer)
   cross.emplace(build, a, layer, Attention::To::across);
 }
 
-Tensor Block::operator()(const Tensor& x, const Ctx& ctx) const {
+Tensor Block::operator()(const Tensor& all, const Ctx& of_all, const Picked* some) const {
+  Ctx ctx = of_all;
+  if (some) ctx.sequence = &some->shape, ctx.address = some->shape.address();
+  // Picked after attention has read them all: gradients then come in the order, and with the bits,
+  // that they have where none is left out.
+  const auto residual = [&] { return some ? some->of(all) : all; };
   if (pre_norm_) {
-    Tensor h = x + attention(norm1(x, ctx), x, ctx);
+    const Tensor y = attention(norm1(all, of_all), all, of_all, some, ctx);
+    Tensor h = residual() + y;
     if (cross) h = h + (*cross)((*norm_x)(h, ctx), h, ctx);
     return out(h + mlp(norm2(h, ctx), h, ctx), ctx);
   }
-  const Tensor h = norm1(x + attention(x, x, ctx), ctx);
+  const Tensor y = attention(all, all, of_all, some, ctx);
+  const Tensor h = norm1(residual() + y, ctx);
   return out(norm2(h + mlp(h, h, ctx), ctx), ctx);
 }
 

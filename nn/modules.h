@@ -123,6 +123,14 @@ struct Bank {
   int of = -1;  // >= 0: of the sequences alone that go through this adapter (Ctx::adapter)
 };
 
+// Those of a sequence's rows that a block goes on with once attention has all keys: the others' own
+// results are not read.
+struct Picked {
+  std::vector<std::int32_t> rows;
+  Sequence shape;  // of these rows; they themselves are not in it
+  Tensor of(const Tensor& all) const { return gather(all, Array::of(rows)); }
+};
+
 // Queries, keys and values after projection and rotation.
 struct Attn {
   Tensor q, k, v;
@@ -146,7 +154,10 @@ struct Attention {
   enum class To { itself, across };
   Attention(const Build&, const Arch&, int layer, To = To::itself);
   // x is what the sub-layer consumes (normed, if pre-norm); residual what its result is added to.
+  // With `some`, the result is of the picked rows, and `after` is for these.
   Tensor operator()(const Tensor& x, const Tensor& residual, const Ctx&) const;
+  Tensor operator()(const Tensor& x, const Tensor& residual, const Ctx&, const Picked* some,
+                    const Ctx& after) const;
   void each(const EachWeight&);
   bool fixed(bool train) const;
 
@@ -157,7 +168,8 @@ struct Attention {
  private:
   Attn project(const Tensor& x, const Ctx&) const;
   struct Attending;  // attend.cpp
-  Tensor attend(const Attn&, const Sequence&, const Ctx&) const;
+  // `keys`: how many each sequence has, if not as many as queries.
+  Tensor attend(const Attn&, const Ctx&, const std::vector<int>& keys) const;
   Attending part_of(const Attending&, const std::vector<int>& sequences) const;
   Tensor with_banks(Attending, const std::vector<Bank>&) const;
   To to_;
@@ -185,7 +197,8 @@ struct Mlp {
 
 struct Block {
   Block(const Build&, const Arch&, int layer);
-  Tensor operator()(const Tensor& x, const Ctx&) const;
+  // With `some`, the result is of the picked rows alone: the same bits as without.
+  Tensor operator()(const Tensor& x, const Ctx&, const Picked* some = nullptr) const;
   void each(const EachWeight&);
   bool fixed(bool train) const;
 

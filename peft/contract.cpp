@@ -258,6 +258,7 @@ std::vector<Clause> run_contract(const Methods& methods, const std::string& spec
       {&Contract::gradients, "gradients agree with finite differences"},
       {&Contract::training, "it can be trained and detached"},
       {&Contract::resuming, "training goes on from a file, bit for bit"},
+      {&Contract::few_rows, "the last block can compute the rows alone that are read"},
       {&Contract::files, "a saved adapter loads to the same outputs, under another seed, too"},
       {&Contract::merging, "merged = unmerged within rounding, or a reason"},
       {&Contract::checkpointing, "checkpointed = plain, bit for bit"},

@@ -172,6 +172,30 @@ void Contract::checkpointing() {
   add("checkpointed = plain, bit for bit", same);
 }
 
+// A head that reads one row of each sequence: what edits give may depend on a row's place and
+// sequence, and not on which rows go through the block with it.
+void Contract::few_rows() {
+  Trial t = trial();
+  t.jitter_all();
+  t.model.set_head(std::make_unique<LinearHead>(t.model.build(), t.model.arch(), 3,
+                                                kind == Body::encoder ? Pool::cls : Pool::last));
+  const Head& head = t.model.head();
+  const auto pass = [&](bool alone) {
+    Ctx ctx{.train = true, .key = {5, 1}};
+    return alone ? t.model.scores(t.batch, ctx)
+                 : head.scores(t.model, t.model.forward(t.batch, ctx), t.batch, ctx);
+  };
+  const Tensor all = pass(false), few = pass(true);
+  bool same = same_bits(all.value(), few.value());
+  if (all.needs_grad()) {
+    const Gradients a = backward(head.loss(all, t.batch)), b = backward(head.loss(few, t.batch));
+    for (const auto& p : t.trained())
+      same &= a.has(p->value) == b.has(p->value) &&
+              (!a.has(p->value) || same_bits(a[p->value], b[p->value]));
+  }
+  add("the last block's rows that are read, computed alone = all of them, bit for bit", same);
+}
+
 // bf16, whose products are not f32's: what trains stays f32 all the same.
 void Contract::half_base() {
   constexpr const char* kClause = "on a base of half precision it trains in f32";

@@ -59,6 +59,7 @@ struct Contract {
   double loss_at_large_rate() const;
   void resuming();
   void checkpointing();
+  void few_rows();
   void half_base();
   // contract_writing.cpp
   void writing();

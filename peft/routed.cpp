@@ -25,6 +25,7 @@ void add_places(PartOfBatch& part, const Sequence& s) {
       part.rows.source.push_back(source < 0 ? source : source - moved);
       part.rows.position.push_back(s.position[static_cast<std::size_t>(row)]);
       part.rows.example.push_back(s.example[static_cast<std::size_t>(row)]);
+      if (!s.place.empty()) part.rows.place.push_back(s.place[static_cast<std::size_t>(row)]);
     }
   }
   part.of_rows = s.source.size();

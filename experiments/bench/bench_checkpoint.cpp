@@ -86,7 +86,7 @@ void run(const fs::path& folder) {
     const double forward = seconds([&] {
       NoRecord off;
       Ctx ctx;
-      loss = model->lm_loss(model->forward(batch, ctx), batch, ctx).item();
+      loss = model->lm_loss(batch, ctx).item();
     });
     fmt::print("{} tokens forward       {:9.3f} s, the {} time (loss {:.4f})\n", kTokens, forward,
                which, loss);

@@ -20,9 +20,8 @@ Trainer::Trainer(std::unique_ptr<Model> model, const std::string& spec, const Op
       optimizer_(with_head(adaptation_, *model_), optim) {}
 
 Tensor Trainer::loss(const Batch& batch, Ctx& ctx) const {
-  const Sequence s = model_->forward(batch, ctx);
-  if (!model_->has_head()) return model_->lm_loss(s, batch, ctx);
-  return model_->head().loss(model_->head().scores(*model_, s, batch, ctx), batch);
+  if (!model_->has_head()) return model_->lm_loss(batch, ctx);
+  return model_->head().loss(model_->scores(batch, ctx), batch);
 }
 
 StepResult Trainer::step(const Batch& batch, double rate) {

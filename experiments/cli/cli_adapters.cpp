@@ -48,15 +48,6 @@ void save_merged(Model& model, const fs::path& base, const MergeOptions& o) {
   keep_generation(base, o.out);
 }
 
-// The rows whose tokens have a label: what a vocabulary head is read at.
-std::vector<std::int32_t> labelled_rows(const Sequence& s, const Batch& batch) {
-  std::vector<std::int32_t> rows;
-  for (std::size_t i = 0; i < s.source.size(); ++i)
-    if (s.source[i] >= 0 && batch.token_label[static_cast<std::size_t>(s.source[i])] >= 0)
-      rows.push_back(static_cast<std::int32_t>(i));
-  return rows;
-}
-
 struct Loaded {
   std::unique_ptr<Model> model;
   EncodedTask task;

@@ -160,8 +160,7 @@ double heldout_loss(const Model& model, const CorpusWindows& text, std::int64_t 
     Batch b = text.batch(0, 0, at, std::min<std::int64_t>(32, windows - at), rule);
     b.divisor = 1;
     Ctx ctx;
-    const Sequence s = model.forward(b, ctx);
-    total += model.lm_loss(s, b, ctx).item();
+    total += model.lm_loss(b, ctx).item();
     for (std::int32_t l : b.token_label) labels += l >= 0;
   }
   return total / labels;
@@ -270,7 +269,7 @@ PretrainResult pretrain(const PretrainSpec& spec) {
     const Batch batch =
         train.batch(spec.seed, epoch, (step - epoch_start) * spec.batch, spec.batch, rule);
     Ctx ctx{.train = true, .key = {spec.seed, static_cast<std::uint32_t>(step)}};
-    const Tensor loss = model.lm_loss(model.forward(batch, ctx), batch, ctx);
+    const Tensor loss = model.lm_loss(batch, ctx);
     check(std::isfinite(loss.item()), "pretrain: the loss is {} at step {}; lower --lr",
           loss.item(), step);
     Gradients grads = backward(loss);

@@ -128,8 +128,7 @@ std::vector<std::vector<double>> output_rows(const Model& model, const EncodedTa
                                              const Batch& batch, FrozenRows* frozen) {
   if (task.text()) return log_likelihoods(model, *batch.source, task.label_words);
   Ctx ctx{.frozen = frozen};
-  const Sequence s = model.forward(batch, ctx);
-  return rows_of(model.head().scores(model, s, batch, ctx));
+  return rows_of(model.scores(batch, ctx));
 }
 
 Score score_predictions(const EncodedTask& task, const std::vector<EncodedExample>& examples,

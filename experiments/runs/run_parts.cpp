@@ -14,9 +14,8 @@ namespace {
 bool by_token(const EncodedTask& task) { return task.goal == Goal::language || task.text(); }
 
 Tensor batch_loss(const Model& model, const EncodedTask& task, const Batch& batch, Ctx& ctx) {
-  const Sequence s = model.forward(batch, ctx);
-  if (by_token(task)) return model.lm_loss(s, batch, ctx);
-  return model.head().loss(model.head().scores(model, s, batch, ctx), batch);
+  if (by_token(task)) return model.lm_loss(batch, ctx);
+  return model.head().loss(model.scores(batch, ctx), batch);
 }
 
 double label_count(const EncodedTask& task, const Batch& batch) {

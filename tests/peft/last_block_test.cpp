@@ -1,0 +1,46 @@
+// A batch of several adapters in a model whose last block computes few rows alone: the same bits as
+// with all. (What one adapter gives is a clause of the contract.)
+#include "peft/routed.h"
+#include "tests/peft/method_cases.h"
+
+using namespace graft;
+using namespace graft::testing;
+
+TEST_CASE("adapters side by side: the last block's few rows are those of all, bit for bit") {
+  const Threads one(1);
+  for (const Stack stack : {Stack::encoder, Stack::decoder}) {
+    Arch arch = small_arch(stack);
+    arch.dropout = arch.attention_dropout = 0.1;
+    SmallModel model(arch);
+    const Routed routed(all_methods(),
+                        {{"a", "lora:r=2,on=q+o+down,dropout=0.2"},
+                         {"b", "parallel:m=2,dropout=0.1|prefix:length=2"},
+                         {"c", "ia3|prompt:length=2"}},
+                        model);
+    Parameters parameters;
+    for (int i = 0; i < routed.size(); ++i)
+      for (const auto& p : routed.at(i).parameters()) {
+        add_noise(*p, 0.2, std::uint32_t(i));
+        parameters.push_back(p);
+      }
+    model.set_head(std::make_unique<LinearHead>(Build{.seed = 3}, arch, 3,
+                                                stack == Stack::encoder ? Pool::cls : Pool::last));
+    Batch batch = ragged(arch, {4, 6, 2, 5, 3});
+    batch.adapter = {2, 0, -1, 1, 0};
+    const auto pass = [&](bool alone) {
+      Ctx ctx{.train = true, .key = {4, 2}};
+      return alone ? model.scores(batch, ctx)
+                   : model.head().scores(model, model.forward(batch, ctx), batch, ctx);
+    };
+    const Tensor all = pass(false), few = pass(true);
+    CHECK(same_bits(all.value(), few.value()));
+    const Gradients a = backward(model.head().loss(all, batch)),
+                    b = backward(model.head().loss(few, batch));
+    for (const auto& p : parameters) {
+      CAPTURE(p->label());
+      REQUIRE(a.has(p->value));
+      REQUIRE(b.has(p->value));
+      CHECK(same_bits(a[p->value], b[p->value]));
+    }
+  }
+}
