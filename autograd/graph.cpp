@@ -294,11 +294,11 @@ Tensor checkpoint(std::function<Tensor(const Tensor&)> f, const Tensor& x) {
   node->shape = y.shape();
   node->kind = y.kind();
   node->inputs = {x.node()};
-  node->saved = {keep(x.value())};
-  node->derive = [f = std::move(f), x, met = leaves_met - met_before](const Array& dy, const Saved&,
-                                                                      Grads& g) {
+  node->saved = {x.recipe() ? Kept{{}, x.recipe()} : keep(x.value())};
+  node->derive = [f = std::move(f), of = x.node(), met = leaves_met - met_before](
+                     const Array& dy, const Saved& s, Grads& g) {
     const std::uint64_t before = leaves_met;
-    const Tensor y = f(x);
+    const Tensor y = f(Tensor(s[0].get(), of).with_recipe(s[0].recipe));
     check(leaves_met - before == met,
           "checkpoint: {} is not made from the same leaves again; was an edit dropped or a "
           "parameter put in place between forward and backward?",

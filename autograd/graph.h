@@ -110,7 +110,8 @@ class Gradients {
 Gradients backward(const Tensor& y, const Array& dy = {});
 void backward(const Tensor& y, Gradients& into, const Array& dy = {});
 
-// f(x), forgetting what happens inside and computing it again during backward (Chen et al. 2016).
+// f(x), forgetting what happens inside and computing it again during backward (Chen et al. 2016);
+// x itself is made again where it has a recipe.
 // Parameters that f captures train even where x itself needs no gradient. Backward throws where f
 // then reads other leaves than it did (an edit was dropped in between).
 Tensor checkpoint(std::function<Tensor(const Tensor&)> f, const Tensor& x);

@@ -44,7 +44,10 @@ class Tensor {
   // Set by ops whose result is cheaper to make again than to keep.
   const std::shared_ptr<const Recipe>& recipe() const { return recipe_; }
   Tensor with_recipe(Recipe recipe) && {
-    recipe_ = std::make_shared<const Recipe>(std::move(recipe));
+    return std::move(*this).with_recipe(std::make_shared<const Recipe>(std::move(recipe)));
+  }
+  Tensor with_recipe(std::shared_ptr<const Recipe> recipe) && {
+    recipe_ = std::move(recipe);
     return std::move(*this);
   }
 

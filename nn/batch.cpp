@@ -2,6 +2,16 @@
 
 namespace graft {
 
+Checkpoint checkpoint_named(const std::string& text) {
+  for (const Checkpoint c : {Checkpoint::none, Checkpoint::inner, Checkpoint::blocks})
+    if (text == name(c)) return c;
+  fail("checkpoint={}: there are none, inner and blocks", text);
+}
+
+const char* name(Checkpoint c) {
+  return c == Checkpoint::none ? "none" : c == Checkpoint::inner ? "inner" : "blocks";
+}
+
 std::vector<std::int32_t> Sequence::places() const {
   if (!place.empty()) return place;
   std::vector<std::int32_t> all;

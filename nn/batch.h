@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "autograd/ops.h"
@@ -61,6 +62,13 @@ struct PlaceBias {
   int zero = 0;
 };
 
+// What is forgotten and computed again in backward: nothing; what lies within a sub-layer, up to
+// its last matrix; whole blocks. Of a block in a LoRA run 6d + F numbers a token are kept, or 2d,
+// or d; a step's products with frozen matrices are 1, or 1.29, or 1.5 times as many.
+enum class Checkpoint { none, inner, blocks };
+Checkpoint checkpoint_named(const std::string&);  // throws, listing the names
+const char* name(Checkpoint);
+
 // What the edits and modules of one forward pass may read besides their inputs. Passed, not global.
 struct Ctx {
   bool train = false;  // dropout is on
@@ -68,11 +76,12 @@ struct Ctx {
   int task = -1;       // the task of all sequences; -1: as the batch says
   // Per sequence, as Batch::adapter, which fills it in: an encoder's sequences have the decoder's.
   std::vector<std::int32_t> adapter = {};
-  bool checkpoint = false;  // forget what happens inside blocks and compute it again in backward
+  Checkpoint checkpoint = Checkpoint::none;
   const Batch* batch = nullptr;
   const Sequence* sequence = nullptr;
-  RowAddress address = {};  // of the rows, for dropout
-  PlaceBias bias = {};      // of the stack's self-attention, where it has one
+  std::shared_ptr<const void> held = {};  // what a checkpointed part reads when it runs again
+  RowAddress address = {};           // of the rows, for dropout
+  PlaceBias bias = {};               // of the stack's self-attention, where it has one
   // Of a decoder that reads on: the batch holds the new tokens only. Nothing may learn then.
   KvCache* cache = nullptr;
   // Where Model::forward may take rows of frozen blocks from, and leave them.

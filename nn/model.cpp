@@ -122,18 +122,22 @@ Sequence Model::run_blocks(Sequence s, const Ctx& given, int from, int to,
     const std::shared_ptr<Block> block = blocks[i];
     std::optional<Picked> some;
     if (reads && i + 1 == arch_.layers) some = picked(shape, ctx, reads(shape));
-    if (!ctx.checkpoint) {
+    if (ctx.checkpoint == Checkpoint::none) {
       s.rows = (*block)(s.rows, ctx, some ? &*some : nullptr);
     } else {
-      // They outlive this call: backward runs the block again.
-      const auto kept = std::make_shared<std::pair<Sequence, std::optional<Picked>>>(shape, some);
-      s.rows = checkpoint(
-          [block, ctx, kept](const Tensor& x) {
-            Ctx again = ctx;
-            again.sequence = &kept->first;
-            return (*block)(x, again, kept->second ? &*kept->second : nullptr);
-          },
-          s.rows);
+      // Backward runs them again, maybe after the model is gone.
+      struct Held {
+        std::shared_ptr<Block> block;
+        Sequence shape;
+        std::optional<Picked> some;
+      };
+      const auto held = std::make_shared<const Held>(Held{block, shape, some});
+      Ctx own = ctx;
+      own.sequence = &held->shape, own.held = held;
+      const auto run = [own, held](const Tensor& x) {
+        return (*held->block)(x, own, held->some ? &*held->some : nullptr);
+      };
+      s.rows = ctx.checkpoint == Checkpoint::blocks ? checkpoint(run, s.rows) : run(s.rows);
     }
     if (!some) continue;
     some->shape.rows = s.rows;

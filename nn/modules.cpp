@@ -141,11 +141,21 @@ Tensor Attention::operator()(const Tensor& x, const Tensor& residual, const Ctx&
   return (*this)(x, residual, ctx, nullptr, ctx);
 }
 
-Tensor Attention::operator()(const Tensor& x, const Tensor& residual, const Ctx& ctx,
-                             const Picked* some, const Ctx& after) const {
+// What enters o.
+Tensor Attention::mixed(const Tensor& x, const Ctx& ctx, const Picked* some,
+                        const Ctx& after) const {
   Attn a = banks(project(x, ctx), ctx);
   if (some) a.q = some->of(a.q);
-  const Tensor y = o(attend(a, after, some ? ctx.sequence->length : std::vector<int>{}), after);
+  return attend(a, after, some ? ctx.sequence->length : std::vector<int>{});
+}
+
+Tensor Attention::operator()(const Tensor& x, const Tensor& residual, const Ctx& ctx,
+                             const Picked* some, const Ctx& after) const {
+  const bool forgets = ctx.checkpoint == Checkpoint::inner;
+  const Tensor y =
+      o(forgets ? checkpoint([=, this](const Tensor& in) { return mixed(in, ctx, some, after); }, x)
+                : mixed(x, ctx, some, after),
+        after);
   const Sub sub = some ? Sub{some->of(x), some->of(residual)} : Sub{x, residual};
   return out(dropped(y, dropout_, after, o.site), sub, after);
 }
@@ -164,15 +174,23 @@ Mlp::Mlp(const Build& build, const Arch& a, int layer)
   if (a.gated) gate.emplace(build, Site{a.stack, layer, Part::gate}, a.width, a.hidden, a.biases);
 }
 
-Tensor Mlp::operator()(const Tensor& x, const Tensor& residual, const Ctx& ctx) const {
+// What enters `down`.
+Tensor Mlp::expanded(const Tensor& x, const Ctx& ctx) const {
   Tensor h;
   if (gate)
     h = activation_ == Map::silu ? swiglu((*gate)(x, ctx), up(x, ctx))
                                  : map(activation_, (*gate)(x, ctx)) * up(x, ctx);
   else
     h = map(activation_, up(x, ctx));
-  h = dropped(h, inner_dropout_, ctx, up.site);
-  const Tensor y = down(hidden(std::move(h), ctx), ctx);
+  return hidden(dropped(h, inner_dropout_, ctx, up.site), ctx);
+}
+
+Tensor Mlp::operator()(const Tensor& x, const Tensor& residual, const Ctx& ctx) const {
+  const bool forgets = ctx.checkpoint == Checkpoint::inner;
+  const Tensor h = forgets
+                       ? checkpoint([=, this](const Tensor& in) { return expanded(in, ctx); }, x)
+                       : expanded(x, ctx);
+  const Tensor y = down(h, ctx);
   return out(dropped(y, dropout_, ctx, down.site), Sub{x, residual}, ctx);
 }
 

@@ -167,6 +167,7 @@ struct Attention {
 
  private:
   Attn project(const Tensor& x, const Ctx&) const;
+  Tensor mixed(const Tensor& x, const Ctx&, const Picked* some, const Ctx& after) const;
   struct Attending;  // attend.cpp
   // `keys`: how many each sequence has, if not as many as queries.
   Tensor attend(const Attn&, const Ctx&, const std::vector<int>& keys) const;
@@ -191,6 +192,7 @@ struct Mlp {
   Slot<Tensor, Sub, Ctx> out;
 
  private:
+  Tensor expanded(const Tensor& x, const Ctx&) const;
   Map activation_;
   double dropout_, inner_dropout_;
 };

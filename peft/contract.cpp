@@ -86,7 +86,7 @@ Tensor Trial::scores() {
   return model.head().scores(model, s, batch, ctx);
 }
 
-Tensor Trial::loss(bool checkpoint, bool train, std::uint32_t step) {
+Tensor Trial::loss(bool train, std::uint32_t step, Checkpoint checkpoint) {
   Ctx ctx{.train = train, .key = {5, step}, .checkpoint = checkpoint};
   const Sequence s = model.forward(batch, ctx);
   Tensor l = model.head().loss(model.head().scores(model, s, batch, ctx), batch);

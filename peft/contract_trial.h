@@ -19,7 +19,7 @@ struct Trial {
     for (const auto& p : trained()) jitter(*p, 0.2);
   }
   Tensor scores();
-  Tensor loss(bool checkpoint = false, bool train = false, std::uint32_t step = 1);
+  Tensor loss(bool train = false, std::uint32_t step = 1, Checkpoint = Checkpoint::none);
   Parameters trained() const { return adaptation->parameters(); }
   bool owns(const Parameter&);       // a copy that stands in a base parameter's place
   std::vector<std::string> names();  // of the base's parameters

@@ -16,7 +16,8 @@ namespace fs = std::filesystem;
 
 bool is_run_key(const std::string& key) {
   static const json known = RunSpec{}.json();
-  return (known.contains(key) && key != "seed") || key == "base" || key == "task" || key == "rows";
+  return (known.contains(key) && key != "seed") || key == "base" || key == "task" ||
+         key == "rows" || key == "checkpoint";
 }
 
 std::string text_of(const json& value) {
@@ -155,7 +156,7 @@ void figure(Page& page, const std::vector<Row>& rows, const std::vector<std::str
 }  // namespace
 
 SweepSpec SweepSpec::from(const json& spec) {
-  static const std::vector<std::string> own{"name",  "metric",       "grid",
+  static const std::vector<std::string> own{"name",  "metric",       "grid",  "device",
                                             "seeds", "tuning_seeds", "middle"};
   check(spec.is_object(), "sweep: the specification is not a JSON object");
   Grid grid = one("", json::object());
@@ -172,6 +173,7 @@ SweepSpec SweepSpec::from(const json& spec) {
           "sweep: needs \"{}\"", key);
   get(spec, "name", s.name), get(spec, "metric", s.metric), get(spec, "seeds", s.seeds);
   get(spec, "tuning_seeds", s.tuning_seeds), get(spec, "middle", s.middle);
+  get(spec, "device", s.device);
   check(s.metric == "test" || s.metric == "dev", "sweep: metric '{}'; there are test and dev",
         s.metric);
   check(s.middle > 0 && !s.seeds.empty(), "sweep: needs seeds, and a middle above 0");
@@ -194,9 +196,13 @@ fs::path run_sweep(Lab& lab, const BaseFolder& base_folder, const json& spec, co
                    const Shard& shard, double minutes) {
   const SweepSpec s = SweepSpec::from(spec);
   for (const json& config : s.configs) check_config(lab.methods(), base_folder, config);
-  if (is_sweep_folder(out))
-    check(json::parse(read_file(out / "sweep.json"), nullptr, false).value("name", "") == s.name,
-          "sweep: {} holds another sweep; choose another --out", out.string());
+  if (is_sweep_folder(out)) {
+    const json before = json::parse(read_file(out / "sweep.json"), nullptr, false);
+    check(before.is_object() && before.value("name", "") == s.name &&
+              before.value("device", "cpu") == s.device,
+          "sweep: {} holds another sweep, or one of another device; choose another --out",
+          out.string());
+  }
   fs::create_directories(out);
   write_file_atomically(out / "sweep.json", spec.dump(2) + "\n");
   CampaignOptions options;

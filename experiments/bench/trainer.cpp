@@ -24,10 +24,10 @@ Tensor Trainer::loss(const Batch& batch, Ctx& ctx) const {
   return model_->head().loss(model_->scores(batch, ctx), batch);
 }
 
-StepResult Trainer::step(const Batch& batch, double rate) {
+StepResult Trainer::step(const Batch& batch, double rate, Checkpoint checkpoint) {
   StepResult out;
   const double begun = now();
-  Ctx ctx{.train = true};
+  Ctx ctx{.train = true, .checkpoint = checkpoint};
   const Tensor l = loss(batch, ctx);
   Gradients grads = backward(l);
   out.norm = optimizer_.step(grads, rate);
@@ -36,11 +36,11 @@ StepResult Trainer::step(const Batch& batch, double rate) {
   return out;
 }
 
-std::size_t Trainer::kept_bytes(const Batch& batch) {
+std::size_t Trainer::kept_bytes(const Batch& batch, Checkpoint checkpoint) {
   std::vector<Array> own;
   model_->each([&](Weight& w) { own.push_back(w.value().value()); });
   for (const auto& p : parameters()) own.push_back(p->value.value());
-  Ctx ctx;
+  Ctx ctx{.checkpoint = checkpoint};
   const Sequence s = model_->run_blocks(model_->embed(batch, ctx), ctx, 0, model_->arch().layers);
   return explain(s.rows, own).kept_bytes;
 }

@@ -21,10 +21,10 @@ class Trainer {
   Trainer(std::unique_ptr<Model>, const std::string& spec, const OptimSpec& = {});
 
   // A whole step: forward, backward, optimizer.
-  StepResult step(const Batch&, double rate);
+  StepResult step(const Batch&, double rate, Checkpoint = Checkpoint::none);
 
   // What the blocks keep for backward of a batch, beside the weights.
-  std::size_t kept_bytes(const Batch&);
+  std::size_t kept_bytes(const Batch&, Checkpoint = Checkpoint::none);
 
   const Model& model() const { return *model_; }
   const Adaptation& adaptation() const { return adaptation_; }

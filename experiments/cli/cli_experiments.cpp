@@ -12,10 +12,12 @@ namespace {
 namespace fs = std::filesystem;
 
 void sweep_command(const std::string& file, std::string out, const std::string& shard,
-                   double minutes, const Methods& methods) {
-  const nlohmann::json spec = parse_strict("sweep: " + file, read_file(file));
-  if (out.empty()) out = (fs::path("results") / SweepSpec::from(spec).name).string();
-  Lab lab(methods, base_folder);
+                   double minutes, const std::string& device, const Methods& methods) {
+  nlohmann::json spec = parse_strict("sweep: " + file, read_file(file));
+  if (!device.empty() && spec.is_object()) spec["device"] = device;
+  const SweepSpec parsed = SweepSpec::from(spec);
+  if (out.empty()) out = (fs::path("results") / parsed.name).string();
+  Lab lab(methods, base_folder, device_named(parsed.device));
   const fs::path page = run_sweep(lab, base_folder, spec, out, parse_shard(shard), minutes);
   fmt::print("report: {}\n", page.string());
 }
@@ -24,7 +26,7 @@ void sweep_command(const std::string& file, std::string out, const std::string& 
 
 void add_experiment_commands(const Command& app, const Methods& methods) {
   static MainOptions o;
-  static std::string file, folder, out, shard = "0/1";
+  static std::string file, folder, out, device, shard = "0/1";
   static double minutes = 0;
   const Command all = app.add_subcommand("main", "A part of the three ablations, and their page");
   all.add_option("--out", o.out, "results folder; what is recorded there is not run again")
@@ -48,7 +50,8 @@ void add_experiment_commands(const Command& app, const Methods& methods) {
   sweep.add_option("--shard", shard, "i/n: this job's part of the arms").capture_default_str();
   sweep.add_option("--minutes", minutes, "start no arm after so long; 0: no limit")
       .capture_default_str();
-  sweep.callback([&] { sweep_command(file, out, shard, minutes, methods); });
+  sweep.add_option("--device", device, "instead of the file's: cpu, or cuda");
+  sweep.callback([&] { sweep_command(file, out, shard, minutes, device, methods); });
 
   const Command report =
       app.add_subcommand("report", "Remake a results folder's page from its records");

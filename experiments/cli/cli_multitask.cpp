@@ -13,6 +13,7 @@
 #include "nn/models/folder.h"
 #include "nn/text/json_entry.h"
 #include "peft/files.h"
+#include "tensor/cuda/runtime.h"
 
 namespace graft::cli {
 namespace {
@@ -49,11 +50,17 @@ struct Bench {
       tasks.push_back(encode_task(data, tokenizer, model->arch(), encode_for(run.head, o.encode)));
     }
     base_hash = model->hash();
+    model->move_to(device_named(run.device));
   }
   std::unique_ptr<Model> model;
   std::vector<EncodedTask> tasks;
   std::uint64_t base_hash;
 };
+
+// What a run's bits hang on: the host's kernels, or the device.
+std::string core_of(const std::string& device) {
+  return device_named(device) == Device::cuda ? cuda::device_name() : core_name();
+}
 
 json record_of(const MultitaskOptions& o, const Bench& bench, const MultitaskResult& r) {
   json tasks = json::array();
@@ -77,7 +84,7 @@ json record_of(const MultitaskOptions& o, const Bench& bench, const MultitaskRes
           {"dev_rows", o.encode.dev_rows},
           {"test_rows", o.encode.test_rows},
           {"family", bench.model->arch().family},
-          {"core", core_name()},
+          {"core", core_of(o.spec.run.device)},
           {"versions", versions()},
           {"base_hash", fmt::format("{:016x}", bench.base_hash)},
           {"weights_hash", fmt::format("{:016x}", r.weights_hash)},
@@ -144,6 +151,7 @@ void print_outcome(const MultitaskResult& r) {
 }
 
 void multitask_command(const MultitaskOptions& o, const Methods& methods) {
+  (void)device_named(o.spec.run.device);  // before anything is written
   std::error_code error;
   fs::create_directories(o.out, error);
   check(!error, "multitask: cannot make folder '{}': {}", o.out, error.message());
@@ -176,13 +184,13 @@ void multitask_command(const MultitaskOptions& o, const Methods& methods) {
 
 void replay_multitask(const std::string& file, const json& all, const Methods& methods) {
   Entry record("replay: " + file, all);
-  const std::string core = record.text("core");
-  check(core == core_name(),
-        "replay: '{}' was made by kernels for {}, these are for {}: the bits would differ", file,
-        core, core_name());
   MultitaskOptions o;
   o.model = record.text("model");
   o.spec = MultitaskSpec::from(all["multitask"], all["run"]);
+  const std::string core = record.text("core"), here = core_of(o.spec.run.device);
+  check(core == here,
+        "replay: '{}' was made by kernels for {}, these are for {}: the bits would differ", file,
+        core, here);
   check(all.contains("tasks") && all["tasks"].is_array(), "replay: '{}' lacks 'tasks'", file);
   for (const json& name : all["tasks"]) {
     check(name.is_string(), "replay: '{}': a task is {}; need a text", file, name.dump());
@@ -246,6 +254,7 @@ void add_multitask(const Command& app, const Methods& methods) {
   command.add_option("--head", o.spec.run.head, "of every task: as graft train has it");
   command.add_option("--pool", o.spec.run.pool, "mean, cls or last").capture_default_str();
   add_training_options(command, o.spec.run, o.encode);
+  command.add_option("--device", o.spec.run.device, kDeviceHelp).capture_default_str();
   command.add_option("--state-seconds", o.state_seconds, "between checkpoints of the whole state")
       .capture_default_str();
   command.add_option("--log", o.log, "a file: each step's loss, rate and examples, as JSON lines");

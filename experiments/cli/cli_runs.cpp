@@ -303,7 +303,9 @@ void add_training_options(const Command& app, RunSpec& run, EncodeSpec& encode) 
   app.add_option("--train-rows", encode.train_rows, "the first so many; 0 for all");
   app.add_option("--dev-rows", encode.dev_rows);
   app.add_option("--test-rows", encode.test_rows);
-  app.add_flag("--checkpoint-blocks", run.checkpoint_blocks, "trade time for memory");
+  app.add_option("--checkpoint", run.checkpoint,
+                 "trade time for memory: of each block forget what lies within its sub-layers "
+                 "(inner) or all (blocks), and compute it again");
 }
 
 void add_run_commands(const Command& app, const Methods& methods) {

@@ -24,8 +24,8 @@ struct RunSpec {
   double eps = 1e-8;                                         // Adam's
   int epochs = 3, batch = 32, micro = 0;  // micro: sequences per pass, 0: the whole batch
   std::uint32_t seed = 0;
-  bool checkpoint_blocks = false;
-  std::string device = "cpu";  // or cuda: where the base lies, and all that is computed
+  std::string checkpoint = "none";  // none, inner or blocks: see Checkpoint
+  std::string device = "cpu";       // or cuda: where the base lies, and all that is computed
 
   // With the head that a model of this shape has by standard, where none is named. Throws for one
   // that does not go with it.

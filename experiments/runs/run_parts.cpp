@@ -48,7 +48,10 @@ double gather_gradients(const Model& model, const Adaptation& adaptation, const 
   for (std::size_t at = 0; at < count; at += step) {
     Batch batch = make_batch(task, task.train, order, first + at, std::min(step, count - at));
     batch.divisor = divisor;
-    Ctx ctx{.train = true, .key = key, .checkpoint = spec.checkpoint_blocks, .frozen = frozen};
+    Ctx ctx{.train = true,
+            .key = key,
+            .checkpoint = checkpoint_named(spec.checkpoint),
+            .frozen = frozen};
     Tensor loss = batch_loss(model, task, batch, ctx);
     if (at == 0) {
       const Tensor penalty = adaptation.penalty();

@@ -8,6 +8,7 @@ namespace graft {
 
 RunSpec RunSpec::on(const Arch& arch) const {
   RunSpec s = *this;
+  checkpoint_named(checkpoint);
   if (!arch.crosses()) {
     check(head != "text",
           "head=text: a model of family {} has no encoder to read and decoder to "
@@ -43,7 +44,9 @@ nlohmann::json RunSpec::json() const {
                    {"batch", batch},
                    {"micro", micro},
                    {"seed", seed},
-                   {"checkpoint_blocks", checkpoint_blocks}};
+                   {"checkpoint_blocks", checkpoint == "blocks"}};
+  // Records are known by their text: what has the standard is left out of it.
+  if (checkpoint == "inner") j["checkpoint"] = checkpoint;
   if (device != "cpu") j["device"] = device;  // a record without it is of the host
   return j;
 }
@@ -52,7 +55,7 @@ RunSpec RunSpec::from(const nlohmann::json& j) {
   RunSpec s;
   check(j.is_object(), "run: the configuration is not a JSON object");
   nlohmann::json known = s.json();
-  known["device"] = s.device;
+  known["device"] = s.device, known["checkpoint"] = s.checkpoint;
   for (const auto& [key, value] : j.items())
     check(known.contains(key), "run: unknown key '{}'; there are {}", key, known.dump());
   const auto get = [&](const char* key, auto& value) {
@@ -74,7 +77,12 @@ RunSpec RunSpec::from(const nlohmann::json& j) {
   get("optimizer", s.optimizer), get("schedule", s.schedule);
   get("lr", s.lr), get("decay", s.decay), get("clip", s.clip), get("warmup", s.warmup);
   get("eps", s.eps), get("epochs", s.epochs), get("batch", s.batch), get("micro", s.micro);
-  get("seed", s.seed), get("checkpoint_blocks", s.checkpoint_blocks), get("device", s.device);
+  get("seed", s.seed), get("device", s.device);
+  bool blocks = false;
+  get("checkpoint_blocks", blocks);
+  if (blocks) s.checkpoint = "blocks";
+  get("checkpoint", s.checkpoint);
+  checkpoint_named(s.checkpoint);
   check(
       s.warmup >= 0 && s.warmup < 1 && s.clip >= 0 && s.decay >= 0 && s.eps > 0 &&
           std::isfinite(s.clip + s.decay + s.eps),

@@ -135,8 +135,10 @@ TEST_CASE("micro-batches of any size and checkpointed blocks have the hash of th
       run.spec.micro = micro;
       CHECK(run.hash() == whole);
     }
-    run.spec.checkpoint_blocks = true;
-    CHECK(run.hash() == whole);
+    for (const char* checkpoint : {"inner", "blocks"}) {
+      run.spec.checkpoint = checkpoint;
+      CHECK(run.hash() == whole);
+    }
   }
 }
 

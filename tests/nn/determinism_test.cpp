@@ -21,7 +21,8 @@ std::vector<int> random_lengths(int trial) {
 }
 
 // The loss of a batch: language modelling or, in every other trial, classification.
-Tensor loss_of(const Model& model, const Batch& batch, int trial, bool checkpoint = false) {
+Tensor loss_of(const Model& model, const Batch& batch, int trial,
+               Checkpoint checkpoint = Checkpoint::none) {
   Ctx ctx{.train = true, .key = {9, 8}, .checkpoint = checkpoint};
   const Sequence s = model.forward(batch, ctx);
   if (trial / 2 % 2) return model.lm_loss(s, batch, ctx);
@@ -141,18 +142,19 @@ TEST_CASE("parameter gradients are the same bits for any micro-batches, checkpoi
     const std::vector<Tensor> leaves = train_all(model);
     const Batch batch = ragged(model.arch(), random_lengths(trial));
     const int n = batch.sequences();
-    const auto through = [&](const std::vector<int>& cuts, bool checkpoint) {
+    const auto through = [&](const std::vector<int>& cuts, Checkpoint checkpoint) {
       Gradients grads;
       for (std::size_t i = 0; i + 1 < cuts.size(); ++i)
         backward(loss_of(model, pick(batch, range(cuts[i], cuts[i + 1])), trial, checkpoint),
                  grads);
       return grads;
     };
-    const Gradients whole = through({0, n}, false);
-    const std::vector<std::pair<std::vector<int>, bool>> ways{{{0, 1, n}, false},
-                                                              {{0, n / 2, n}, true},
-                                                              {{0, n - 1, n}, false},
-                                                              {range(0, n + 1), false}};
+    const Gradients whole = through({0, n}, Checkpoint::none);
+    const std::vector<std::pair<std::vector<int>, Checkpoint>> ways{
+        {{0, 1, n}, Checkpoint::inner},
+        {{0, n / 2, n}, Checkpoint::blocks},
+        {{0, n - 1, n}, Checkpoint::none},
+        {range(0, n + 1), Checkpoint::none}};
     for (const auto& way : ways) {
       CAPTURE(way.first);
       const Gradients parts = through(way.first, way.second);

@@ -79,12 +79,12 @@ TEST_CASE("a gradient above frozen blocks has the bits that it has without kept 
   REQUIRE(frozen.blocks() == 1);
   const Batch b = ragged(m.arch(), {4, 6, 2});
   const Tensor& leaf = m.blocks[1]->attention.v.w.value();
-  const auto gradient = [&](FrozenRows* from, bool checkpoint) {
+  const auto gradient = [&](FrozenRows* from, Checkpoint checkpoint) {
     Ctx ctx{.train = true, .checkpoint = checkpoint, .frozen = from};
     return backward(m.lm_loss(m.forward(b, ctx), b, ctx))[leaf].clone();
   };
-  const Array plain = gradient(nullptr, false);
-  for (const bool checkpoint : {false, true})
+  const Array plain = gradient(nullptr, Checkpoint::none);
+  for (const Checkpoint checkpoint : {Checkpoint::none, Checkpoint::inner, Checkpoint::blocks})
     for (int pass = 0; pass < 2; ++pass) CHECK(same_bits(gradient(&frozen, checkpoint), plain));
 }
 

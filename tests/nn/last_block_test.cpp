@@ -72,7 +72,7 @@ std::string others(const Outcome& a, const Outcome& b) {
 enum class Read { labels, head };
 
 Outcome outcome(const Model& m, const std::vector<Tensor>& leaves, const Batch& b, Read read,
-                bool all_rows, bool checkpoint) {
+                bool all_rows, Checkpoint checkpoint) {
   Ctx ctx{.train = true, .key = {3, 1}, .checkpoint = checkpoint};
   Tensor loss;
   if (read == Read::labels)
@@ -91,11 +91,11 @@ Outcome outcome(const Model& m, const std::vector<Tensor>& leaves, const Batch& 
 // With dropout, checkpointed and not; `rows`: what the last block then computes.
 void same_as_all(Model& m, const std::vector<Tensor>& leaves, const Batch& b, Read read,
                  std::int64_t rows) {
-  const Outcome want = outcome(m, leaves, b, read, true, false);
+  const Outcome want = outcome(m, leaves, b, read, true, Checkpoint::none);
   CHECK(want.gradients.size() > 20);
   Watch watch(m);
-  for (const bool checkpoint : {false, true}) {
-    CAPTURE(checkpoint);
+  for (const Checkpoint checkpoint : {Checkpoint::none, Checkpoint::inner, Checkpoint::blocks}) {
+    CAPTURE(std::string(name(checkpoint)));
     CHECK(others(outcome(m, leaves, b, read, false, checkpoint), want) == "");
     CHECK(watch.rows == rows);
   }

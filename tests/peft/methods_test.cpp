@@ -8,7 +8,7 @@ using namespace graft::testing;
 
 namespace {
 
-Tensor loss_of(const Model& model, const Batch& batch, bool checkpoint = false) {
+Tensor loss_of(const Model& model, const Batch& batch, Checkpoint checkpoint = Checkpoint::none) {
   Ctx ctx{.checkpoint = checkpoint};
   const Sequence s = model.forward(batch, ctx);
   return model.lm_loss(s, batch, ctx);
@@ -193,7 +193,8 @@ TEST_CASE("adapter and model may be dropped in any order, also between forward a
     for (const auto& p : trained) CHECK(same_bits(want[p->value], got[p->value]));
 
     adaptation = std::make_unique<Adaptation>(all_methods(), spec, *model);
-    const Tensor again = loss_of(*model, batch), forgotten = loss_of(*model, batch, true);
+    const Tensor again = loss_of(*model, batch),
+                 forgotten = loss_of(*model, batch, Checkpoint::blocks);
     model.reset();
     backward(again);
     backward(forgotten);  // runs the blocks again
@@ -208,7 +209,7 @@ TEST_CASE("an adapter dropped before a checkpointed backward is an error, not a 
   for (const char* spec : {"lora:r=2", "houlsby:m=3", "full"}) {
     SmallModel model(arch);
     auto adaptation = std::make_unique<Adaptation>(all_methods(), spec, model);
-    const Tensor loss = loss_of(model, batch, true);
+    const Tensor loss = loss_of(model, batch, Checkpoint::blocks);
     adaptation.reset();
     contains(error_of([&] { backward(loss); }), "same leaves");
   }

@@ -31,7 +31,7 @@ Batch batch_of(const Arch& arch, int step) {
   return batch;
 }
 
-Ctx training(int step, bool checkpoint) {
+Ctx training(int step, Checkpoint checkpoint) {
   return {.train = true, .key = {3, std::uint32_t(step)}, .checkpoint = checkpoint};
 }
 
@@ -58,7 +58,7 @@ Course trained_alone(const Arch& arch, const std::vector<std::string>& specs, bo
       for (int s = 0; s < whole.sequences(); ++s)
         if (whole.adapter[std::size_t(s)] == int(i)) own.push_back(s);
       const Batch batch = some_of(whole, own);
-      Ctx ctx = training(step, false);
+      Ctx ctx = training(step, Checkpoint::none);
       const Sequence rows = model.forward(batch, ctx);
       const Tensor loss =
           heads ? model.head().loss(model.head().scores(model, rows, batch, ctx), batch)
@@ -75,7 +75,7 @@ Course trained_alone(const Arch& arch, const std::vector<std::string>& specs, bo
 }
 
 Course trained_together(const Arch& arch, const std::vector<std::string>& specs, bool heads,
-                        bool checkpoint) {
+                        Checkpoint checkpoint) {
   SmallModel model(arch);
   std::vector<Routed::Route> routes;
   for (std::size_t i = 0; i < specs.size(); ++i) routes.push_back({fmt::format("{}", i), specs[i]});
@@ -99,7 +99,7 @@ Course trained_together(const Arch& arch, const std::vector<std::string>& specs,
 }
 
 void trains_as_alone(const Arch& arch, const std::vector<std::string>& specs, bool heads = false,
-                     bool checkpoint = false) {
+                     Checkpoint checkpoint = Checkpoint::none) {
   CAPTURE(arch.family);
   const Course want = trained_alone(arch, specs, heads),
                got = trained_together(arch, specs, heads, checkpoint);
@@ -127,7 +127,7 @@ TEST_CASE("an adapter trained beside others ends with the bits of training it al
     trains_as_alone(
         arch,
         {"llama_adapter:length=2,init=random", "prefix:length=3,mlp=yes,mid=3", "parallel:m=2"},
-        false, true);
+        false, Checkpoint::blocks);
   }
 }
 
@@ -135,7 +135,7 @@ TEST_CASE("with a head of its own, too, each adapter trains as if alone") {
   const Threads one(1);
   const Arch arch = small_arch(Stack::encoder);
   trains_as_alone(arch, {"lora:r=2", "prompt:length=2,pooled=yes", "prefix:length=1|ia3"}, true);
-  trains_as_alone(arch, {"lora:r=2", "lora:r=2", "lora:r=2"}, true, true);
+  trains_as_alone(arch, {"lora:r=2", "lora:r=2", "lora:r=2"}, true, Checkpoint::inner);
 
   SmallModel model(arch);
   Routed routed(all_methods(), {{"a", "lora:r=1"}, {"b", "lora:r=1"}}, model);
