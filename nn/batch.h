@@ -63,8 +63,8 @@ struct PlaceBias {
 };
 
 // What is forgotten and computed again in backward: nothing; what lies within a sub-layer, up to
-// its last matrix; whole blocks. Of a block in a LoRA run 6d + F numbers a token are kept, or 2d,
-// or d; a step's products with frozen matrices are 1, or 1.29, or 1.5 times as many.
+// its last matrix; whole blocks. Of a block of frozen matrices 6d + F numbers a token are kept, or
+// 2d, or d; a step's products with frozen matrices are 1, or 1.29, or 1.5 times as many.
 enum class Checkpoint { none, inner, blocks };
 Checkpoint checkpoint_named(const std::string&);  // throws, listing the names
 const char* name(Checkpoint);
@@ -80,8 +80,8 @@ struct Ctx {
   const Batch* batch = nullptr;
   const Sequence* sequence = nullptr;
   std::shared_ptr<const void> held = {};  // what a checkpointed part reads when it runs again
-  RowAddress address = {};           // of the rows, for dropout
-  PlaceBias bias = {};               // of the stack's self-attention, where it has one
+  RowAddress address = {};                // of the rows, for dropout
+  PlaceBias bias = {};                    // of the stack's self-attention, where it has one
   // Of a decoder that reads on: the batch holds the new tokens only. Nothing may learn then.
   KvCache* cache = nullptr;
   // Where Model::forward may take rows of frozen blocks from, and leave them.
