@@ -16,8 +16,7 @@ namespace fs = std::filesystem;
 
 bool is_run_key(const std::string& key) {
   static const json known = RunSpec{}.json();
-  return (known.contains(key) && key != "seed") || key == "base" || key == "task" ||
-         key == "rows" || key == "checkpoint";
+  return (known.contains(key) && key != "seed") || key == "base" || key == "task" || key == "rows";
 }
 
 std::string text_of(const json& value) {
