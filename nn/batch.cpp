@@ -29,7 +29,8 @@ Sequence Sequence::picked(const std::vector<std::int32_t>& of) const {
   for (const int l : length) {
     end += l;
     const std::size_t first = next;
-    for (; next < of.size() && of[next] < end && (next == 0 || of[next - 1] < of[next]); ++next) {
+    const auto least = [&] { return next == 0 ? 0 : of[next - 1] + 1; };
+    for (; next < of.size() && least() <= of[next] && of[next] < end; ++next) {
       const auto row = static_cast<std::size_t>(of[next]);
       some.source.push_back(source[row]);
       some.position.push_back(position[row]);

@@ -41,7 +41,7 @@ struct Batch {
 // pooling and heads find the tokens by `source`.
 struct Sequence {
   Tensor rows;                         // [N, D]
-  std::vector<int> length;             // rows of each sequence
+  std::vector<int> length;             // rows of each sequence that are here
   std::vector<std::int32_t> source;    // index of the row's token in the batch, < 0: virtual
   std::vector<std::int32_t> position;  // position that is added or rotated
   std::vector<std::int32_t> example;   // per row, for random draws
@@ -76,8 +76,10 @@ struct Ctx {
   int task = -1;       // the task of all sequences; -1: as the batch says
   // Per sequence, as Batch::adapter, which fills it in: an encoder's sequences have the decoder's.
   std::vector<std::int32_t> adapter = {};
-  Checkpoint checkpoint = Checkpoint::none;
+  Checkpoint checkpoint = Checkpoint::none;  // by a Model; the batch must then outlive backward
   const Batch* batch = nullptr;
+  // The rows that edits and modules are given, without these themselves. In the last block some may
+  // have been left out: Sequence::places() says where a row stood.
   const Sequence* sequence = nullptr;
   std::shared_ptr<const void> held = {};  // what a checkpointed part reads when it runs again
   RowAddress address = {};                // of the rows, for dropout

@@ -33,7 +33,7 @@ const Arch& checked(const Arch& a) {
 
 std::vector<std::int32_t> labelled_rows(const Sequence& s, const Batch& batch) {
   check(static_cast<std::int64_t>(batch.token_label.size()) == batch.tokens(),
-        "lm_loss: {} token labels for {} tokens", batch.token_label.size(), batch.tokens());
+        "{} token labels for {} tokens", batch.token_label.size(), batch.tokens());
   std::vector<std::int32_t> rows;
   for (std::size_t i = 0; i < s.source.size(); ++i)
     if (s.source[i] >= 0 && batch.token_label[s.source[i]] >= 0)
@@ -91,8 +91,12 @@ Sequence Model::embed(const Batch& batch, Ctx& ctx) const {
 
 // Where attention needs its queries to be a sequence's last ones, all from the first row read on
 // are picked. Nothing: all rows are read, or so many that leaving out the rest gains nothing.
-std::optional<Picked> Model::picked(const Sequence& s, const Ctx& ctx,
-                                    std::vector<std::int32_t> read) const {
+std::optional<Picked> Model::rows_to_compute(const Sequence& s, const Ctx& ctx,
+                                             std::vector<std::int32_t> read) const {
+  for (std::size_t i = 0; i < read.size(); ++i)
+    check((i == 0 ? 0 : read[i - 1] + 1) <= read[i] && read[i] < std::ssize(s.source),
+          "model: a head reads row {} after {}; need ascending rows of 0..{}", read[i],
+          i == 0 ? -1 : read[i - 1], std::ssize(s.source) - 1);
   if (ctx.cache || read.empty()) return std::nullopt;
   if (arch_.causal || relative) {
     std::vector<std::int32_t> all;
@@ -108,7 +112,7 @@ std::optional<Picked> Model::picked(const Sequence& s, const Ctx& ctx,
   }
   if (8 * read.size() > 7 * s.source.size()) return std::nullopt;
   Sequence shape = s.picked(read);
-  return Picked{std::move(read), std::move(shape)};
+  return Picked{Array::of(read), std::move(shape)};
 }
 
 Sequence Model::run_blocks(Sequence s, const Ctx& given, int from, int to,
@@ -121,7 +125,7 @@ Sequence Model::run_blocks(Sequence s, const Ctx& given, int from, int to,
   for (int i = from; i < to; ++i) {
     const std::shared_ptr<Block> block = blocks[i];
     std::optional<Picked> some;
-    if (reads && i + 1 == arch_.layers) some = picked(shape, ctx, reads(shape));
+    if (reads && i + 1 == arch_.layers) some = rows_to_compute(shape, ctx, reads(shape));
     if (ctx.checkpoint == Checkpoint::none) {
       s.rows = (*block)(s.rows, ctx, some ? &*some : nullptr);
     } else {

@@ -41,7 +41,8 @@ class Model {
   // only where one stands.
   Tensor lm_loss(const Sequence&, const Batch&, const Ctx&) const;
   // From the batch to the loss, and to the head's scores: the last block's results are computed for
-  // the rows alone that are read then (and, in a causal model, those after them in the sequence).
+  // the rows alone that are read then (and, where a model is causal or has relative places, those
+  // after them in the sequence).
   Tensor lm_loss(const Batch&, Ctx&) const;
   Tensor scores(const Batch&, Ctx&) const;
   Tensor lm_logits(const Sequence&, const std::vector<std::int32_t>& rows, const Ctx&) const;
@@ -77,7 +78,8 @@ class Model {
   using Reads = std::function<std::vector<std::int32_t>(const Sequence&)>;  // ascending
   Sequence forward(const Batch&, Ctx&, const Reads&) const;
   Sequence run_blocks(Sequence, const Ctx&, int from, int to, const Reads&) const;
-  std::optional<Picked> picked(const Sequence&, const Ctx&, std::vector<std::int32_t> read) const;
+  std::optional<Picked> rows_to_compute(const Sequence&, const Ctx&,
+                                        std::vector<std::int32_t> read) const;
   void begin(const Batch&, Ctx&) const;
   Tensor lm_hidden(const Tensor& rows, const Ctx&) const;
   Tensor vocabulary(const Ctx&) const;  // throws where the model is a body without a head

@@ -137,27 +137,25 @@ Attn Attention::project(const Tensor& x, const Ctx& ctx) const {
   return a;
 }
 
-Tensor Attention::operator()(const Tensor& x, const Tensor& residual, const Ctx& ctx) const {
-  return (*this)(x, residual, ctx, nullptr, ctx);
-}
-
-// What enters o.
-Tensor Attention::mixed(const Tensor& x, const Ctx& ctx, const Picked* some,
-                        const Ctx& after) const {
+Tensor Attention::heads_of(const Tensor& x, const Ctx& ctx, const Picked* some,
+                           const Ctx& after) const {
   Attn a = banks(project(x, ctx), ctx);
   if (some) a.q = some->of(a.q);
   return attend(a, after, some ? ctx.sequence->length : std::vector<int>{});
 }
 
-Tensor Attention::operator()(const Tensor& x, const Tensor& residual, const Ctx& ctx,
-                             const Picked* some, const Ctx& after) const {
-  const bool forgets = ctx.checkpoint == Checkpoint::inner;
-  const Tensor y =
-      o(forgets ? checkpoint([=, this](const Tensor& in) { return mixed(in, ctx, some, after); }, x)
-                : mixed(x, ctx, some, after),
-        after);
-  const Sub sub = some ? Sub{some->of(x), some->of(residual)} : Sub{x, residual};
-  return out(dropped(y, dropout_, after, o.site), sub, after);
+Tensor Attention::mixed(const Tensor& x, const Ctx& ctx, const Picked* some,
+                        const Ctx& after) const {
+  if (ctx.checkpoint != Checkpoint::inner) return heads_of(x, ctx, some, after);
+  return checkpoint([=, this](const Tensor& in) { return heads_of(in, ctx, some, after); }, x);
+}
+
+Tensor Attention::rest(const Tensor& mixed, const Sub& sub, const Ctx& ctx) const {
+  return out(dropped(o(mixed, ctx), dropout_, ctx, o.site), sub, ctx);
+}
+
+Tensor Attention::operator()(const Tensor& x, const Tensor& residual, const Ctx& ctx) const {
+  return rest(mixed(x, ctx, nullptr, ctx), Sub{x, residual}, ctx);
 }
 
 void Attention::each(const EachWeight& f) {
@@ -212,20 +210,28 @@ Block::Block(const Build& build, const Arch& a, int layer)
   cross.emplace(build, a, layer, Attention::To::across);
 }
 
+// The skip is picked once, after attention has read all rows: gradients then come in the order, and
+// with the bits, that they have where no row is left out.
 Tensor Block::operator()(const Tensor& all, const Ctx& of_all, const Picked* some) const {
-  Ctx ctx = of_all;
-  if (some) ctx.sequence = &some->shape, ctx.address = some->shape.address();
-  // Picked after attention has read them all: gradients then come in the order, and with the bits,
-  // that they have where none is left out.
-  const auto residual = [&] { return some ? some->of(all) : all; };
+  std::optional<Ctx> own;
+  if (some) {
+    own = of_all;
+    own->sequence = &some->shape, own->address = some->shape.address();
+  }
+  const Ctx& ctx = some ? *own : of_all;
+  const auto picked = [&](const Tensor& t) { return some ? some->of(t) : t; };
   if (pre_norm_) {
-    const Tensor y = attention(norm1(all, of_all), all, of_all, some, ctx);
-    Tensor h = residual() + y;
+    const Tensor read = norm1(all, of_all);
+    const Tensor y = attention.mixed(read, of_all, some, ctx);
+    const Tensor x = picked(all);
+    const Sub sub{attention.out.empty() ? Tensor() : picked(read), x};
+    Tensor h = x + attention.rest(y, sub, ctx);
     if (cross) h = h + (*cross)((*norm_x)(h, ctx), h, ctx);
     return out(h + mlp(norm2(h, ctx), h, ctx), ctx);
   }
-  const Tensor y = attention(all, all, of_all, some, ctx);
-  const Tensor h = norm1(residual() + y, ctx);
+  const Tensor y = attention.mixed(all, of_all, some, ctx);
+  const Tensor x = picked(all);
+  const Tensor h = norm1(x + attention.rest(y, Sub{x, x}, ctx), ctx);
   return out(norm2(h + mlp(h, h, ctx), ctx), ctx);
 }
 

@@ -126,9 +126,9 @@ struct Bank {
 // Those of a sequence's rows that a block goes on with once attention has all keys: the others' own
 // results are not read.
 struct Picked {
-  std::vector<std::int32_t> rows;
+  Array rows;      // i32, ascending
   Sequence shape;  // of these rows; they themselves are not in it
-  Tensor of(const Tensor& all) const { return gather(all, Array::of(rows)); }
+  Tensor of(const Tensor& all) const { return gather(all, rows); }
 };
 
 // Queries, keys and values after projection and rotation.
@@ -154,10 +154,11 @@ struct Attention {
   enum class To { itself, across };
   Attention(const Build&, const Arch&, int layer, To = To::itself);
   // x is what the sub-layer consumes (normed, if pre-norm); residual what its result is added to.
-  // With `some`, the result is of the picked rows, and `after` is for these.
   Tensor operator()(const Tensor& x, const Tensor& residual, const Ctx&) const;
-  Tensor operator()(const Tensor& x, const Tensor& residual, const Ctx&, const Picked* some,
-                    const Ctx& after) const;
+  // The same in two: what enters o, and the rest. With `some`, queries are of the picked rows
+  // alone, and `after` is for these.
+  Tensor mixed(const Tensor& x, const Ctx&, const Picked* some, const Ctx& after) const;
+  Tensor rest(const Tensor& mixed, const Sub&, const Ctx&) const;
   void each(const EachWeight&);
   bool fixed(bool train) const;
 
@@ -167,7 +168,7 @@ struct Attention {
 
  private:
   Attn project(const Tensor& x, const Ctx&) const;
-  Tensor mixed(const Tensor& x, const Ctx&, const Picked* some, const Ctx& after) const;
+  Tensor heads_of(const Tensor& x, const Ctx&, const Picked* some, const Ctx& after) const;
   struct Attending;  // attend.cpp
   // `keys`: how many each sequence has, if not as many as queries.
   Tensor attend(const Attn&, const Ctx&, const std::vector<int>& keys) const;
@@ -199,7 +200,7 @@ struct Mlp {
 
 struct Block {
   Block(const Build&, const Arch&, int layer);
-  // With `some`, the result is of the picked rows alone: the same bits as without.
+  // With `some`, the result is of the picked rows alone: on the host the bits that it has without.
   Tensor operator()(const Tensor& x, const Ctx&, const Picked* some = nullptr) const;
   void each(const EachWeight&);
   bool fixed(bool train) const;

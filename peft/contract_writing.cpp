@@ -41,10 +41,9 @@ Read read(const Model& model, const std::vector<Generated>& answers) {
   const Batch batch = read_at_once(model.arch(), answers);
   Ctx ctx;
   const Sequence s = model.forward(batch, ctx);
-  std::vector<std::int32_t> rows, token;
-  for (std::size_t i = 0; i < s.source.size(); ++i)
-    if (s.source[i] >= 0 && batch.token_label[static_cast<std::size_t>(s.source[i])] >= 0)
-      rows.push_back(static_cast<std::int32_t>(i)), token.push_back(s.source[i]);
+  const std::vector<std::int32_t> rows = labelled_rows(s, batch);
+  std::vector<std::int32_t> token;
+  for (const std::int32_t row : rows) token.push_back(s.source[static_cast<std::size_t>(row)]);
   const std::vector<double> logits = model.lm_logits(s, rows, ctx).value().to_vector();
   const auto width = static_cast<std::size_t>(model.arch().vocab);
   Read out;

@@ -38,6 +38,7 @@ class Lab {
   // What its runs' bits depend on beside their arms: the processor's instruction set, or the
   // device.
   std::string core() const;
+  Device device() const { return device_; }
   const Methods& methods() const { return methods_; }
   Model& base(const std::string& name);
   const EncodedTask& task(const nlohmann::json& config);

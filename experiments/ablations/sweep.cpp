@@ -194,7 +194,8 @@ bool is_sweep_folder(const fs::path& folder) { return fs::exists(folder / "sweep
 fs::path run_sweep(Lab& lab, const BaseFolder& base_folder, const json& spec, const fs::path& out,
                    const Shard& shard, double minutes) {
   const SweepSpec s = SweepSpec::from(spec);
-  for (const json& config : s.configs) check_config(lab.methods(), base_folder, config);
+  check(name(lab.device()) == s.device, "sweep: it is for device {}, the lab has {}", s.device,
+        name(lab.device()));
   if (is_sweep_folder(out)) {
     const json before = json::parse(read_file(out / "sweep.json"), nullptr, false);
     check(before.is_object() && before.value("name", "") == s.name &&
@@ -202,6 +203,7 @@ fs::path run_sweep(Lab& lab, const BaseFolder& base_folder, const json& spec, co
           "sweep: {} holds another sweep, or one of another device; choose another --out",
           out.string());
   }
+  for (const json& config : s.configs) check_config(lab.methods(), base_folder, config);
   fs::create_directories(out);
   write_file_atomically(out / "sweep.json", spec.dump(2) + "\n");
   CampaignOptions options;

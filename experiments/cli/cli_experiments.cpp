@@ -50,7 +50,7 @@ void add_experiment_commands(const Command& app, const Methods& methods) {
   sweep.add_option("--shard", shard, "i/n: this job's part of the arms").capture_default_str();
   sweep.add_option("--minutes", minutes, "start no arm after so long; 0: no limit")
       .capture_default_str();
-  sweep.add_option("--device", device, "instead of the file's: cpu, or cuda");
+  sweep.add_option("--device", device, fmt::format("{}; without it the file's", kDeviceHelp));
   sweep.callback([&] { sweep_command(file, out, shard, minutes, device, methods); });
 
   const Command report =

@@ -57,11 +57,6 @@ struct Bench {
   std::uint64_t base_hash;
 };
 
-// What a run's bits hang on: the host's kernels, or the device.
-std::string core_of(const std::string& device) {
-  return device_named(device) == Device::cuda ? cuda::device_name() : core_name();
-}
-
 json record_of(const MultitaskOptions& o, const Bench& bench, const MultitaskResult& r) {
   json tasks = json::array();
   for (const TaskOutcome& t : r.tasks) {
@@ -84,7 +79,7 @@ json record_of(const MultitaskOptions& o, const Bench& bench, const MultitaskRes
           {"dev_rows", o.encode.dev_rows},
           {"test_rows", o.encode.test_rows},
           {"family", bench.model->arch().family},
-          {"core", core_of(o.spec.run.device)},
+          {"core", core_name()},
           {"versions", versions()},
           {"base_hash", fmt::format("{:016x}", bench.base_hash)},
           {"weights_hash", fmt::format("{:016x}", r.weights_hash)},
@@ -175,6 +170,7 @@ void multitask_command(const MultitaskOptions& o, const Methods& methods) {
       places);
   print_outcome(r);
   json record = record_of(o, bench, r);
+  if (bench.model->build().device == Device::cuda) record["device_name"] = cuda::device_name();
   if (o.alone) add_interference(o, bench, r, methods, record);
   write_file_atomically(done, record.dump(2) + "\n");
   fmt::print("adapters in {}\n", (fs::path(o.out) / "adapters").string());
@@ -187,10 +183,7 @@ void replay_multitask(const std::string& file, const json& all, const Methods& m
   MultitaskOptions o;
   o.model = record.text("model");
   o.spec = MultitaskSpec::from(all["multitask"], all["run"]);
-  const std::string core = record.text("core"), here = core_of(o.spec.run.device);
-  check(core == here,
-        "replay: '{}' was made by kernels for {}, these are for {}: the bits would differ", file,
-        core, here);
+  check_core(record, o.spec.run.device, file);
   check(all.contains("tasks") && all["tasks"].is_array(), "replay: '{}' lacks 'tasks'", file);
   for (const json& name : all["tasks"]) {
     check(name.is_string(), "replay: '{}': a task is {}; need a text", file, name.dump());

@@ -253,20 +253,10 @@ void replay_command(const std::string& file, const Methods& methods) {
         "replay: '{}' is not a run.json", file);
   if (all.contains("multitask")) return replay_multitask(file, all, methods);
   Entry record("replay: " + file, all);
-  const std::string core = record.text("core");
-  check(core == core_name(),
-        "replay: '{}' was made by kernels for {}, these are for {}: the bits would differ", file,
-        core, core_name());
   TrainOptions o;
   o.head_given = true;
   o.model = record.text("model"), o.task = record.text("task"), o.run = RunSpec::from(all["run"]);
-  if (o.run.device == "cuda") {
-    (void)device_named(o.run.device);
-    const std::string made_on = record.text("device_name");
-    check(made_on == cuda::device_name(),
-          "replay: '{}' was made on {}, this is {}: the bits would differ", file, made_on,
-          cuda::device_name());
-  }
+  check_core(record, o.run.device, file);
   read_rows(record, o.encode);
   if (record.find("stop_after")) o.stop_after = int(record.count("stop_after", INT_MAX));
   const std::string base_hash = record.text("base_hash");
@@ -304,8 +294,21 @@ void add_training_options(const Command& app, RunSpec& run, EncodeSpec& encode) 
   app.add_option("--dev-rows", encode.dev_rows);
   app.add_option("--test-rows", encode.test_rows);
   app.add_option("--checkpoint", run.checkpoint,
-                 "trade time for memory: of each block forget what lies within its sub-layers "
-                 "(inner) or all (blocks), and compute it again");
+                 "trade time for memory: none; of each block forget what lies within its "
+                 "sub-layers (inner) or all (blocks), and compute it again")
+      .capture_default_str();
+}
+
+void check_core(Entry& record, const std::string& device, const std::string& file) {
+  const std::string core = record.text("core");
+  check(core == core_name(),
+        "replay: '{}' was made by kernels for {}, these are for {}: the bits would differ", file,
+        core, core_name());
+  if (device_named(device) == Device::cpu) return;
+  const std::string made_on = record.text("device_name");
+  check(made_on == cuda::device_name(),
+        "replay: '{}' was made on {}, this is {}: the bits would differ", file, made_on,
+        cuda::device_name());
 }
 
 void add_run_commands(const Command& app, const Methods& methods) {

@@ -8,7 +8,7 @@ namespace graft {
 
 RunSpec RunSpec::on(const Arch& arch) const {
   RunSpec s = *this;
-  checkpoint_named(checkpoint);
+  (void)checkpoint_named(checkpoint);
   if (!arch.crosses()) {
     check(head != "text",
           "head=text: a model of family {} has no encoder to read and decoder to "
@@ -46,7 +46,7 @@ nlohmann::json RunSpec::json() const {
                    {"seed", seed},
                    {"checkpoint_blocks", checkpoint == "blocks"}};
   // Records are known by their text: what has the standard is left out of it.
-  if (checkpoint == "inner") j["checkpoint"] = checkpoint;
+  if (checkpoint != "none" && checkpoint != "blocks") j["checkpoint"] = checkpoint;
   if (device != "cpu") j["device"] = device;  // a record without it is of the host
   return j;
 }
@@ -81,8 +81,11 @@ RunSpec RunSpec::from(const nlohmann::json& j) {
   bool blocks = false;
   get("checkpoint_blocks", blocks);
   if (blocks) s.checkpoint = "blocks";
+  const std::string before = s.checkpoint;
   get("checkpoint", s.checkpoint);
-  checkpoint_named(s.checkpoint);
+  check(!blocks || s.checkpoint == before,
+        "run: checkpoint_blocks is true and checkpoint '{}'; give one of them", s.checkpoint);
+  (void)checkpoint_named(s.checkpoint);
   check(
       s.warmup >= 0 && s.warmup < 1 && s.clip >= 0 && s.decay >= 0 && s.eps > 0 &&
           std::isfinite(s.clip + s.decay + s.eps),

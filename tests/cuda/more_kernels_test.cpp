@@ -216,7 +216,7 @@ TEST_CASE("rotations, and steps of the optimizers, are the host's") {
       const Array g = random({700}, dtype, 9).to(device);
       for (int step = 1; step < 4; ++step) {
         kernels::binary(Binary::mul, w[2], w[2], w[2]);  // squares are not negative
-        kernels::adamw(w[0], w[1], w[2], g, AdamW{0.01, 0.9, 0.999, 1e-8, 0.1, step});
+        kernels::adamw(w[0], w[1], w[2], g, AdamW{0.01, 0.9, 0.999, 1e-8, 0.1, step, 0.37});
         kernels::sgd(w[3], w[4], g, 0.1, 0.9, 0.01);
       }
       return w;

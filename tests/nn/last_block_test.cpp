@@ -139,6 +139,45 @@ TEST_CASE("a head for whole texts: the last block computes the row it pools") {
   }
 }
 
+TEST_CASE("edits of the last block that read one skip sum their gradients as with all rows") {
+  for (const Arch& a : archs()) {
+    CAPTURE(a.family);
+    SmallModel m(a);
+    std::vector<Tensor> leaves = train_all(m);
+    std::vector<Handle> edits;
+    for (const std::uint32_t i : {1u, 2u, 3u}) {
+      leaves.push_back(Tensor::leaf(random_array({a.width, a.width}, i, Dtype::f32, 0.1)));
+      edits.push_back(m.blocks.back()->attention.out.add(
+          "edit", [w = leaves.back(), i](const Tensor& y, const Sub& sub, const Ctx&) {
+            return y + linear(i == 2 ? sub.x : sub.residual, w);
+          }));
+    }
+    same_as_all(m, leaves, batch_of(a), Read::labels, a.causal ? 1 + 3 + 1 : 1 + 2 + 1);
+  }
+}
+
+TEST_CASE("a head that reads rows out of order, or that are not there, is an error") {
+  struct Wrong : LinearHead {
+    using LinearHead::LinearHead;
+    std::vector<std::int32_t> rows;
+    std::vector<std::int32_t> reads(const Model&, const Sequence&, const Batch&) const override {
+      return rows;
+    }
+  };
+  for (const Stack stack : {Stack::encoder, Stack::decoder}) {
+    SmallModel m(small_arch(stack));
+    auto head = std::make_unique<Wrong>(m.build(), m.arch(), 3, Pool::last);
+    Wrong& wrong = *head;
+    m.set_head(std::move(head));
+    for (const auto& rows : std::vector<std::vector<std::int32_t>>{{18, 4}, {-1, 4}, {3, 19}}) {
+      wrong.rows = rows;
+      Ctx ctx;
+      CHECK_THROWS_WITH_AS(m.scores(batch_of(m.arch()), ctx),
+                           doctest::Contains("need ascending rows of 0..18"), Error);
+    }
+  }
+}
+
 TEST_CASE("rows left out keep their places, and rows that are not in order are refused") {
   const Arch a = small_arch(Stack::encoder);
   const Model m(a, {});
@@ -151,6 +190,6 @@ TEST_CASE("rows left out keep their places, and rows that are not in order are r
   CHECK(fewer.length == std::vector<int>{1, 0, 1, 0});
   CHECK(fewer.places() == std::vector<std::int32_t>{4, 7});
   CHECK(fewer.source == std::vector<std::int32_t>{4, 13});
-  for (const auto& rows : std::vector<std::vector<std::int32_t>>{{4, 1}, {3, 19}})
+  for (const auto& rows : std::vector<std::vector<std::int32_t>>{{4, 1}, {3, 19}, {-1, 2}})
     CHECK_THROWS_AS(all.picked(rows), Error);
 }

@@ -130,6 +130,25 @@ TEST_CASE("a parameter's own rate multiplies the step") {
   }
 }
 
+TEST_CASE("AdamW clips within its pass: the bits of a gradient that is scaled first") {
+  for (const Dtype dtype : {Dtype::f32, Dtype::f64}) {
+    Two clipped(dtype), scaled(dtype);
+    Optimizer within(clipped.parameters, {.clip = 0.5}), first(scaled.parameters, {.clip = 0});
+    for (int t = 1; t <= 3; ++t) {
+      Gradients grads = clipped.gradients(t), smaller = scaled.gradients(t);
+      const double norm = within.step(grads, 0.02);
+      REQUIRE(norm > 0.5);
+      for (const auto& p : scaled.parameters) {
+        Array& g = smaller[p->value];
+        kernels::scale(g, g, 0.5 / norm);
+      }
+      first.step(smaller, 0.02);
+    }
+    for (std::size_t k = 0; k < 2; ++k)
+      CHECK(same_bits(clipped.parameters[k]->value.value(), scaled.parameters[k]->value.value()));
+  }
+}
+
 TEST_CASE("the gradient is clipped by its norm over all parameters") {
   // Without momentum a step of SGD is the rate times the clipped gradient.
   const OptimSpec spec{.kind = Kind::sgd, .decay = 0, .momentum = 0, .clip = 0.5};
