@@ -180,10 +180,11 @@ void multitask_command(const MultitaskOptions& o, const Methods& methods) {
 
 void replay_multitask(const std::string& file, const json& all, const Methods& methods) {
   Entry record("replay: " + file, all);
+  check_core(record, file);
   MultitaskOptions o;
   o.model = record.text("model");
   o.spec = MultitaskSpec::from(all["multitask"], all["run"]);
-  check_core(record, o.spec.run.device, file);
+  check_device(record, o.spec.run.device, file);
   check(all.contains("tasks") && all["tasks"].is_array(), "replay: '{}' lacks 'tasks'", file);
   for (const json& name : all["tasks"]) {
     check(name.is_string(), "replay: '{}': a task is {}; need a text", file, name.dump());

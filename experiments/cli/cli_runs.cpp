@@ -253,10 +253,11 @@ void replay_command(const std::string& file, const Methods& methods) {
         "replay: '{}' is not a run.json", file);
   if (all.contains("multitask")) return replay_multitask(file, all, methods);
   Entry record("replay: " + file, all);
+  check_core(record, file);
   TrainOptions o;
   o.head_given = true;
   o.model = record.text("model"), o.task = record.text("task"), o.run = RunSpec::from(all["run"]);
-  check_core(record, o.run.device, file);
+  check_device(record, o.run.device, file);
   read_rows(record, o.encode);
   if (record.find("stop_after")) o.stop_after = int(record.count("stop_after", INT_MAX));
   const std::string base_hash = record.text("base_hash");
@@ -299,11 +300,14 @@ void add_training_options(const Command& app, RunSpec& run, EncodeSpec& encode) 
       .capture_default_str();
 }
 
-void check_core(Entry& record, const std::string& device, const std::string& file) {
+void check_core(Entry& record, const std::string& file) {
   const std::string core = record.text("core");
   check(core == core_name(),
         "replay: '{}' was made by kernels for {}, these are for {}: the bits would differ", file,
         core, core_name());
+}
+
+void check_device(Entry& record, const std::string& device, const std::string& file) {
   if (device_named(device) == Device::cpu) return;
   const std::string made_on = record.text("device_name");
   check(made_on == cuda::device_name(),
