@@ -33,7 +33,7 @@ const Arch& checked(const Arch& a) {
 
 std::vector<std::int32_t> labelled_rows(const Sequence& s, const Batch& batch) {
   check(static_cast<std::int64_t>(batch.token_label.size()) == batch.tokens(),
-        "{} token labels for {} tokens", batch.token_label.size(), batch.tokens());
+        "model: {} token labels for {} tokens", batch.token_label.size(), batch.tokens());
   std::vector<std::int32_t> rows;
   for (std::size_t i = 0; i < s.source.size(); ++i)
     if (s.source[i] >= 0 && batch.token_label[s.source[i]] >= 0)
