@@ -208,7 +208,15 @@ void add_summed_down(Array& sum, Array g) {
 
 }  // namespace
 
+// What was computed in half precision of a master in f32 has its gradient in f32 from here on; and
+// what comes wider than its input is summed down before it is rounded.
 void Engine::add(const std::shared_ptr<Node>& node, Array g, int use) {
+  if (is_half(node->kind.dtype) && g.dtype() == Dtype::f32 && g.shape() != node->shape) {
+    Array down = Array::zeros(node->shape, g.kind());
+    add_summed_down(down, std::move(g));
+    g = std::move(down);
+  }
+  g = g.to(node->kind.dtype);
   Array& sum = gradient_of(*node, use);
   if (!sum.defined() && g.shape() == node->shape) {
     sum = std::move(g);

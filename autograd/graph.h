@@ -34,7 +34,8 @@ class Engine;
 class Grads {
  public:
   bool needs(int input) const;
-  // Adds g. Where g was broadcast from the input's shape it is summed down here, and only here.
+  // Adds g. Where g was broadcast from the input's shape it is summed down here, and only here; and
+  // here alone it is turned into the input's type.
   void add(int input, Array g);
   // The input's gradient so far (zeros at first), to be added to in place: chains of sums then run
   // on from one micro-batch to the next and give the bits of one large batch.

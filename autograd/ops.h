@@ -7,6 +7,13 @@
 
 namespace graft {
 
+// x as numbers of that type; x itself where it has it. A gradient comes back in x's own type.
+Tensor cast(const Tensor& x, Dtype);
+
+// Where half precision is computed with (on the device), ops take masters in f32 beside it and turn
+// them into it; a product's type is that of x, attention's that of q. Losses and sums are f32, and
+// every input's gradient is of the input's type.
+
 // --- arithmetic, broadcasting as NumPy does -----------------------------------------------------
 Tensor operator+(const Tensor& a, const Tensor& b);
 Tensor operator-(const Tensor& a, const Tensor& b);
@@ -64,8 +71,8 @@ Tensor sdpa(const Tensor& q, const Tensor& k, const Tensor& v, int heads, int kv
 Tensor rotate(const Tensor& x, const Array& position, const Array& frequency, int heads);
 
 // --- rows ---------------------------------------------------------------------------------------
-// y[i] = table[row[i]]; row: i32 [R]. Looks up an embedding, or picks rows of an activation. Half
-// precision is widened.
+// y[i] = table[row[i]]; row: i32 [R]. Looks up an embedding, or picks rows of an activation. On the
+// host half precision is widened.
 Tensor gather(const Tensor& table, const Array& row);
 // Each sequence's rows of x[N, C] preceded by bank[P, C]: keys and values that every query sees.
 Tensor prepend(const Tensor& bank, const Tensor& x, const std::vector<int>& length);

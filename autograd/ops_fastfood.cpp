@@ -3,7 +3,9 @@
 
 namespace graft {
 
-Tensor fastfood(const Tensor& x, const Fastfood& p) {
+// Its kernels are for masters: half precision is widened first.
+Tensor fastfood(const Tensor& given, const Fastfood& p) {
+  const Tensor x = cast(given, widened(given.dtype()));
   check(x.shape() == Shape{p.in}, "fastfood: x {}; need [{}]", x.shape(), p.in);
   Array y = Array::empty({p.out}, x.kind());
   kernels::fastfood(y, x.value().as_contiguous(), p);

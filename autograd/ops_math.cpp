@@ -5,9 +5,9 @@ namespace graft {
 namespace {
 
 Array binary_array(Binary op, const Array& a, const Array& b, const char* where) {
-  check(a.dtype() == b.dtype(), "{}: {} with {}", where, name(a.dtype()), name(b.dtype()));
-  Array y = Array::empty(broadcast(a.shape(), b.shape(), where), a.kind());
-  kernels::binary(op, y, a.expand(y.shape()), b.expand(y.shape()));
+  const Dtype dtype = met(where, a.dtype(), b.dtype());
+  Array y = Array::empty(broadcast(a.shape(), b.shape(), where), {dtype, a.device()});
+  kernels::binary(op, y, a.to(dtype).expand(y.shape()), b.to(dtype).expand(y.shape()));
   return y;
 }
 
@@ -29,10 +29,23 @@ const char* map_name(Map f) {
   return kNames[static_cast<int>(f)];
 }
 
+Array wide(const Array& x) { return x.to(widened(x.dtype())); }
+
+// A parameter as rows x compute with it.
+Array beside(const Array& parameter, const Array& x) {
+  return parameter.defined() ? parameter.to(x.dtype()) : parameter;
+}
+
 std::int64_t rows_of(const Array& x) { return x.dim(-1) ? x.numel() / x.dim(-1) : 0; }
 Array as_rows(const Array& x) { return x.as_contiguous().reshape({rows_of(x), x.dim(-1)}); }
 
 }  // namespace
+
+Tensor cast(const Tensor& x, Dtype dtype) {
+  if (x.dtype() == dtype) return x;
+  return record("cast", x.value().to(dtype), {x}, {},
+                [](const Array& dy, const Saved&, Grads& g) { g.add(0, dy); });
+}
 
 Tensor operator+(const Tensor& a, const Tensor& b) {
   return record("add", binary_array(Binary::add, a.value(), b.value(), "add"), {a, b}, {},
@@ -51,11 +64,18 @@ Tensor operator-(const Tensor& a, const Tensor& b) {
 }
 
 Tensor operator*(const Tensor& a, const Tensor& b) {
-  return record("mul", binary_array(Binary::mul, a.value(), b.value(), "mul"), {a, b},
-                {keep(a, b), keep(b, a)}, [](const Array& dy, const Saved& s, Grads& g) {
-                  if (g.needs(0)) g.add(0, binary_array(Binary::mul, dy, s[1].get(), "mul"));
-                  if (g.needs(1)) g.add(1, binary_array(Binary::mul, dy, s[0].get(), "mul"));
-                });
+  const Array y = binary_array(Binary::mul, a.value(), b.value(), "mul");
+  // A factor that was broadcast has a sum of products for its gradient: these are not rounded.
+  const auto times = [shape = y.shape()](const Array& dy, const Array& other, const Shape& of) {
+    if (of == shape) return binary_array(Binary::mul, dy, other, "mul");
+    return binary_array(Binary::mul, wide(dy), wide(other), "mul");
+  };
+  return record(
+      "mul", y, {a, b}, {keep(a, b), keep(b, a)},
+      [times, of_a = a.shape(), of_b = b.shape()](const Array& dy, const Saved& s, Grads& g) {
+        if (g.needs(0)) g.add(0, times(dy, s[1].get(), of_a));
+        if (g.needs(1)) g.add(1, times(dy, s[0].get(), of_b));
+      });
 }
 
 Tensor operator/(const Tensor& a, const Tensor& b) {
@@ -94,12 +114,14 @@ Tensor swiglu(const Tensor& gate, const Tensor& up) {
     kernels::swiglu(y, gate, up);
     return y;
   };
-  const Array a = gate.value(), b = up.value();
+  const Dtype dtype = met("swiglu", gate.dtype(), up.dtype());
+  const Array a = gate.value().to(dtype), b = up.value().to(dtype);
   return record("swiglu", forward(a, b), {gate, up}, {keep(gate, gate, up), keep(up, gate, up)},
                 [](const Array& dy, const Saved& s, Grads& g) {
                   Array dgate = Array::empty(dy.shape(), dy.kind());
                   Array dup = Array::empty(dy.shape(), dy.kind());
-                  kernels::swiglu_grad(dgate, dup, s[0].get(), s[1].get(), dy.as_contiguous());
+                  kernels::swiglu_grad(dgate, dup, s[0].get().to(dy.dtype()),
+                                       s[1].get().to(dy.dtype()), dy.as_contiguous());
                   g.add(0, dgate);
                   g.add(1, dup);
                 })
@@ -142,7 +164,8 @@ Tensor layer_norm(const Tensor& x, const Tensor& gain, const Tensor& bias, doubl
     kernels::layer_norm(rows, as_rows(x), gain, bias, eps);
     return y;
   };
-  const Array in = x.value().as_contiguous(), a = gain.value(), b = bias.value();
+  const Array in = x.value().as_contiguous();
+  const Array a = beside(gain.value(), in), b = beside(bias.value(), in);
   return record("layer_norm", forward(in, a, b), {x, gain, bias},
                 {keep(Tensor(in), x, gain), keep(gain, x)},
                 [eps](const Array& dy, const Saved& s, Grads& g) {
@@ -156,7 +179,7 @@ Tensor layer_norm(const Tensor& x, const Tensor& gain, const Tensor& bias, doubl
                   }
                   kernels::layer_norm_grad(dx_rows, g.needs(1) ? g.into(1) : none,
                                            g.needs(2) ? g.into(2) : none, as_rows(s[0].get()),
-                                           s[1].get(), as_rows(dy), eps);
+                                           beside(s[1].get(), dy), as_rows(dy), eps);
                   if (dx.defined()) g.add(0, dx);
                 })
       .with_recipe({{in, a, b}, [=] { return forward(in, a, b); }});
@@ -172,14 +195,15 @@ Tensor rms_norm(const Tensor& x, const Tensor& gain, double eps) {
     kernels::rms_norm(rows, as_rows(x), gain, eps);
     return y;
   };
-  const Array in = x.value().as_contiguous(), a = gain.value();
+  const Array in = x.value().as_contiguous(), a = beside(gain.value(), in);
   return record("rms_norm", forward(in, a), {x, gain}, {keep(Tensor(in), x, gain), keep(gain, x)},
                 [eps](const Array& dy, const Saved& s, Grads& g) {
                   Array dx = g.needs(0) ? Array::empty(dy.shape(), dy.kind()) : Array();
                   Array dx_rows = dx.defined() ? as_rows(dx) : Array();
                   Array none;
                   kernels::rms_norm_grad(dx_rows, g.needs(1) ? g.into(1) : none,
-                                         as_rows(s[0].get()), s[1].get(), as_rows(dy), eps);
+                                         as_rows(s[0].get()), beside(s[1].get(), dy), as_rows(dy),
+                                         eps);
                   if (dx.defined()) g.add(0, dx);
                 })
       .with_recipe({{in, a}, [=] { return forward(in, a); }});
@@ -198,7 +222,7 @@ Tensor softmax(const Tensor& x) {
 }
 
 Tensor sum(const Tensor& x) {
-  Array y = Array::empty({1}, x.kind());
+  Array y = Array::empty({1}, widened(x.kind()));
   kernels::sum_all(y, x.value().as_contiguous());
   const Shape shape = x.shape();
   return record("sum", y, {x}, {}, [shape](const Array& dy, const Saved&, Grads& g) {

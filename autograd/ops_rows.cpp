@@ -84,7 +84,7 @@ Tensor add_linear(Tensor y, const Tensor& x, const Tensor& w, double s) {
   const bool ours = sum.contiguous() && sum.storage().use_count() == 1 && !y.recipe();
   if (!ours) sum = sum.clone();
   Array rows = sum.reshape({sum.numel() / sum.dim(-1), sum.dim(-1)});
-  kernels::gemm(rows, as_rows(x.value()), w.value().transpose(), s, 1);
+  kernels::gemm(rows, as_rows(x.value().to(rows.dtype())), w.value().transpose(), s, 1);
   return record("add_linear", sum, {y, x, w}, {keep(x, w), keep(w, x)},
                 [s](const Array& dy, const Saved& saved, Grads& g) {
                   const Array d = as_rows(dy);
@@ -102,12 +102,13 @@ Tensor add_linear(Tensor y, const Tensor& x, const Tensor& w, double s) {
 Tensor matmul(const Tensor& a, const Tensor& b) {
   check(a.value().ndim() == 2 && b.value().ndim() == 2 && a.dim(1) == b.dim(0),
         "matmul: {} with {}; need [M, K] and [K, N]", a.shape(), b.shape());
-  Array y = Array::empty({a.dim(0), b.dim(1)}, a.kind());
-  kernels::gemm(y, a.value(), b.value(), 1, 0);
+  const Dtype dtype = met("matmul", a.dtype(), b.dtype());
+  Array y = Array::empty({a.dim(0), b.dim(1)}, {dtype, a.value().device()});
+  kernels::gemm(y, a.value().to(dtype), b.value(), 1, 0);
   return record("matmul", y, {a, b}, {keep(a, b), keep(b, a)},
                 [](const Array& dy, const Saved& s, Grads& g) {
                   if (g.needs(0)) add_product(g.sum(0), dy, s[1].get().transpose());
-                  if (g.needs(1)) add_product(g.sum(1), s[0].get().transpose(), dy);
+                  if (g.needs(1)) add_product(g.sum(1), s[0].get().to(dy.dtype()).transpose(), dy);
                 });
 }
 
@@ -120,7 +121,9 @@ Tensor transpose(const Tensor& x) {
 Tensor gather(const Tensor& table, const Array& row) {
   check(table.value().ndim() == 2 && row.dtype() == Dtype::i32, "gather: table {}, row {} {}",
         table.shape(), name(row.dtype()), row.shape());
-  Array y = Array::empty({row.numel(), table.dim(1)}, widened(table.kind()));
+  const bool as_it_is = table.value().device() != Device::cpu;
+  Array y =
+      Array::empty({row.numel(), table.dim(1)}, as_it_is ? table.kind() : widened(table.kind()));
   kernels::gather(y, table.value(), row);
   return record("gather", y, {table}, {keep(row)}, [](const Array& dy, const Saved& s, Grads& g) {
     kernels::scatter_add(g.into(0), dy.as_contiguous(), s[0].array);
@@ -130,11 +133,11 @@ Tensor gather(const Tensor& table, const Array& row) {
 Tensor prepend(const Tensor& bank, const Tensor& x, const std::vector<int>& length) {
   check(bank.value().ndim() == 2 && x.value().ndim() == 2 && bank.dim(1) == x.dim(1),
         "prepend: bank {}, x {}; need [P, C] and [N, C]", bank.shape(), x.shape());
-  check(bank.dtype() == x.dtype(), "prepend: bank {}, x {}", name(bank.dtype()), name(x.dtype()));
+  const ArrayKind kind{met("prepend", bank.dtype(), x.dtype()), x.value().device()};
   const std::int64_t p = bank.dim(0), sequences = static_cast<std::int64_t>(length.size());
   const std::int64_t total = std::accumulate(length.begin(), length.end(), std::int64_t{0});
   check(total == x.dim(0), "prepend: lengths add up to {}, x has {} rows", total, x.dim(0));
-  Array y = Array::empty({total + sequences * p, x.dim(1)}, x.kind());
+  Array y = Array::empty({total + sequences * p, x.dim(1)}, kind);
   std::vector<std::int32_t> bank_row(y.dim(0), -1), x_at;  // of y's rows; of x's rows, in y
   std::int64_t at = 0, start = 0;
   const auto put = [&y, &at](const Array& rows) {
@@ -193,20 +196,20 @@ Tensor slice(const Tensor& x, int dim, std::int64_t begin, std::int64_t end) {
 Tensor concat(const std::vector<Tensor>& parts, int dim) {
   check(!parts.empty(), "concat: nothing to join");
   Shape shape = parts[0].shape();
+  ArrayKind kind = parts[0].kind();
   if (dim < 0) dim += static_cast<int>(shape.size());
   check(0 <= dim && dim < parts[0].value().ndim(), "concat: no dimension {} in {}", dim, shape);
   shape[dim] = 0;
   for (const Tensor& part : parts) {
     Shape other = part.shape();
     check(other.size() == shape.size(), "concat: {} with {}", parts[0].shape(), other);
-    check(part.dtype() == parts[0].dtype(), "concat: {} with {}", name(parts[0].dtype()),
-          name(part.dtype()));
+    kind.dtype = met("concat", kind.dtype, part.dtype());
     shape[dim] += other[dim];
     other[dim] = parts[0].shape()[dim];
     check(other == parts[0].shape(), "concat: {} with {} along dimension {}", parts[0].shape(),
           part.shape(), dim);
   }
-  Array y = Array::empty(shape, parts[0].kind());
+  Array y = Array::empty(shape, kind);
   std::vector<std::int64_t> starts{0};
   for (const Tensor& part : parts) {
     Array into = y.slice(dim, starts.back(), starts.back() + part.shape()[dim]);
@@ -233,14 +236,16 @@ Tensor cross_entropy(const Tensor& logits, const Array& label, double divisor) {
         "cross_entropy: logits {}, label {} {}; need [R, V] and i32 [R]", logits.shape(),
         name(label.dtype()), label.shape());
   const Array in = logits.value().as_contiguous();
-  Array loss = Array::empty({in.dim(0)}, in.kind()), total = Array::empty({1}, in.kind());
+  const ArrayKind wide = widened(in.kind());
+  Array loss = Array::empty({in.dim(0)}, wide), total = Array::empty({1}, wide);
   kernels::cross_entropy(loss, in, label);
   kernels::sum_all(total, loss);
   kernels::scale(total, total, 1 / divisor);
   return record("cross_entropy", total, {logits}, {keep(Tensor(in), logits), keep(label)},
                 [divisor](const Array& dy, const Saved& s, Grads& g) {
                   const Array in = s[0].get(), label = s[1].array;
-                  const Array each = Array::full({in.dim(0)}, dy.item() / divisor, in.kind());
+                  const Array each =
+                      Array::full({in.dim(0)}, dy.item() / divisor, widened(in.kind()));
                   Array dx = Array::empty(in.shape(), in.kind());
                   kernels::cross_entropy_grad(dx, in, label, each);
                   g.add(0, dx);
@@ -267,7 +272,7 @@ struct Vocabulary {
   }
   // Turns logits into their gradient.
   void differentiate(Array& logits, Span r, double dy) const {
-    const Array dloss = Array::full({r.end - r.begin}, dy / divisor, x.kind());
+    const Array dloss = Array::full({r.end - r.begin}, dy / divisor, lse.kind());
     kernels::cross_entropy_part_grad(logits, logits, part(lse, r), part(label, r), dloss, 0);
   }
 };
@@ -309,13 +314,14 @@ Tensor linear_cross_entropy(const Tensor& x, const Tensor& w, const Tensor& b, c
     check(l >= -1 && l < w.dim(0), "linear_cross_entropy: label {} of a vocabulary of {}", l,
           w.dim(0));
   const std::int64_t rows = x.dim(0), vocab = w.dim(0);
+  const ArrayKind wide = widened(x.kind());
   Vocabulary head{x.value().as_contiguous(),
                   w.value(),
                   b.value(),
                   label,
-                  Array::full({rows}, -INFINITY, x.kind()),
+                  Array::full({rows}, -INFINITY, wide),
                   divisor};
-  Array loss = Array::zeros({rows}, x.kind()), total = Array::empty({1}, x.kind());
+  Array loss = Array::zeros({rows}, wide), total = Array::empty({1}, wide);
   const bool learns = x.needs_grad() || w.needs_grad() || b.needs_grad();
   // The logits are there now, and making them again would cost a third of all products with W. So
   // the gradient of x is made at once; that of W must run on from earlier ones, and waits.

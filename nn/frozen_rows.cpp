@@ -143,7 +143,8 @@ Sequence FrozenRows::operator()(const Batch& batch, Ctx& ctx) {
     computed = model_.run_blocks(model_.embed(part, own), own, 0, blocks_).rows.value();
     keep(part, computed);
   }
-  Array rows = Array::empty({batch.tokens(), model_.arch().width}, model_.build().kind());
+  Array rows = Array::empty({batch.tokens(), model_.arch().width},
+                            {model_.embedding.rows, model_.build().device});
   std::int64_t next = 0;
   for (int i = 0; i < batch.sequences(); ++i) {
     Array to = rows.slice(0, first[i], first[i + 1]);

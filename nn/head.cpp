@@ -101,7 +101,8 @@ LinearHead::LinearHead(const Build& build, const Arch& a, int classes, const Hea
 Tensor LinearHead::scores(const Model& model, const Sequence& s, const Batch& batch,
                           const Ctx& ctx) const {
   const int pad = form_.skip_pad ? model.arch().pad : -1;
-  Tensor x = pooled(s, form_.pool, &batch, pad);
+  // In f32 from here on, whatever the body computes in.
+  Tensor x = cast(pooled(s, form_.pool, &batch, pad), widened(out.w.value().dtype()));
   std::vector<std::int32_t> example(batch.example.begin(), batch.example.end());
   const RowAddress rows{Array::of(example),
                         Array::zeros({static_cast<std::int64_t>(example.size())}, Dtype::i32)};

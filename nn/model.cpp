@@ -217,7 +217,8 @@ Tensor Model::lm_loss(const Sequence& s, const Batch& batch, const Ctx& ctx) con
 
 Tensor Model::lm_logits(const Sequence& s, const std::vector<std::int32_t>& rows,
                         const Ctx& ctx) const {
-  return linear(lm_hidden(gather(s.rows, Array::of(rows)), ctx), vocabulary(ctx), lm_bias(ctx));
+  const Tensor h = lm_hidden(gather(s.rows, Array::of(rows)), ctx);
+  return cast(linear(h, vocabulary(ctx), lm_bias(ctx)), build_.dtype);
 }
 
 void Model::move_to(Device device) {

@@ -21,7 +21,7 @@ Tensor dropped(const Tensor& x, double p, const Ctx& ctx, const Site& site) {
   return dropped(x, p, ctx, ctx.address, site);
 }
 
-// What is stored in half precision as norms compute with it; a product widens its matrix itself.
+// What is stored in half precision as edits get it; ops turn what they read into their rows' type.
 Tensor wide(const Tensor& x) {
   return is_half(x.dtype()) ? Tensor(x.value().to(widened(x.dtype()))) : x;
 }
@@ -56,7 +56,8 @@ Norm::Norm(const Build& build, const Site& at, int width, double eps, bool rms)
 }
 
 Tensor Norm::operator()(const Tensor& x, const Ctx& ctx) const {
-  const Affine a = affine({wide(gain(ctx)), wide(bias(ctx))}, ctx);
+  Affine a{gain(ctx), bias(ctx)};
+  if (!affine.empty()) a = affine({wide(a.gain), wide(a.bias)}, ctx);
   return rms_ ? rms_norm(x, a.gain, eps_) : layer_norm(x, a.gain, a.bias, eps_);
 }
 
@@ -245,7 +246,8 @@ void Block::each(const EachWeight& f) {
 }
 
 Embedding::Embedding(const Build& build, const Arch& a, const Embedding* shared)
-    : shared_(shared),
+    : rows(build.dtype),
+      shared_(shared),
       stack_(a.crosses() ? a.stack : Stack::encoder),  // one name for all single stacks
       positions_(a.positions),
       offset_(a.position_offset),
@@ -288,7 +290,10 @@ Sequence Embedding::shape(const Batch& batch, Ctx& ctx) const {
 
 Sequence Embedding::operator()(const Batch& batch, Ctx& ctx) const {
   Sequence s = shape(batch, ctx);
-  s.rows = gather(table(ctx), Array::of(batch.token));
+  const auto look_up = [this](const Tensor& all, const Array& which) {
+    return cast(gather(all, which), rows);
+  };
+  s.rows = look_up(table(ctx), Array::of(batch.token));
   if (!out.empty()) {
     s = out(std::move(s), ctx);
     ctx.address = s.address();
@@ -307,9 +312,9 @@ Sequence Embedding::operator()(const Batch& batch, Ctx& ctx) const {
             positions_ - 1);
       p += offset_;
     }
-    s.rows = s.rows + gather(position(ctx), Array::of(at));
+    s.rows = s.rows + look_up(position(ctx), Array::of(at));
   }
-  if (type) s.rows = s.rows + gather(type(ctx), types_of(batch, s));
+  if (type) s.rows = s.rows + look_up(type(ctx), types_of(batch, s));
   if (norm) s.rows = (*norm)(s.rows, ctx);
   s.rows = dropped(s.rows, dropout_, ctx, {stack_, -1, Part::embed});
   return s;

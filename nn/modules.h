@@ -231,6 +231,7 @@ struct Embedding {
   Weight token, position, type;
   std::optional<Norm> norm;
   Slot<Sequence, Ctx> out;  // token rows before positions are added: edits may insert rows
+  Dtype rows;               // of what it gives, and so of all that is computed of it
 
  private:
   Array types_of(const Batch&, const Sequence&) const;

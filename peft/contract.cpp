@@ -263,6 +263,8 @@ std::vector<Clause> run_contract(const Methods& methods, const std::string& spec
       {&Contract::merging, "merged = unmerged within rounding, or a reason"},
       {&Contract::checkpointing, "checkpointed = plain, bit for bit"},
       {&Contract::half_base, "on a base of half precision it trains in f32"},
+      {&Contract::in_half_precision,
+       "computed in half precision, its gradients are close to f32's"},
       {&Contract::writing, "it writes with a cache as without, and with beams"},
       {&Contract::other_order, "the other order composes, or is refused with a reason"}};
   for (const auto& [group, text] : groups) {

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <set>
 
+#include "nn/half_precision.h"
 #include "peft/contract_trial.h"
 #include "peft/files.h"
 #include "peft/training_state.h"
@@ -238,6 +239,44 @@ void Contract::half_base() {
     if (!good) kept = false, where = p->label();
   }
   add(kClause, kept, where);
+}
+
+// On a device alone: the host does not compute in half precision. In bf16 a body so narrow may have
+// a gradient that is off by a third (a ReLU that opens or not); f16 rounds eight times finer, and
+// what is off there is more than rounding.
+void Contract::in_half_precision() {
+  constexpr const char* kClause = "computed in half precision, its gradients are close to f32's";
+  if (device == Device::cpu) return;
+  Trial wide(methods, spec, kind);
+  if (wide.trained().empty()) return add(kClause, true, "none train");
+  wide.jitter_all();
+  const Tensor want = wide.loss(true);
+  const Gradients exact = backward(want);
+  bool kept = true;
+  std::string detail;
+  for (const auto& [dtype, limit] : {std::pair{Dtype::bf16, 0.5}, {Dtype::f16, 0.05}}) {
+    Trial narrow = trial();
+    narrow.jitter_all();
+    const HalfPrecision half(narrow.model, dtype);
+    const Tensor got = narrow.loss(true);
+    const Gradients rounded = backward(got);
+    double squares = 0, apart = 0;
+    const Parameters masters = narrow.trained(), reference = wide.trained();
+    for (std::size_t i = 0; i < masters.size(); ++i) {
+      const Array& g = rounded[masters[i]->value];
+      kept &= g.dtype() == Dtype::f32;
+      const Array should = exact[reference[i]->value].as_contiguous();
+      Array off = g.to(Device::cpu).clone();
+      kernels::axpy(off, should, -1);
+      squares += kernels::sum_squares(should), apart += kernels::sum_squares(off);
+    }
+    const double share = std::sqrt(apart / squares);
+    const double loss = std::abs(got.item() - want.item()) / std::abs(want.item());
+    kept &= loss < limit / 10 && share < limit;
+    detail += fmt::format("{}{}: the loss is off by {:.1e} of it, the gradient by {:.1e}",
+                          detail.empty() ? "" : "; ", name(dtype), loss, share);
+  }
+  add(kClause, kept, detail);
 }
 
 }  // namespace graft

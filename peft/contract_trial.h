@@ -61,6 +61,7 @@ struct Contract {
   void checkpointing();
   void few_rows();
   void half_base();
+  void in_half_precision();
   // contract_writing.cpp
   void writing();
   // contract_pairs.cpp

@@ -78,6 +78,13 @@ Device device_named(const std::string& given) {
 }
 std::size_t size_of(Dtype dtype) { return dtype == Dtype::f64 ? 8 : is_half(dtype) ? 2 : 4; }
 
+Dtype met(const char* where, Dtype a, Dtype b) {
+  if (a == b) return a;
+  check((is_half(a) && b == Dtype::f32) || (is_half(b) && a == Dtype::f32), "{}: {} with {}", where,
+        name(a), name(b));
+  return is_half(a) ? a : b;
+}
+
 std::int64_t count(const Shape& shape) {
   std::int64_t n = 1;
   for (std::int64_t d : shape) n *= d;

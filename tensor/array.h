@@ -16,8 +16,9 @@
 
 namespace graft {
 
-// f16 and bf16 are for storage alone: a product's weights and a looked-up table are widened to f32
-// as they are read. No other kernel takes them.
+// On the host f16 and bf16 are for storage alone: a product's weights and a looked-up table are
+// widened to f32 as they are read, and no other kernel takes them. On the device every kernel does:
+// numbers are read and written as they are, products are summed and functions computed in f32.
 enum class Dtype : std::uint8_t { f32, f64, i32, f16, bf16 };
 const char* name(Dtype);
 std::size_t size_of(Dtype);
@@ -140,6 +141,10 @@ class Array {
 
 bool same_bits(const Array& a, const Array& b);                      // shape, dtype and every bit
 Shape broadcast(const Shape& a, const Shape& b, const char* where);  // throws when they disagree
+
+// What numbers of two types are computed in together: in half precision where one of them is, the
+// other one being a master in f32. Throws for other pairs.
+Dtype met(const char* where, Dtype a, Dtype b);
 
 // Calls f with a value of the array's floating type: dispatch(x, [&]<class T>(T) {...}).
 template <class F>

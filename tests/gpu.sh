@@ -74,8 +74,16 @@ if timeout 200 "$bin/bench_device" 20 gpt2 --host | tee "$logs/gpt2"; then
 else
   failure "bench_device gpt2"
 fi
+stage "the same in bf16"
+if timeout 200 "$bin/bench_device" 20 gpt2 --bf16 --host | tee "$logs/gpt2-bf16"; then
+  row "two steps' losses, bf16 on the device, f32 on the host" "within 1e-2"
+else
+  failure "bench_device gpt2 --bf16"
+fi
 stage "steps of training, LLaMA's shape, 2048 tokens a sequence"
 timeout 100 "$bin/bench_device" 10 llama | tee "$logs/llama" || failure "bench_device llama"
+timeout 100 "$bin/bench_device" 10 llama --bf16 | tee "$logs/llama-bf16" ||
+  failure "bench_device llama --bf16"
 
 stage "the contract of every method"
 before=$failed
@@ -101,4 +109,4 @@ fi
 end_stage
 echo
 printf '%s' "$table"
-cat "$logs/gpt2" "$logs/llama"
+cat "$logs"/{gpt2,gpt2-bf16,llama,llama-bf16}

@@ -37,10 +37,14 @@ Batch batch_of(const Workload& w, int vocab) {
   return b;
 }
 
-Trainer trainer_on(Device device, const Cell& cell) {
+std::unique_ptr<Trainer> trainer_on(ArrayKind kind, const Cell& cell) {
   auto model = std::make_unique<Model>(arch_of(cell.workload), Build{.seed = 1});
-  model->move_to(device);
-  return Trainer(std::move(model), cell.spec);
+  if (is_half(kind.dtype))  // as a checkpoint of that type would be loaded
+    model->each([&](Weight& w) { w.parameter().value = Tensor(w.value().value().to(kind.dtype)); });
+  model->move_to(kind.device);
+  auto trainer = std::make_unique<Trainer>(std::move(model), cell.spec);
+  if (is_half(kind.dtype)) trainer->compute_in(kind.dtype);
+  return trainer;
 }
 
 double useful_flop(const Arch& arch, const Workload& w, bool full) {
@@ -52,13 +56,13 @@ double useful_flop(const Arch& arch, const Workload& w, bool full) {
 }
 
 // FLOP/s of c = a b^T, square.
-double matrix_rate(std::int64_t n) {
-  const ArrayKind kind{Dtype::f32, Device::cuda};
+double matrix_rate(std::int64_t n, Dtype dtype) {
+  const ArrayKind kind{dtype, Device::cuda};
   // Numbers like those of a model: a device computes faster with constants.
   const Init normal{Init::Kind::normal, 1};
   const Build build{.device = kind.device};
-  const Array a = initial(build, normal, {n, n}, {}, "a"),
-              b = initial(build, normal, {n, n}, {}, "b");
+  const Array a = initial(build, normal, {n, n}, {}, "a").to(kind),
+              b = initial(build, normal, {n, n}, {}, "b").to(kind);
   Array c = Array::empty({n, n}, kind);
   std::vector<double> seconds;
   const double first = now();
@@ -75,11 +79,11 @@ double matrix_rate(std::int64_t n) {
   return 2.0 * double(n) * double(n) * double(n) / median(seconds);
 }
 
-void run(const std::string& workload, int steps, bool host) {
+void run(const std::string& workload, int steps, bool host, Dtype dtype) {
   (void)device_named("cuda");
-  const double rate = matrix_rate(4096);
-  fmt::print("{}; f32 product 4096^3: {:.1f} TFLOP/s; medians of {} steps\n", cuda::device_name(),
-             rate / 1e12, steps);
+  const double rate = matrix_rate(4096, dtype);
+  fmt::print("{}; {} product 4096^3: {:.1f} TFLOP/s; medians of {} steps\n", cuda::device_name(),
+             name(dtype), rate / 1e12, steps);
   fmt::print("{:<10}{:<15}{:>10}{:>12}{:>10}{:>12}{:>12}{:>12}\n", "workload", "method", "ms",
              "useful/max", "peak MB", "loss", "gradient", "host's loss");
   for (const std::string& method : method_names()) {
@@ -92,9 +96,9 @@ void run(const std::string& workload, int steps, bool host) {
     StepResult last;
     std::vector<double> seconds, losses;
     {
-      Trainer trainer = trainer_on(Device::cuda, cell);
+      const auto trainer = trainer_on({dtype, Device::cuda}, cell);
       for (int i = -kWarmUp; i < steps; ++i) {
-        last = trainer.step(batch, kRate);
+        last = trainer->step(batch, kRate);
         losses.push_back(last.loss);
         if (i >= 0) seconds.push_back(last.seconds);
       }
@@ -102,12 +106,12 @@ void run(const std::string& workload, int steps, bool host) {
     const double peak = double(pool::peak_bytes(Device::cuda));
     std::string beside = "-";
     if (host) {
-      Trainer trainer = trainer_on(Device::cpu, cell);
+      const auto trainer = trainer_on({Dtype::f32, Device::cpu}, cell);
       double loss = 0;
-      for (int i = 0; i < kOnHost; ++i) loss = trainer.step(batch, kRate).loss;
+      for (int i = 0; i < kOnHost; ++i) loss = trainer->step(batch, kRate).loss;
       const double there = losses.at(kOnHost - 1);
       beside = fmt::format("{:.5f}", loss);
-      check(std::abs(loss - there) < 1e-3 * std::abs(loss),
+      check(std::abs(loss - there) < (is_half(dtype) ? 1e-2 : 1e-3) * std::abs(loss),
             "bench_device: {} {}: step {} has loss {} on the device, {} on the host", workload,
             method, kOnHost, there, loss);
     }
@@ -123,16 +127,21 @@ void run(const std::string& workload, int steps, bool host) {
 }  // namespace graft
 
 int main(int argc, char** argv) {
-  const int steps = argc > 1 ? std::atoi(argv[1]) : 20;
-  const std::string last = argc > 3 ? argv[3] : "";
-  if (steps < 1 || argc > 4 || (argc > 3 && last != "--host")) {
+  std::vector<std::string> given(argv + 1, argv + argc);
+  const auto flag = [&given](const char* name) { return std::erase(given, name) > 0; };
+  const bool host = flag("--host"), bf16 = flag("--bf16");
+  const int steps = given.empty() ? 20 : std::atoi(given[0].c_str());
+  if (steps < 1 || given.size() > 2) {
     fmt::print(stderr,
-               "usage: bench_device [steps] [workload] [--host]\n"
-               "  --host  two steps of each method on the host, too, and their losses compared\n");
+               "usage: bench_device [steps] [workload] [--bf16] [--host]\n"
+               "  --bf16  rows and what is frozen in bf16, masters and sums in f32\n"
+               "  --host  two steps of each method on the host in f32, too, and their losses "
+               "compared\n");
     return 2;
   }
   try {
-    graft::run(argc > 2 ? argv[2] : "gpt2", steps, last == "--host");
+    graft::run(given.size() > 1 ? given[1] : "gpt2", steps, host,
+               bf16 ? graft::Dtype::bf16 : graft::Dtype::f32);
   } catch (const graft::Error& error) {
     fmt::print(stderr, "{}\n", error.what());
     return 1;

@@ -4,6 +4,7 @@
 #include <memory>
 #include <string>
 
+#include "nn/half_precision.h"
 #include "peft/methods.h"
 
 namespace graft {
@@ -19,6 +20,9 @@ class Trainer {
   // Trains what `spec` adds and the model's head for whole texts, if it has one; the loss is then
   // that head's, and otherwise that of the labelled tokens.
   Trainer(std::unique_ptr<Model>, const std::string& spec, const OptimSpec& = {});
+
+  // From now on in half precision, on the device (HalfPrecision).
+  void compute_in(Dtype dtype) { half_ = std::make_unique<HalfPrecision>(*model_, dtype); }
 
   // A whole step: forward, backward, optimizer.
   StepResult step(const Batch&, double rate, Checkpoint = Checkpoint::none);
@@ -37,6 +41,7 @@ class Trainer {
   std::unique_ptr<Model> model_;
   Adaptation adaptation_;
   Optimizer optimizer_;
+  std::unique_ptr<HalfPrecision> half_;
 };
 
 }  // namespace graft

@@ -6,6 +6,7 @@
 #include "experiments/runs/exact_match.h"
 #include "experiments/runs/finetune.h"
 #include "experiments/runs/named_task.h"
+#include "experiments/runs/run_parts.h"
 #include "nn/lm_batch.h"
 #include "nn/models/folder.h"
 #include "nn/models/generation.h"
@@ -25,7 +26,7 @@ struct EvalOptions {
   std::vector<std::string> adapters;  // NAME=FOLDER
   bool write = false;
   int max_tokens = EncodeSpec{}.max_tokens;
-  std::string device = "cpu";
+  std::string device = "cpu", compute = "f32";
 };
 
 struct MergeOptions {
@@ -217,7 +218,8 @@ void eval_several(const EvalOptions& o, const Methods& methods) {
 
 void eval_command(const EvalOptions& o, const Methods& methods) {
   if (!o.adapters.empty()) {
-    check(o.adapter.empty() && o.model.empty() && o.task.empty() && !o.write && o.device == "cpu",
+    check(o.adapter.empty() && o.model.empty() && o.task.empty() && !o.write && o.device == "cpu" &&
+              o.compute == "f32",
           "eval: --adapter NAME=FOLDER, given several times, goes with --split alone");
     check(o.split == "dev" || o.split == "test", "eval: split '{}'; there are dev and test",
           o.split);
@@ -228,6 +230,7 @@ void eval_command(const EvalOptions& o, const Methods& methods) {
   const Device device = device_named(o.device);
   Loaded l =
       o.model.empty() ? load(o.adapter, o.task, methods, device) : load_model_alone(o, device);
+  const auto half = computing_in(*l.model, o.compute);
   const auto& examples = o.split == "dev" ? l.task.dev : l.task.test;
   const Score s = evaluate(*l.model, l.task, examples);
   fmt::print("{} {} {:.4f} on {} examples\n", o.split, l.task.metric,
@@ -322,6 +325,7 @@ void add_adapter_commands(const Command& app, const Methods& methods) {
       .capture_default_str();
   eval.add_flag("--generate", e.write, "of a language task: also count answers written exactly");
   eval.add_option("--device", e.device, kDeviceHelp).capture_default_str();
+  eval.add_option("--compute", e.compute, "f32, or on a device f16 or bf16").capture_default_str();
   eval.callback([&] { eval_command(e, methods); });
 
   const Command merge =

@@ -249,6 +249,7 @@ void add_multitask(const Command& app, const Methods& methods) {
   command.add_option("--pool", o.spec.run.pool, "mean, cls or last").capture_default_str();
   add_training_options(command, o.spec.run, o.encode);
   command.add_option("--device", o.spec.run.device, kDeviceHelp).capture_default_str();
+  command.add_option("--compute", o.spec.run.compute, kComputeHelp).capture_default_str();
   command.add_option("--state-seconds", o.state_seconds, "between checkpoints of the whole state")
       .capture_default_str();
   command.add_option("--log", o.log, "a file: each step's loss, rate and examples, as JSON lines");

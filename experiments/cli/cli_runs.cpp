@@ -334,6 +334,7 @@ void add_run_commands(const Command& app, const Methods& methods) {
       train.add_option("--pool", o.run.pool, "mean, cls or last").capture_default_str();
   add_training_options(train, o.run, o.encode);
   train.add_option("--device", o.run.device, kDeviceHelp).capture_default_str();
+  train.add_option("--compute", o.run.compute, kComputeHelp).capture_default_str();
   train.add_option("--state-seconds", o.state_seconds, "between checkpoints of the whole state")
       .capture_default_str();
   train.add_option("--log", o.log, "a file: each step's loss, rate and examples, as JSON lines");

@@ -211,6 +211,7 @@ RunResult finetune(Model& base, const EncodedTask& task, const RunSpec& given,
           spec.method, task.name,
           task.goal == Goal::language ? "a language task" : "an encoder-decoder");
     begin(base, {&task}, spec, adaptation, head, places);
+    const auto half = computing_in(base, spec.compute);
 
     Optimizer optimizer(parameters, {.kind = optim_named(spec.optimizer),
                                      .eps = spec.eps,

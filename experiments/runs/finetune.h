@@ -26,6 +26,7 @@ struct RunSpec {
   std::uint32_t seed = 0;
   std::string checkpoint = "none";  // none, inner or blocks: see Checkpoint
   std::string device = "cpu";       // or cuda: where the base lies, and all that is computed
+  std::string compute = "f32";      // or bf16, on a device: see HalfPrecision
 
   // With the head that a model of this shape has by standard, where none is named. Throws for one
   // that does not go with it.

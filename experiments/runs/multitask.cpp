@@ -272,6 +272,7 @@ MultitaskResult multitask(Model& base, std::vector<EncodedTask> tasks, const Mul
     out.trainable = adaptation.count();
     check(out.trainable > 0, "multitask: method {} has nothing that tasks share", spec.run.method);
     begin(base, pointers(tasks), spec.run, adaptation, {}, places);
+    const auto half = computing_in(base, spec.run.compute);
     Trainer trainer(base, tasks, spec, adaptation, heads, places);
     const std::vector<Handle> dropout =
         trainer.rules.add_dropout(base, static_cast<int>(tasks.size()));

@@ -101,6 +101,13 @@ std::vector<std::uint32_t> ids_of(const std::vector<EncodedExample>& examples,
   return ids;
 }
 
+std::unique_ptr<HalfPrecision> computing_in(Model& model, const std::string& compute) {
+  check(compute == "f32" || compute == "f16" || compute == "bf16",
+        "compute {}: there are f32, f16 and bf16", compute);
+  if (compute == "f32") return nullptr;
+  return std::make_unique<HalfPrecision>(model, compute == "f16" ? Dtype::f16 : Dtype::bf16);
+}
+
 void begin(const Model& base, const std::vector<const EncodedTask*>& tasks, const RunSpec& spec,
            Adaptation& adaptation, const Parameters& heads, const RunPlaces& places) {
   std::vector<Batch> examples;

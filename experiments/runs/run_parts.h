@@ -2,6 +2,7 @@
 #pragma once
 
 #include "experiments/runs/finetune.h"
+#include "nn/half_precision.h"
 
 namespace graft {
 
@@ -31,6 +32,10 @@ class HeadAside {
   Model& model_;
   std::unique_ptr<Head> before_;
 };
+
+// From now on the model computes in that type, while the result lives: f32 (and there is none), f16
+// or bf16.
+std::unique_ptr<HalfPrecision> computing_in(Model&, const std::string& compute);
 
 // Example::id of those rows.
 std::vector<std::uint32_t> ids_of(const std::vector<EncodedExample>&,

@@ -6,9 +6,21 @@
 
 namespace graft {
 
+namespace {
+void check_compute(const RunSpec& s) {
+  check(
+      s.compute == "f32" || s.compute == "bf16",
+      "run: compute '{}'; there are f32 and bf16 (f16's small gradients would need a scaled loss)",
+      s.compute);
+  check(s.compute == "f32" || s.device != "cpu",
+        "run: compute {} on device {}; the host computes in f32 alone", s.compute, s.device);
+}
+}  // namespace
+
 RunSpec RunSpec::on(const Arch& arch) const {
   RunSpec s = *this;
   (void)checkpoint_named(checkpoint);
+  check_compute(s);
   if (!arch.crosses()) {
     check(head != "text",
           "head=text: a model of family {} has no encoder to read and decoder to "
@@ -48,6 +60,7 @@ nlohmann::json RunSpec::json() const {
   // Records are known by their text: what has the standard is left out of it.
   if (checkpoint != "none" && checkpoint != "blocks") j["checkpoint"] = checkpoint;
   if (device != "cpu") j["device"] = device;  // a record without it is of the host
+  if (compute != "f32") j["compute"] = compute;
   return j;
 }
 
@@ -55,7 +68,7 @@ RunSpec RunSpec::from(const nlohmann::json& j) {
   RunSpec s;
   check(j.is_object(), "run: the configuration is not a JSON object");
   nlohmann::json known = s.json();
-  known["device"] = s.device, known["checkpoint"] = s.checkpoint;
+  known["device"] = s.device, known["checkpoint"] = s.checkpoint, known["compute"] = s.compute;
   for (const auto& [key, value] : j.items())
     check(known.contains(key), "run: unknown key '{}'; there are {}", key, known.dump());
   const auto get = [&](const char* key, auto& value) {
@@ -78,6 +91,8 @@ RunSpec RunSpec::from(const nlohmann::json& j) {
   get("lr", s.lr), get("decay", s.decay), get("clip", s.clip), get("warmup", s.warmup);
   get("eps", s.eps), get("epochs", s.epochs), get("batch", s.batch), get("micro", s.micro);
   get("seed", s.seed), get("device", s.device);
+  get("compute", s.compute);
+  check_compute(s);
   bool blocks = false;
   get("checkpoint_blocks", blocks);
   if (blocks) s.checkpoint = "blocks";

@@ -50,6 +50,13 @@ void launch(const char* name, void (*kernel)(Parameters...), const Grid& grid, G
                    grid.blocks_y, grid.threads);
 }
 
+// Before a loop whose arrays are to lie in registers.
+#ifdef GRAFT_CUDA_EMULATED
+#define GRAFT_UNROLL
+#else
+#define GRAFT_UNROLL _Pragma("unroll")
+#endif
+
 // Shared memory of Grid::shared bytes.
 template <class T>
 __device__ T* dynamic_shared() {
@@ -123,6 +130,16 @@ void dispatch_all(const Array& x, F&& f) {
     f(BF16{});
   else
     dispatch(x, f);
+}
+
+// The same for a sum and what is added to it: f(T, S), T being the sum's type and S the other's,
+// which is T too, or half precision where T is f32.
+template <class F>
+void dispatch_sum(const char* where, const Array& sum, const Array& of, F&& f) {
+  if (sum.dtype() == of.dtype())
+    dispatch_all(sum, [&]<class T>(T) { f(T{}, T{}); });
+  else
+    dispatch_stored(where, sum, of, f);
 }
 
 // An i32 array on the device: itself, or a copy of what lies on the host.

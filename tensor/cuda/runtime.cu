@@ -2,6 +2,8 @@
 
 #include <cuda_runtime.h>
 
+#include <cstdlib>
+
 #include "tensor/cuda/launch.h"
 
 namespace graft::cuda {
@@ -31,10 +33,17 @@ std::string unusable() {
   return why;
 }
 
+bool tf32() {
+  const char* given = std::getenv("GRAFT_TF32");
+  const std::string value = given ? given : "0";
+  check(value == "0" || value == "1", "GRAFT_TF32: '{}'; need 0 or 1", value);
+  return value == "1";
+}
+
 std::string device_name() {
   cudaDeviceProp p{};
   GRAFT_CUDA_CHECK(cudaGetDeviceProperties(&p, 0), "reading the device's properties");
-  return fmt::format("{}, sm_{}{}", p.name, p.major, p.minor);
+  return fmt::format("{}, sm_{}{}{}", p.name, p.major, p.minor, tf32() ? ", TF32" : "");
 }
 
 cudaStream_t stream() {

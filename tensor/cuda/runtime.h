@@ -16,7 +16,9 @@ namespace graft::cuda {
 
 // "" where a device can be used; else why not, in words.
 std::string unusable();
-std::string device_name();  // such as "NVIDIA H100 80GB HBM3, sm_90"
+// Such as "NVIDIA H100 80GB HBM3, sm_90", and ", TF32" where products of f32 use it: what the bits
+// of a run depend on.
+std::string device_name();
 
 // A block of the device's memory, from cudaMalloc; null where there is no more.
 void* allocate(std::size_t bytes);

@@ -8,6 +8,8 @@
 namespace graft::cuda {
 
 cudaStream_t stream();
+bool tf32();  // whether products of f32 may round to TF32: where GRAFT_TF32 is 1. Throws for
+              // others.
 
 // Throws unless the call went well: GRAFT_CUDA_CHECK(cudaMemcpyAsync(...), "copy {}", shape).
 #define GRAFT_CUDA_CHECK(call, ...)                                                                \

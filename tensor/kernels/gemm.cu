@@ -3,8 +3,6 @@
 // workspace is ours, since one of cuBLAS's own would let the algorithm depend on what else runs.
 #include <cublas_v2.h>
 
-#include <cstdlib>
-
 #include "tensor/cuda/launch.h"
 #include "tensor/cuda/walk.h"
 #include "tensor/kernels.h"
@@ -34,10 +32,7 @@ cublasHandle_t handle() {
     check_cublas(
         cublasSetWorkspace(h, const_cast<float*>(workspace.device_data<float>()), kWorkspace),
         "cublasSetWorkspace", "starting cuBLAS");
-    const char* tf32 = std::getenv("GRAFT_TF32");
-    check(!tf32 || std::string(tf32) == "0" || std::string(tf32) == "1",
-          "GRAFT_TF32: '{}'; need 0 or 1", tf32 ? tf32 : "");
-    check_cublas(cublasSetMathMode(h, tf32 && *tf32 == '1' ? CUBLAS_TF32_TENSOR_OP_MATH : kExact),
+    check_cublas(cublasSetMathMode(h, tf32() ? CUBLAS_TF32_TENSOR_OP_MATH : kExact),
                  "cublasSetMathMode", "starting cuBLAS");
     return h;
   }();
@@ -96,8 +91,6 @@ void product(Array& c, const Array& a, const Array& b, double alpha, double beta
   if (c.numel() == 0) return;
   check(c.stride(1) == 1 || n <= 1, "gemm: the columns of c {} have stride {}, not 1", c.shape(),
         c.stride(1));
-  check(a.dtype() == c.dtype(), "gemm: a is {}, c {}; need one type (b alone may be half)",
-        name(a.dtype()), name(c.dtype()));
   if (k == 0) {
     if (beta == 0) c.fill(0);
     return;
@@ -105,14 +98,15 @@ void product(Array& c, const Array& a, const Array& b, double alpha, double beta
   for (const Index size :
        {m, n, k, c.stride(0), a.stride(0), a.stride(1), b.stride(0), b.stride(1)})
     check_size("a size of", size);
-  const Readable left = readable(a), right = readable(b.to(c.dtype()));
-  dispatch_all(c, [&]<class T>(T) {
+  const Dtype in = is_half(c.dtype()) ? c.dtype() : a.dtype();
+  const Readable left = readable(a.to(in)), right = readable(b.to(in));
+  dispatch_sum("gemm", c, left.x, [&]<class T, class S>(T, S) {
     using C = Compute<T>;
     const C by = static_cast<C>(alpha), keep = static_cast<C>(beta);
     check_cublas(
         cublasGemmEx(handle(), right.op, left.op, int(n), int(m), int(k), &by,
-                     right.x.device_data<T>(), CublasType<T>::data, right.step,
-                     left.x.device_data<T>(), CublasType<T>::data, left.step, &keep,
+                     right.x.device_data<S>(), CublasType<S>::data, right.step,
+                     left.x.device_data<S>(), CublasType<S>::data, left.step, &keep,
                      c.device_data<T>(), CublasType<T>::data, int(std::max<Index>(c.stride(0), n)),
                      CublasType<T>::compute, CUBLAS_GEMM_DEFAULT),
         "cublasGemmEx", fmt::format("product of {} and {}", a.shape(), b.shape()));

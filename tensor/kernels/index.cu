@@ -30,8 +30,8 @@ __global__ void gather_kernel(T* y, const S* table, const std::int32_t* row, Ind
 
 // Block r adds all rows with row r's index, in their order, if r is the first of them: no two
 // blocks write to one row of the table, and no sum depends on which block comes first.
-template <class T>
-__global__ void scatter_kernel(T* table, const T* x, const std::int32_t* row, Index rows,
+template <class T, class S>
+__global__ void scatter_kernel(T* table, const S* x, const std::int32_t* row, Index rows,
                                Index columns) {
   using C = Compute<T>;
   const Index own = blockIdx.x;
@@ -103,9 +103,9 @@ void scatter_add(Array& table, const Array& x, const Array& row) {
   check_rows("scatter_add", row, table.dim(0));
   if (x.numel() == 0) return;
   const DeviceInts index(row);
-  dispatch_all(table, [&]<class T>(T) {
-    launch("scatter_add", scatter_kernel<T>, Grid{unsigned(row.numel())}, table.device_data<T>(),
-           x.device_data<T>(), index.data(), row.numel(), table.dim(-1));
+  dispatch_sum("scatter_add", table, x, [&]<class T, class S>(T, S) {
+    launch("scatter_add", scatter_kernel<T, S>, Grid{unsigned(row.numel())}, table.device_data<T>(),
+           x.device_data<S>(), index.data(), row.numel(), table.dim(-1));
   });
 }
 

@@ -56,24 +56,23 @@ __global__ void softmax_grad_kernel(T* dx, const T* y, const T* dy, Index column
 }
 
 template <class T>
-__global__ void cross_entropy_kernel(T* loss, const T* logits, const std::int32_t* label,
+__global__ void cross_entropy_kernel(Compute<T>* loss, const T* logits, const std::int32_t* label,
                                      Index columns) {
   using C = Compute<T>;
   const std::int32_t want = label[blockIdx.x];
   if (want < 0) {
-    if (threadIdx.x == 0) loss[blockIdx.x] = static_cast<T>(C{0});
+    if (threadIdx.x == 0) loss[blockIdx.x] = 0;
     return;
   }
   const T* x = logits + blockIdx.x * columns;
   const RowSum<C> s = row_sum(x, columns);
-  if (threadIdx.x == 0)
-    loss[blockIdx.x] = static_cast<T>(std::log(s.sum) + (s.most - static_cast<C>(x[want])));
+  if (threadIdx.x == 0) loss[blockIdx.x] = std::log(s.sum) + (s.most - static_cast<C>(x[want]));
 }
 
 // May be in place: a row is read whole before it is written, element by element then.
 template <class T>
 __global__ void cross_entropy_grad_kernel(T* dlogits, const T* logits, const std::int32_t* label,
-                                          const T* dloss, Index columns) {
+                                          const Compute<T>* dloss, Index columns) {
   using C = Compute<T>;
   const std::int32_t want = label[blockIdx.x];
   const T* x = logits + blockIdx.x * columns;
@@ -83,43 +82,41 @@ __global__ void cross_entropy_grad_kernel(T* dlogits, const T* logits, const std
     return;
   }
   const RowSum<C> s = row_sum(x, columns);
-  const C grad = static_cast<C>(dloss[blockIdx.x]), factor = grad / s.sum;
+  const C grad = dloss[blockIdx.x], factor = grad / s.sum;
   for (Index i = threadIdx.x; i < columns; i += blockDim.x)
     d[i] = static_cast<T>(vmath::exp(static_cast<C>(x[i]) - s.most) * factor -
                           (i == want ? grad : C{0}));
 }
 
 template <class T>
-__global__ void join_kernel(T* lse, T* picked, const T* logits, const std::int32_t* label,
-                            Index columns, Index step, Index first) {
+__global__ void join_kernel(Compute<T>* lse, Compute<T>* picked, const T* logits,
+                            const std::int32_t* label, Index columns, Index step, Index first) {
   using C = Compute<T>;
   const T* x = logits + blockIdx.x * step;
   const RowSum<C> s = row_sum(x, columns);
   if (threadIdx.x != 0) return;
   const std::int32_t want = label[blockIdx.x];
-  if (want >= first && want < first + columns) picked[blockIdx.x] = x[want - first];
-  const C before = static_cast<C>(lse[blockIdx.x]), part = s.most + std::log(s.sum);
+  if (want >= first && want < first + columns) picked[blockIdx.x] = static_cast<C>(x[want - first]);
+  const C before = lse[blockIdx.x], part = s.most + std::log(s.sum);
   const C high = before > part ? before : part, low = before > part ? part : before;
-  lse[blockIdx.x] = static_cast<T>(high + std::log1p(std::exp(low - high)));
+  lse[blockIdx.x] = high + std::log1p(std::exp(low - high));
 }
 
-template <class T>
-__global__ void label_loss_kernel(T* loss, const T* lse, const T* picked, const std::int32_t* label,
+template <class C>
+__global__ void label_loss_kernel(C* loss, const C* lse, const C* picked, const std::int32_t* label,
                                   Index rows) {
-  using C = Compute<T>;
   for (Index r = thread_index(); r < rows; r += grid_step())
-    loss[r] = label[r] < 0 ? static_cast<T>(C{0})
-                           : static_cast<T>(static_cast<C>(lse[r]) - static_cast<C>(picked[r]));
+    loss[r] = label[r] < 0 ? C{0} : lse[r] - picked[r];
 }
 
 template <class T>
-__global__ void part_grad_kernel(T* dlogits, const T* logits, const T* lse,
-                                 const std::int32_t* label, const T* dloss, Index columns,
+__global__ void part_grad_kernel(T* dlogits, const T* logits, const Compute<T>* lse,
+                                 const std::int32_t* label, const Compute<T>* dloss, Index columns,
                                  Index first) {
   using C = Compute<T>;
   const Index r = blockIdx.x;
   const std::int32_t want = label[r];
-  const C sum = static_cast<C>(lse[r]), g = want < 0 ? C{0} : static_cast<C>(dloss[r]);
+  const C sum = lse[r], g = want < 0 ? C{0} : dloss[r];
   for (Index i = threadIdx.x; i < columns; i += blockDim.x) {
     const Index at = r * columns + i;
     dlogits[at] = static_cast<T>(g * vmath::exp(static_cast<C>(logits[at]) - sum) -
@@ -160,8 +157,8 @@ void cross_entropy(Array& loss, const Array& logits, const Array& label) {
   check_labels(label, logits.dim(-1));
   const DeviceInts want(label);
   dispatch_all(logits, [&]<class T>(T) {
-    launch("cross_entropy", cross_entropy_kernel<T>, rows_grid(loss.numel()), loss.device_data<T>(),
-           logits.device_data<T>(), want.data(), logits.dim(-1));
+    launch("cross_entropy", cross_entropy_kernel<T>, rows_grid(loss.numel()),
+           loss.device_data<Compute<T>>(), logits.device_data<T>(), want.data(), logits.dim(-1));
   });
 }
 
@@ -171,8 +168,8 @@ void cross_entropy_grad(Array& dlogits, const Array& logits, const Array& label,
   const DeviceInts want(label);
   dispatch_all(logits, [&]<class T>(T) {
     launch("cross_entropy_grad", cross_entropy_grad_kernel<T>, rows_grid(dloss.numel()),
-           dlogits.device_data<T>(), logits.device_data<T>(), want.data(), dloss.device_data<T>(),
-           logits.dim(-1));
+           dlogits.device_data<T>(), logits.device_data<T>(), want.data(),
+           dloss.device_data<Compute<T>>(), logits.dim(-1));
   });
 }
 
@@ -180,15 +177,15 @@ void log_sum_exp_join(Array& lse, Array& picked, const Array& logits, const Arra
                       std::int64_t first) {
   const DeviceInts want(label);
   dispatch_all(logits, [&]<class T>(T) {
-    launch("log_sum_exp_join", join_kernel<T>, rows_grid(lse.numel()), lse.device_data<T>(),
-           picked.device_data<T>(), logits.device_data<T>(), want.data(), logits.dim(-1),
-           logits.stride(0), first);
+    launch("log_sum_exp_join", join_kernel<T>, rows_grid(lse.numel()),
+           lse.device_data<Compute<T>>(), picked.device_data<Compute<T>>(), logits.device_data<T>(),
+           want.data(), logits.dim(-1), logits.stride(0), first);
   });
 }
 
 void label_loss(Array& loss, const Array& lse, const Array& picked, const Array& label) {
   const DeviceInts want(label);
-  dispatch_all(lse, [&]<class T>(T) {
+  dispatch(lse, [&]<class T>(T) {
     launch("label_loss", label_loss_kernel<T>, grid_of(lse.numel()), loss.device_data<T>(),
            lse.device_data<T>(), picked.device_data<T>(), want.data(), lse.numel());
   });
@@ -199,8 +196,8 @@ void cross_entropy_part_grad(Array& dlogits, const Array& logits, const Array& l
   const DeviceInts want(label);
   dispatch_all(logits, [&]<class T>(T) {
     launch("cross_entropy_part_grad", part_grad_kernel<T>, rows_grid(lse.numel()),
-           dlogits.device_data<T>(), logits.device_data<T>(), lse.device_data<T>(), want.data(),
-           dloss.device_data<T>(), logits.dim(-1), first);
+           dlogits.device_data<T>(), logits.device_data<T>(), lse.device_data<Compute<T>>(),
+           want.data(), dloss.device_data<Compute<T>>(), logits.dim(-1), first);
   });
 }
 

@@ -90,6 +90,15 @@ struct BiasGrad {
   __device__ Compute<T> operator()(std::int64_t i) const { return static_cast<Compute<T>>(dy[i]); }
 };
 
+// Sums of what is computed from rows of type T, of that type or of a wider one.
+template <class T, class F>
+void add_rows_into(Array& sum, F f, std::int64_t numbers, std::int64_t columns) {
+  if (sum.dtype() == dtype_of<T>)
+    add_over_rows(sum.device_data<T>(), f, numbers, columns);
+  else
+    add_over_rows(sum.device_data<Compute<T>>(), f, numbers, columns);
+}
+
 template <class T>
 const T* data_or_null(const Array& x) {
   return x.defined() ? x.device_data<T>() : nullptr;
@@ -124,11 +133,10 @@ void backward(Array& dx, Array& dgain, Array& dbias, const Array& x, const Array
              x.device_data<T>(), data_or_null<T>(gain), dy.device_data<T>(), columns,
              static_cast<C>(eps));
     if (dgain.defined())
-      add_over_rows(dgain.device_data<T>(),
-                    GainGrad<T>{x.device_data<T>(), dy.device_data<T>(), keep, columns}, x.numel(),
-                    columns);
+      add_rows_into<T>(dgain, GainGrad<T>{x.device_data<T>(), dy.device_data<T>(), keep, columns},
+                       x.numel(), columns);
     if (dbias.defined())
-      add_over_rows(dbias.device_data<T>(), BiasGrad<T>{dy.device_data<T>()}, x.numel(), columns);
+      add_rows_into<T>(dbias, BiasGrad<T>{dy.device_data<T>()}, x.numel(), columns);
   });
 }
 

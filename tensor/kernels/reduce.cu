@@ -94,21 +94,22 @@ double total_on_host(const Array& x) {
 }  // namespace
 
 void add_rows(Array& y, const Array& x) {
-  dispatch_all(y, [&]<class T>(T) {
-    add_over_rows(y.device_data<T>(), Value<T>{x.device_data<T>()}, x.numel(), y.numel());
+  dispatch_sum("add_rows", y, x, [&]<class T, class S>(T, S) {
+    add_over_rows(y.device_data<T>(), Value<S>{x.device_data<S>()}, x.numel(), y.numel());
   });
 }
 
 void add_rows_of_product(Array& y, const Array& a, const Array& b) {
-  dispatch_all(y, [&]<class T>(T) {
-    add_over_rows(y.device_data<T>(), Product<T>{a.device_data<T>(), b.device_data<T>()}, a.numel(),
+  dispatch_sum("add_rows_of_product", y, a, [&]<class T, class S>(T, S) {
+    add_over_rows(y.device_data<T>(), Product<S>{a.device_data<S>(), b.device_data<S>()}, a.numel(),
                   y.numel());
   });
 }
 
 void sum_all(Array& y, const Array& x) {
   dispatch_all(x, [&]<class T>(T) {
-    total(y.device_data<T>(), Wide<T>{x.numel() ? x.device_data<T>() : nullptr}, x.numel());
+    total(y.device_data<Compute<T>>(), Wide<T>{x.numel() ? x.device_data<T>() : nullptr},
+          x.numel());
   });
 }
 

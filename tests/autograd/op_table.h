@@ -271,7 +271,8 @@ inline void add_rows(std::vector<Op>& t, Size s) {
   t.push_back({"rotate",
                {{n, wide}},
                [=](const Tensors& x) {
-                 return rotate(x[0], ints(n, 0, 50), Array::of(frequency).to(x[0].dtype()), kHeads);
+                 const Array turns = Array::of(frequency).to(widened(x[0].dtype()));
+                 return rotate(x[0], ints(n, 0, 50), turns, kHeads);
                },
                [=](In x) {
                  Values y(x[0].size());

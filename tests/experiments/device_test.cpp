@@ -13,7 +13,8 @@ using namespace graft::testing;
 namespace {
 
 RunResult run_on(Device device, const std::string& method, const RunPlaces& places = {},
-                 const std::string& optimizer = "adamw", int epochs = 1) {
+                 const std::string& optimizer = "adamw", int epochs = 1,
+                 const std::string& compute = "f32") {
   SmallModel base(arch_of(Stack::encoder));
   const std::uint64_t before = base.hash();
   EncodedTask task = encode_task(data(), tokenizer(), base.arch(), {});
@@ -28,7 +29,8 @@ RunResult run_on(Device device, const std::string& method, const RunPlaces& plac
                      .epochs = epochs,
                      .batch = 4,
                      .seed = 3,
-                     .device = name(device)};
+                     .device = name(device),
+                     .compute = compute};
   const RunResult result = finetune(base, task, spec, all_methods(), {}, places);
   CHECK(base.hash() == before);
   return result;
@@ -53,6 +55,21 @@ TEST_CASE("a run on the device has the host's losses and scores, and its own bit
     CHECK(there.test_predictions == host.test_predictions);
     CHECK(there.peak_bytes > 0);
     CHECK(run_on(Device::cuda, method, {}, optimizer).weights_hash == there.weights_hash);
+  }
+}
+
+TEST_CASE("a run in bf16 has losses close to f32's, its own bits every time, and spares the base") {
+  if (!device_is_there()) return;
+  for (const std::string method : {"lora:r=2,on=q+v,dropout=0.1", "full"}) {
+    CAPTURE(method);
+    const auto in_bf16 = [&] { return run_on(Device::cuda, method, {}, "adamw", 1, "bf16"); };
+    const RunResult wide = run_on(Device::cpu, method), narrow = in_bf16();
+    REQUIRE(wide.train_loss.size() == narrow.train_loss.size());
+    for (std::size_t i = 0; i < wide.train_loss.size(); ++i) {
+      CHECK(narrow.train_loss[i] == doctest::Approx(wide.train_loss[i]).epsilon(0.02));
+      CHECK(narrow.train_loss[i] != wide.train_loss[i]);
+    }
+    CHECK(in_bf16().weights_hash == narrow.weights_hash);
   }
 }
 
@@ -89,4 +106,11 @@ TEST_CASE("a run says where its base must lie") {
   CHECK(!RunSpec{}.json().contains("device"));
   CHECK(RunSpec::from(spec.json()).device == "cuda");
   CHECK(RunSpec::from(RunSpec{}.json()).device == "cpu");
+  const RunSpec half{.device = "cuda", .compute = "bf16"};
+  CHECK(RunSpec::from(half.json()).compute == "bf16");
+  CHECK(!spec.json().contains("compute"));
+  contains(error_of([] { RunSpec::from(RunSpec{.compute = "bf16"}.json()); }),
+           "the host computes in f32 alone");
+  contains(error_of([] { RunSpec::from(RunSpec{.device = "cuda", .compute = "f16"}.json()); }),
+           "compute 'f16'; there are f32 and bf16");
 }

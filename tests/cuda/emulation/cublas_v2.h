@@ -29,9 +29,9 @@ inline cublasStatus_t cublasSetMathMode(cublasHandle_t, cublasMath_t) {
 
 namespace graft::emulation {
 // c[m, n] = alpha a b + beta c, columns in one piece.
-template <class T, class C>
-void product(bool a_turned, bool b_turned, int m, int n, int k, C alpha, const T* a, int lda,
-             const T* b, int ldb, C beta, T* c, int ldc) {
+template <class S, class T, class C>
+void product(bool a_turned, bool b_turned, int m, int n, int k, C alpha, const S* a, int lda,
+             const S* b, int ldb, C beta, T* c, int ldc) {
   for (int j = 0; j < n; ++j)
     for (int i = 0; i < m; ++i) {
       C sum = 0;
@@ -49,17 +49,20 @@ void product(bool a_turned, bool b_turned, int m, int n, int k, C alpha, const T
 inline cublasStatus_t cublasGemmEx(cublasHandle_t, cublasOperation_t op_a, cublasOperation_t op_b,
                                    int m, int n, int k, const void* alpha, const void* a,
                                    cudaDataType_t type, int lda, const void* b, cudaDataType_t,
-                                   int ldb, const void* beta, void* c, cudaDataType_t, int ldc,
+                                   int ldb, const void* beta, void* c, cudaDataType_t to, int ldc,
                                    cublasComputeType_t, cublasGemmAlgo_t) {
-  const auto as = [&]<class T, class C>(T, C) {
-    graft::emulation::product<T, C>(op_a == CUBLAS_OP_T, op_b == CUBLAS_OP_T, m, n, k,
-                                    *static_cast<const C*>(alpha), static_cast<const T*>(a), lda,
-                                    static_cast<const T*>(b), ldb, *static_cast<const C*>(beta),
-                                    static_cast<T*>(c), ldc);
+  const auto as = [&]<class S, class T, class C>(S, T, C) {
+    graft::emulation::product<S, T, C>(op_a == CUBLAS_OP_T, op_b == CUBLAS_OP_T, m, n, k,
+                                       *static_cast<const C*>(alpha), static_cast<const S*>(a), lda,
+                                       static_cast<const S*>(b), ldb, *static_cast<const C*>(beta),
+                                       static_cast<T*>(c), ldc);
   };
-  if (type == CUDA_R_32F) as(float{}, float{});
-  if (type == CUDA_R_64F) as(double{}, double{});
-  if (type == CUDA_R_16F) as(graft::F16{}, float{});
-  if (type == CUDA_R_16BF) as(graft::BF16{}, float{});
+  const auto half = [&]<class S>(S s) {
+    to == CUDA_R_32F ? as(s, float{}, float{}) : as(s, s, float{});
+  };
+  if (type == CUDA_R_32F) as(float{}, float{}, float{});
+  if (type == CUDA_R_64F) as(double{}, double{}, double{});
+  if (type == CUDA_R_16F) half(graft::F16{});
+  if (type == CUDA_R_16BF) half(graft::BF16{});
   return CUBLAS_STATUS_SUCCESS;
 }
