@@ -6,15 +6,6 @@
 namespace graft::cuda {
 namespace {
 
-template <class T>
-struct ForwardArrays {
-  const T *q, *k, *v;
-  const T* bias;  // null: none
-  T* y;
-  Compute<T>* lse;
-  std::int64_t q_step, k_step, v_step, y_step;
-};
-
 template <class C>
 std::size_t forward_shared(int width) {
   return sizeof(C) * (3 * kTile * (width + 1) + kTile * width + kTile * (kTile + 1) + 3 * kTile);
@@ -50,10 +41,8 @@ __global__ void sdpa_kernel(ForwardArrays<T> x, DeviceAttention a, const std::in
       const bool sees = r < rows && j < a.visible(s, i);
       C score = -INFINITY;
       if (sees) {
-        score = static_cast<C>(a.scale) * dot(q + r * step, k + lane * step, width);
-        const int place = x.bias ? a.place(s, i, j) : -1;
-        if (place >= 0)
-          score += static_cast<C>(x.bias[std::int64_t{s.bias_row + head} * a.places + place]);
+        const C product = dot(q + r * step, k + lane * step, width);
+        score = score_of(x.bias, a, s, head, i, j, product);
       }
       C high = score;
       for (int far = kWarp / 2; far > 0; far /= 2) {
@@ -133,10 +122,10 @@ AttentionArguments::AttentionArguments(const AttentionShape& shape, const Array&
   get_.position = position_.device_data<std::int32_t>();
 }
 
-AttentionArguments::Tiles AttentionArguments::tiles(int of_keys) const {
+AttentionArguments::Tiles AttentionArguments::tiles(bool of_keys, int rows) const {
   std::vector<std::int32_t> all;
   for (std::size_t s = 0; s < all_.size(); ++s)
-    for (int first = 0; first < (of_keys ? all_[s].keys : all_[s].queries); first += kTile)
+    for (int first = 0; first < (of_keys ? all_[s].keys : all_[s].queries); first += rows)
       all.push_back(static_cast<std::int32_t>(s)), all.push_back(first);
   const auto count = static_cast<std::int64_t>(all.size()) / 2;
   return {Array::of(all, {count, 2}).to(Device::cuda), static_cast<unsigned>(count)};
@@ -146,7 +135,6 @@ void sdpa(Array& y, Array& lse, const Array& q, const Array& k, const Array& v, 
           int heads, int kv_heads, const AttentionShape& shape) {
   if (q.numel() == 0) return;
   const AttentionArguments arguments(shape, q, bias, heads, kv_heads);
-  const auto tiles = arguments.query_tiles();
   dispatch_all(q, [&]<class T>(T) {
     using C = Compute<T>;
     const ForwardArrays<T> x{q.device_data<T>(), k.device_data<T>(),
@@ -154,6 +142,9 @@ void sdpa(Array& y, Array& lse, const Array& q, const Array& k, const Array& v, 
                              y.device_data<T>(), lse.device_data<C>(),
                              q.stride(0),        k.stride(0),
                              v.stride(0),        y.stride(0)};
+    if constexpr (is_half(dtype_of<T>))
+      if (arguments.get().width <= kWidestOnTensorCores) return sdpa_on_tensor_cores(x, arguments);
+    const auto tiles = arguments.query_tiles();
     launch("sdpa", sdpa_kernel<T>,
            Grid{tiles.count, kThreads, unsigned(heads), forward_shared<C>(arguments.get().width)},
            x, arguments.get(), tiles.data());

@@ -37,6 +37,9 @@ struct DeviceAttention {
     const int n = s.keys - s.queries + i + 1;
     return n < 0 ? 0 : n > s.keys ? s.keys : n;
   }
+  __device__ bool sees(const DeviceSequence& s, int i, int j) const {
+    return i < s.queries && j < visible(s, i);
+  }
   // Entry of a head's row of biases for query i and key j; negative: it has none.
   __device__ int place(const DeviceSequence& s, int i, int j) const {
     return j < unbiased ? -1 : bias_zero + j - (s.keys - s.queries + i);
@@ -55,6 +58,52 @@ struct DeviceAttention {
     return static_cast<C>(kept);
   }
 };
+
+template <class T>
+struct ForwardArrays {
+  const T *q, *k, *v;
+  const T* bias;  // null: none
+  T* y;
+  Compute<T>* lse;
+  std::int64_t q_step, k_step, v_step, y_step;
+};
+
+template <class T>
+struct GradArrays {
+  const T *q, *k, *v, *bias, *y, *dy;  // bias null: none
+  const Compute<T>* lse;
+  const Compute<T>* delta;
+  T *dq, *dk, *dv;
+  std::int64_t q_step, k_step, v_step, y_step, dy_step, dq_step, dk_step, dv_step;
+};
+
+// The score of a query and a key that it sees, of which q.k is `product`.
+template <class T>
+__device__ Compute<T> score_of(const T* bias, const DeviceAttention& a, const DeviceSequence& s,
+                               int head, int i, int j, Compute<T> product) {
+  using C = Compute<T>;
+  const C score = static_cast<C>(a.scale) * product;
+  const int place = bias ? a.place(s, i, j) : -1;
+  if (place < 0) return score;
+  return score + static_cast<C>(bias[std::int64_t{s.bias_row + head} * a.places + place]);
+}
+
+// Of a query and a key that it sees: the weight after dropout, and the gradient of the score.
+// `product` is q.k, and `dweight` dy.v.
+template <class C>
+struct Pair {
+  C weight = 0, ds = 0;
+};
+template <class T>
+__device__ Pair<Compute<T>> pair_of(const GradArrays<T>& x, const DeviceAttention& a,
+                                    const DeviceSequence& s, int head, int i, int j,
+                                    Compute<T> product, Compute<T> dweight) {
+  using C = Compute<T>;
+  const std::int64_t row = std::int64_t{s.query + i} * a.heads + head;
+  const C p = vmath::exp(score_of(x.bias, a, s, head, i, j, product) - x.lse[row]);
+  const C m = a.dropout > 0 ? a.factor<C>(s, head, i, j) : C{1};
+  return {p * m, p * (m * dweight - x.delta[row])};
+}
 
 // Rows [first, first + kTile) of a head, as far as there are `rows`, and zeros beyond; the rows of
 // `to` are `step` apart.
@@ -89,17 +138,25 @@ class AttentionArguments {
       return count ? on_device.device_data<std::int32_t>() : nullptr;
     }
   };
-  Tiles query_tiles() const { return tiles(0); }
-  Tiles key_tiles() const { return tiles(1); }
+  Tiles query_tiles(int rows = kTile) const { return tiles(false, rows); }
+  Tiles key_tiles(int rows = kTile) const { return tiles(true, rows); }
   std::int64_t sequences() const { return static_cast<std::int64_t>(all_.size()); }
   bool own_biases() const { return own_biases_; }
 
  private:
-  Tiles tiles(int of_keys) const;
+  Tiles tiles(bool of_keys, int rows) const;
   std::vector<DeviceSequence> all_;
   bool own_biases_ = false;
   Array sequence_, example_, position_;
   DeviceAttention get_{};
 };
+
+// The same of halves on tensor cores, where heads are no wider than kWidestOnTensorCores: y and
+// lse; dq, dk and dv, for which lse and delta are there.
+constexpr int kWidestOnTensorCores = 128;
+template <class T>
+void sdpa_on_tensor_cores(const ForwardArrays<T>&, const AttentionArguments&);
+template <class T>
+void sdpa_grad_on_tensor_cores(const GradArrays<T>&, const AttentionArguments&);
 
 }  // namespace graft::cuda

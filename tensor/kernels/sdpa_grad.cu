@@ -12,15 +12,6 @@ namespace {
 
 using Index = std::int64_t;
 
-template <class T>
-struct GradArrays {
-  const T *q, *k, *v, *bias, *y, *dy;  // bias null: none
-  const Compute<T>* lse;
-  const Compute<T>* delta;
-  T *dq, *dk, *dv;
-  Index q_step, k_step, v_step, y_step, dy_step, dq_step, dk_step, dv_step;
-};
-
 // delta[row, head] = sum of dy y over the head's columns.
 template <class T>
 __global__ void delta_kernel(Compute<T>* delta, GradArrays<T> x, Index rows, int heads, int width) {
@@ -35,31 +26,23 @@ __global__ void delta_kernel(Compute<T>* delta, GradArrays<T> x, Index rows, int
   }
 }
 
-// Of one query and one key: the weight after dropout, and the gradient of the score.
-template <class C>
-struct Pair {
-  C weight = 0, ds = 0;
-};
-
 template <class T>
 __device__ Pair<Compute<T>> pair_of(const GradArrays<T>& x, const DeviceAttention& a,
                                     const DeviceSequence& s, int head, int i, int j,
                                     const Compute<T>* q, const Compute<T>* k, const Compute<T>* v,
                                     const Compute<T>* dy) {
-  using C = Compute<T>;
-  if (i >= s.queries || j >= a.visible(s, i)) return {};
-  const Index row = Index{s.query + i} * a.heads + head;
-  C score = static_cast<C>(a.scale) * dot(q, k, a.width);
-  const int place = x.bias ? a.place(s, i, j) : -1;
-  if (place >= 0) score += static_cast<C>(x.bias[Index{s.bias_row + head} * a.places + place]);
-  const C p = vmath::exp(score - x.lse[row]);
-  const C m = a.dropout > 0 ? a.factor<C>(s, head, i, j) : C{1};
-  return {p * m, p * (m * dot(dy, v, a.width) - x.delta[row])};
+  if (!a.sees(s, i, j)) return {};
+  return pair_of(x, a, s, head, i, j, dot(q, k, a.width), dot(dy, v, a.width));
 }
 
+// Consumer devices have 99 KB for a block: heads of width 128 fit.
 template <class C>
-std::size_t grad_shared(int width) {
-  return sizeof(C) * (4 * kTile * (width + 1) + 2 * kTile * width + 2 * kTile * (kTile + 1));
+std::size_t dq_shared(int width) {
+  return sizeof(C) * (4 * kTile * (width + 1) + kTile * width + kTile * (kTile + 1));
+}
+template <class C>
+std::size_t dkv_shared(int width) {
+  return sizeof(C) * (4 * kTile * (width + 1) + 2 * kTile * (kTile + 1));
 }
 
 template <class T>
@@ -73,7 +56,7 @@ __global__ void dq_kernel(GradArrays<T> x, DeviceAttention a, const std::int32_t
   C* const v = k + kTile * step;
   C* const dy = v + kTile * step;
   C* const sum = dy + kTile * step;  // [kTile, width]
-  C* const ds = sum + 2 * kTile * width;
+  C* const ds = sum + kTile * width;
   load_tile(q, step, x.q + s.query * x.q_step + head * width, x.q_step, first, s.queries, width);
   load_tile(dy, step, x.dy + s.query * x.dy_step + head * width, x.dy_step, first, s.queries,
             width);
@@ -105,7 +88,10 @@ __global__ void dq_kernel(GradArrays<T> x, DeviceAttention a, const std::int32_t
         static_cast<T>(static_cast<C>(a.scale) * sum[i]);
 }
 
-template <class T>
+constexpr int kWidest = 256, kOwn = kTile * kWidest / kThreads;
+
+// A thread keeps the sums of its `own` elements of the tile of dk, and of dv.
+template <class T, int own>
 __global__ void dkv_kernel(GradArrays<T> x, DeviceAttention a, const std::int32_t* tile) {
   using C = Compute<T>;
   const DeviceSequence s = a.at(tile[2 * blockIdx.x]);
@@ -115,13 +101,11 @@ __global__ void dkv_kernel(GradArrays<T> x, DeviceAttention a, const std::int32_
   C* const k = q + kTile * step;
   C* const v = k + kTile * step;
   C* const dy = v + kTile * step;
-  C* const dk = dy + kTile * step;  // [kTile, width]
-  C* const dv = dk + kTile * width;
-  C* const p = dv + kTile * width;  // [query, key]
+  C* const p = dy + kTile * step;  // [query, key]
   C* const ds = p + kTile * (kTile + 1);
   load_tile(k, step, x.k + s.key * x.k_step + kv_head * width, x.k_step, first, s.keys, width);
   load_tile(v, step, x.v + s.key * x.v_step + kv_head * width, x.v_step, first, s.keys, width);
-  for (int i = threadIdx.x; i < kTile * width; i += blockDim.x) dk[i] = 0, dv[i] = 0;
+  C dk[own] = {}, dv[own] = {};
   for (int head = kv_head * group; head < (kv_head + 1) * group; ++head)
     for (int from = 0; from < s.queries; from += kTile) {
       if (a.visible(s, min(from + kTile, s.queries) - 1) <= first) continue;
@@ -138,21 +122,23 @@ __global__ void dkv_kernel(GradArrays<T> x, DeviceAttention a, const std::int32_
         ds[r * (kTile + 1) + c] = one.ds;
       }
       __syncthreads();
-      for (int i = threadIdx.x; i < kTile * width; i += blockDim.x) {
-        const int j = i / width, c = i % width;
-        C to_key = dk[i], to_value = dv[i];
+      GRAFT_UNROLL
+      for (int n = 0; n < own; ++n) {
+        const int i = int(threadIdx.x) + n * kThreads, j = i / width, c = i % width;
+        if (i >= kTile * width) continue;
         for (int r = 0; r < kTile; ++r) {
-          to_key = vmath::fma(ds[r * (kTile + 1) + j], q[r * step + c], to_key);
-          to_value = vmath::fma(p[r * (kTile + 1) + j], dy[r * step + c], to_value);
+          dk[n] = vmath::fma(ds[r * (kTile + 1) + j], q[r * step + c], dk[n]);
+          dv[n] = vmath::fma(p[r * (kTile + 1) + j], dy[r * step + c], dv[n]);
         }
-        dk[i] = to_key, dv[i] = to_value;
       }
     }
-  __syncthreads();
-  for (int i = threadIdx.x; i < keys * width; i += blockDim.x) {
+  GRAFT_UNROLL
+  for (int n = 0; n < own; ++n) {
+    const int i = int(threadIdx.x) + n * kThreads;
+    if (i >= keys * width) continue;
     const Index row = s.key + first + i / width, column = kv_head * width + i % width;
-    x.dk[row * x.dk_step + column] = static_cast<T>(static_cast<C>(a.scale) * dk[i]);
-    x.dv[row * x.dv_step + column] = static_cast<T>(dv[i]);
+    x.dk[row * x.dk_step + column] = static_cast<T>(static_cast<C>(a.scale) * dk[n]);
+    x.dv[row * x.dv_step + column] = static_cast<T>(dv[n]);
   }
 }
 
@@ -185,6 +171,21 @@ __global__ void dbias_kernel(T* dbias, GradArrays<T> x, DeviceAttention a, int s
   if (threadIdx.x == 0) dbias[Index{row} * a.places + place] = static_cast<T>(sum);
 }
 
+template <class T>
+void gradients_of_rows(const GradArrays<T>& x, const AttentionArguments& arguments) {
+  using C = Compute<T>;
+  const DeviceAttention& a = arguments.get();
+  const auto queries = arguments.query_tiles(), keys = arguments.key_tiles();
+  launch("sdpa dq", dq_kernel<T>,
+         Grid{queries.count, kThreads, unsigned(a.heads), dq_shared<C>(a.width)}, x, a,
+         queries.data());
+  check(a.width <= kWidest, "sdpa: heads of width {}; the device's gradient takes {}", a.width,
+        kWidest);
+  launch("sdpa dk dv", a.width <= kWidest / 2 ? dkv_kernel<T, kOwn / 2> : dkv_kernel<T, kOwn>,
+         Grid{keys.count, kThreads, unsigned(a.kv_heads), dkv_shared<C>(a.width)}, x, a,
+         keys.data());
+}
+
 }  // namespace
 
 void sdpa_grad(Array& dq, Array& dk, Array& dv, Array& dbias, const Array& q, const Array& k,
@@ -198,7 +199,6 @@ void sdpa_grad(Array& dq, Array& dk, Array& dv, Array& dbias, const Array& q, co
   }
   const AttentionArguments arguments(shape, q, bias, heads, kv_heads);
   const DeviceAttention& a = arguments.get();
-  const auto queries = arguments.query_tiles(), keys = arguments.key_tiles();
   dispatch_all(q, [&]<class T>(T) {
     using C = Compute<T>;
     Array deltas = Array::empty({q.dim(0), heads}, {dtype_of<C>, Device::cuda});
@@ -215,11 +215,12 @@ void sdpa_grad(Array& dq, Array& dk, Array& dv, Array& dbias, const Array& q, co
                           dv.stride(0)};
     launch("sdpa delta", delta_kernel<T>, grid_of(q.dim(0) * heads), delta, x, q.dim(0), heads,
            a.width);
-    const std::size_t shared = grad_shared<C>(a.width);
-    launch("sdpa dq", dq_kernel<T>, Grid{queries.count, kThreads, unsigned(heads), shared}, x, a,
-           queries.data());
-    launch("sdpa dk dv", dkv_kernel<T>, Grid{keys.count, kThreads, unsigned(kv_heads), shared}, x,
-           a, keys.data());
+    bool on_tensor_cores = false;
+    if constexpr (is_half(dtype_of<T>)) {
+      on_tensor_cores = a.width <= kWidestOnTensorCores;
+      if (on_tensor_cores) sdpa_grad_on_tensor_cores(x, arguments);
+    }
+    if (!on_tensor_cores) gradients_of_rows(x, arguments);
     if (!dbias.defined()) return;
     constexpr unsigned kRow = 32;
     launch("sdpa dbias", dbias_kernel<T>,

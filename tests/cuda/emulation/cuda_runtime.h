@@ -9,6 +9,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -21,6 +22,7 @@
 #define __shared__ static
 #define __forceinline__ inline
 #define __align__(n) alignas(n)
+#define __launch_bounds__(threads)
 
 struct dim3 {
   unsigned x = 1, y = 1, z = 1;
@@ -51,6 +53,19 @@ T exchanged(T value, unsigned other) {
   if (other < now.block_size.x) std::memcpy(&value, slot(other), sizeof(T));
   wait_for_warp();
   return value;
+}
+
+// What every lane of this thread's warp gives, by lane.
+template <class T>
+std::array<T, 32> of_warp(const T& value) {
+  static_assert(sizeof(T) <= 16);
+  std::array<T, 32> all{};
+  std::memcpy(slot(now.thread.x), &value, sizeof(T));
+  wait_for_warp();
+  for (unsigned lane = 0; lane < 32; ++lane)
+    std::memcpy(&all[lane], slot(now.thread.x / 32 * 32 + lane), sizeof(T));
+  wait_for_warp();
+  return all;
 }
 
 }  // namespace graft::emulation
