@@ -90,7 +90,8 @@ struct Prompt : Adapter, PromptOptions {
       each.push_back(static_cast<int>(row.size()));
     }
     NoRecord off;
-    return segment_mean(gather(embedding.table(), Array::of(ids)), each).value();
+    const Tensor rows = gather(embedding.table(), Array::of(ids));
+    return segment_mean(cast(rows, widened(rows.dtype())), each).value();
   }
 
   std::int64_t formula(const Arch& a) const override {

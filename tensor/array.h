@@ -17,8 +17,8 @@
 namespace graft {
 
 // On the host f16 and bf16 are for storage alone: a product's weights and a looked-up table are
-// widened to f32 as they are read, and no other kernel takes them. On the device every kernel does:
-// numbers are read and written as they are, products are summed and functions computed in f32.
+// widened to f32 as they are read, and no other kernel takes them. On the device all do but for
+// optimizers and projections: numbers are read and written as they are, and computed with in f32.
 enum class Dtype : std::uint8_t { f32, f64, i32, f16, bf16 };
 const char* name(Dtype);
 std::size_t size_of(Dtype);

@@ -228,9 +228,12 @@ void eval_command(const EvalOptions& o, const Methods& methods) {
   check(o.adapter.empty() != o.model.empty(), "eval: give an adapter's folder, or --model FOLDER");
   check(o.split == "dev" || o.split == "test", "eval: split '{}'; there are dev and test", o.split);
   const Device device = device_named(o.device);
+  (void)compute_named(o.compute);  // before anything is read
   Loaded l =
       o.model.empty() ? load(o.adapter, o.task, methods, device) : load_model_alone(o, device);
-  const auto half = computing_in(*l.model, o.compute);
+  std::unique_ptr<HalfPrecision> half;
+  if (is_half(compute_named(o.compute)))
+    half = std::make_unique<HalfPrecision>(*l.model, compute_named(o.compute));
   const auto& examples = o.split == "dev" ? l.task.dev : l.task.test;
   const Score s = evaluate(*l.model, l.task, examples);
   fmt::print("{} {} {:.4f} on {} examples\n", o.split, l.task.metric,

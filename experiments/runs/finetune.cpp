@@ -211,7 +211,7 @@ RunResult finetune(Model& base, const EncodedTask& task, const RunSpec& given,
           spec.method, task.name,
           task.goal == Goal::language ? "a language task" : "an encoder-decoder");
     begin(base, {&task}, spec, adaptation, head, places);
-    const auto half = computing_in(base, spec.compute);
+    auto half = computing_in(base, spec.compute, adaptation);
 
     Optimizer optimizer(parameters, {.kind = optim_named(spec.optimizer),
                                      .eps = spec.eps,
@@ -270,6 +270,7 @@ RunResult finetune(Model& base, const EncodedTask& task, const RunSpec& given,
     out.test = test.metric;
     out.test_rows = test.rows;
     out.test_predictions = test.predictions;
+    half.reset();  // what is saved now is what it was
     if (at_best) at_best(base, adaptation, task);
     state.keep();
     state.remove();

@@ -272,7 +272,7 @@ MultitaskResult multitask(Model& base, std::vector<EncodedTask> tasks, const Mul
     out.trainable = adaptation.count();
     check(out.trainable > 0, "multitask: method {} has nothing that tasks share", spec.run.method);
     begin(base, pointers(tasks), spec.run, adaptation, {}, places);
-    const auto half = computing_in(base, spec.run.compute);
+    auto half = computing_in(base, spec.run.compute, adaptation);
     Trainer trainer(base, tasks, spec, adaptation, heads, places);
     const std::vector<Handle> dropout =
         trainer.rules.add_dropout(base, static_cast<int>(tasks.size()));
@@ -297,12 +297,15 @@ MultitaskResult multitask(Model& base, std::vector<EncodedTask> tasks, const Mul
     out.weights_hash = hash_of(all);
     for (int t = 0; t < trainer.count(); ++t) {
       out.tasks.push_back(outcome(trainer, t));
-      if (at_best) at_best(base, adaptation, tasks[static_cast<std::size_t>(t)], t);
+      if (!at_best) continue;
+      half.reset();  // what is saved now is what it was
+      at_best(base, adaptation, tasks[static_cast<std::size_t>(t)], t);
+      half = computing_in(base, spec.run.compute, adaptation);
     }
     if (!places.state.empty()) std::filesystem::remove(places.state);
   }
   check(base.hash() == base_hash, "multitask: method {} changed the frozen base", spec.run.method);
-  out.peak_bytes = pool::peak_bytes();
+  out.peak_bytes = pool::peak_bytes(base.build().device);
   out.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begun).count();
   return out;
 }

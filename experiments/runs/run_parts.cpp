@@ -101,11 +101,19 @@ std::vector<std::uint32_t> ids_of(const std::vector<EncodedExample>& examples,
   return ids;
 }
 
-std::unique_ptr<HalfPrecision> computing_in(Model& model, const std::string& compute) {
-  check(compute == "f32" || compute == "f16" || compute == "bf16",
-        "compute {}: there are f32, f16 and bf16", compute);
-  if (compute == "f32") return nullptr;
-  return std::make_unique<HalfPrecision>(model, compute == "f16" ? Dtype::f16 : Dtype::bf16);
+Dtype compute_named(const std::string& compute) {
+  for (const Dtype d : {Dtype::f32, Dtype::f16, Dtype::bf16})
+    if (compute == name(d)) return d;
+  fail("compute {}: there are f32, f16 and bf16", compute);
+}
+
+std::unique_ptr<HalfPrecision> computing_in(Model& model, const std::string& compute,
+                                            const Adaptation& adaptation) {
+  const Dtype dtype = compute_named(compute);
+  if (!is_half(dtype)) return nullptr;
+  auto half = std::make_unique<HalfPrecision>(model, dtype, adaptation.stored());
+  pool::reset_peak();  // what the device held before is not what the run needs
+  return half;
 }
 
 void begin(const Model& base, const std::vector<const EncodedTask*>& tasks, const RunSpec& spec,

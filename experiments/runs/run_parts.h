@@ -34,8 +34,9 @@ class HeadAside {
 };
 
 // From now on the model computes in that type, while the result lives: f32 (and there is none), f16
-// or bf16.
-std::unique_ptr<HalfPrecision> computing_in(Model&, const std::string& compute);
+// or bf16. What adapters hold stays as it is.
+std::unique_ptr<HalfPrecision> computing_in(Model&, const std::string& compute, const Adaptation&);
+Dtype compute_named(const std::string&);  // throws for others
 
 // Example::id of those rows.
 std::vector<std::uint32_t> ids_of(const std::vector<EncodedExample>&,

@@ -19,8 +19,11 @@ void check_cublas(cublasStatus_t status, const char* call, const std::string& do
 
 constexpr std::size_t kWorkspace = 32 << 20;  // what cuBLAS recommends from sm_90 on
 
-constexpr auto kExact = static_cast<cublasMath_t>(CUBLAS_DEFAULT_MATH |
-                                                  CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION);
+// Sums stay in f32 in either mode, of halves as well.
+cublasMath_t math_mode() {
+  const int inputs = tf32() ? CUBLAS_TF32_TENSOR_OP_MATH : CUBLAS_DEFAULT_MATH;
+  return static_cast<cublasMath_t>(inputs | CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION);
+}
 
 cublasHandle_t handle() {
   static const cublasHandle_t the_handle = [] {
@@ -32,8 +35,7 @@ cublasHandle_t handle() {
     check_cublas(
         cublasSetWorkspace(h, const_cast<float*>(workspace.device_data<float>()), kWorkspace),
         "cublasSetWorkspace", "starting cuBLAS");
-    check_cublas(cublasSetMathMode(h, tf32() ? CUBLAS_TF32_TENSOR_OP_MATH : kExact),
-                 "cublasSetMathMode", "starting cuBLAS");
+    check_cublas(cublasSetMathMode(h, math_mode()), "cublasSetMathMode", "starting cuBLAS");
     return h;
   }();
   return the_handle;

@@ -75,7 +75,7 @@ __global__ void sdpa_kernel(ForwardArrays<T> x, DeviceAttention a, const std::in
   __syncthreads();
   for (int i = threadIdx.x; i < rows * width; i += blockDim.x) {
     const int r = i / width, c = i % width;
-    const C value = sum[r] > 0 ? out[i] / sum[r] : C{0};
+    const C value = sum[r] == 0 ? C{0} : out[i] / sum[r];  // NaN stays
     x.y[(s.query + first + r) * x.y_step + head * width + c] = static_cast<T>(value);
   }
   for (int r = threadIdx.x; r < rows; r += blockDim.x)

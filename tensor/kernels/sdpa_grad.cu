@@ -38,14 +38,17 @@ __device__ Pair<Compute<T>> pair_of(const GradArrays<T>& x, const DeviceAttentio
 // Consumer devices have 99 KB for a block: heads of width 128 fit.
 template <class C>
 std::size_t dq_shared(int width) {
-  return sizeof(C) * (4 * kTile * (width + 1) + kTile * width + kTile * (kTile + 1));
+  return sizeof(C) * (4 * kTile * (width + 1) + kTile * (kTile + 1));
 }
 template <class C>
 std::size_t dkv_shared(int width) {
   return sizeof(C) * (4 * kTile * (width + 1) + 2 * kTile * (kTile + 1));
 }
 
-template <class T>
+// Of the tile of dq, of dk and of dv a thread keeps the sums of so many elements, its `own`.
+constexpr int kWidest = 256, kOwn = kTile * kWidest / kThreads;
+
+template <class T, int own>
 __global__ void dq_kernel(GradArrays<T> x, DeviceAttention a, const std::int32_t* tile) {
   using C = Compute<T>;
   const DeviceSequence s = a.at(tile[2 * blockIdx.x]);
@@ -55,12 +58,11 @@ __global__ void dq_kernel(GradArrays<T> x, DeviceAttention a, const std::int32_t
   C* const k = q + kTile * step;
   C* const v = k + kTile * step;
   C* const dy = v + kTile * step;
-  C* const sum = dy + kTile * step;  // [kTile, width]
-  C* const ds = sum + kTile * width;
+  C* const ds = dy + kTile * step;
   load_tile(q, step, x.q + s.query * x.q_step + head * width, x.q_step, first, s.queries, width);
   load_tile(dy, step, x.dy + s.query * x.dy_step + head * width, x.dy_step, first, s.queries,
             width);
-  for (int i = threadIdx.x; i < kTile * width; i += blockDim.x) sum[i] = 0;
+  C sum[own] = {};
   const int seen = a.visible(s, first + rows - 1);
   for (int from = 0; from < seen; from += kTile) {
     __syncthreads();
@@ -74,23 +76,23 @@ __global__ void dq_kernel(GradArrays<T> x, DeviceAttention a, const std::int32_t
                                     .ds;
     }
     __syncthreads();
-    for (int i = threadIdx.x; i < kTile * width; i += blockDim.x) {
-      const int r = i / width, c = i % width;
-      C total = sum[i];
+    GRAFT_UNROLL
+    for (int n = 0; n < own; ++n) {
+      const int i = int(threadIdx.x) + n * kThreads, r = i / width, c = i % width;
+      if (i >= kTile * width) continue;
       for (int j = 0; j < kTile; ++j)
-        total = vmath::fma(ds[r * (kTile + 1) + j], k[j * step + c], total);
-      sum[i] = total;
+        sum[n] = vmath::fma(ds[r * (kTile + 1) + j], k[j * step + c], sum[n]);
     }
   }
-  __syncthreads();
-  for (int i = threadIdx.x; i < rows * width; i += blockDim.x)
+  GRAFT_UNROLL
+  for (int n = 0; n < own; ++n) {
+    const int i = int(threadIdx.x) + n * kThreads;
+    if (i >= rows * width) continue;
     x.dq[(s.query + first + i / width) * x.dq_step + head * width + i % width] =
-        static_cast<T>(static_cast<C>(a.scale) * sum[i]);
+        static_cast<T>(static_cast<C>(a.scale) * sum[n]);
+  }
 }
 
-constexpr int kWidest = 256, kOwn = kTile * kWidest / kThreads;
-
-// A thread keeps the sums of its `own` elements of the tile of dk, and of dv.
 template <class T, int own>
 __global__ void dkv_kernel(GradArrays<T> x, DeviceAttention a, const std::int32_t* tile) {
   using C = Compute<T>;
@@ -176,12 +178,13 @@ void gradients_of_rows(const GradArrays<T>& x, const AttentionArguments& argumen
   using C = Compute<T>;
   const DeviceAttention& a = arguments.get();
   const auto queries = arguments.query_tiles(), keys = arguments.key_tiles();
-  launch("sdpa dq", dq_kernel<T>,
-         Grid{queries.count, kThreads, unsigned(a.heads), dq_shared<C>(a.width)}, x, a,
-         queries.data());
   check(a.width <= kWidest, "sdpa: heads of width {}; the device's gradient takes {}", a.width,
         kWidest);
-  launch("sdpa dk dv", a.width <= kWidest / 2 ? dkv_kernel<T, kOwn / 2> : dkv_kernel<T, kOwn>,
+  const bool narrow = a.width <= kWidest / 2;
+  launch("sdpa dq", narrow ? dq_kernel<T, kOwn / 2> : dq_kernel<T, kOwn>,
+         Grid{queries.count, kThreads, unsigned(a.heads), dq_shared<C>(a.width)}, x, a,
+         queries.data());
+  launch("sdpa dk dv", narrow ? dkv_kernel<T, kOwn / 2> : dkv_kernel<T, kOwn>,
          Grid{keys.count, kThreads, unsigned(a.kv_heads), dkv_shared<C>(a.width)}, x, a,
          keys.data());
 }

@@ -44,7 +44,7 @@ __device__ void weigh(TileSum (&score)[n], Rows& rows, float (&turn)[2], const F
     for (int e = 0; e < 4; ++e) {
       const int i = query + 8 * (e / 2), j = key + 8 * t + 2 * lane_pair() + e % 2;
       float& z = score[t].c[e];
-      const bool sees = z > -INFINITY;
+      const bool sees = a.sees(s, i, j);  // a NaN among the scores stays
       z = sees ? vmath::exp(z - high[e / 2]) : 0.f;
       total[e / 2] += z;
       if (sees && a.dropout > 0) z *= a.factor<float>(s, head, i, j);
@@ -106,7 +106,7 @@ __global__ void __launch_bounds__(kMmaThreads)
     for (int e = 0; e < 4; ++e) {
       const int h = e / 2, i = query + 8 * h, c = 8 * t + 2 * lane_pair() + e % 2;
       if (i >= s.queries || c >= width) continue;
-      const float value = rows.sum[h] > 0 ? out[t].c[e] / rows.sum[h] : 0.f;
+      const float value = rows.sum[h] == 0 ? 0.f : out[t].c[e] / rows.sum[h];
       x.y[(s.query + i) * x.y_step + head * width + c] = static_cast<T>(value);
     }
   for (int h = 0; h < 2; ++h)

@@ -14,6 +14,9 @@ TEST_CASE("every method computes in half precision with masters in f32") {
   for (const Method& m : methods) {
     ++row;
     for (const Body body : kBodies) {
+#ifdef GRAFT_SANITIZED  // ten times slower still
+      if (m.name != "lora" && m.name != "prefix" && m.name != "layernorm") continue;
+#endif
 #ifdef GRAFT_CUDA_IS_EMULATED  // one body for each method: they take seconds there
       if (body != kBodies[row % std::size(kBodies)]) continue;
 #endif

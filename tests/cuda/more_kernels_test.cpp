@@ -195,6 +195,11 @@ TEST_CASE("attention of the device and its gradients are the host's") {
   if (!device_is_there()) return;
   for (const Attention& a : attentions())
     for (const Dtype dtype : {Dtype::f64, Dtype::f32, Dtype::f16, Dtype::bf16}) {
+#ifdef GRAFT_SANITIZED  // bf16 goes the same ways
+      if (dtype == Dtype::f16) continue;
+#endif
+      // In f64 heads so wide have room on sm_90 alone.
+      if (dtype == Dtype::f64 && a.width > 128) continue;
       CAPTURE(a.name);
       CAPTURE(std::string(name(dtype)));
       const auto want = attend(a, widened(dtype), dtype);
@@ -209,6 +214,28 @@ TEST_CASE("attention of the device and its gradients are the host's") {
         CHECK(apart(got[i], want[i]) < most);
         CHECK(same_bits(got[i], again[i]));
       }
+    }
+}
+
+TEST_CASE("what is not finite among the queries shows in attention's result, on the device, too") {
+  if (!device_is_there()) return;
+  for (const double wrong : {NAN, INFINITY})
+    for (const Dtype dtype : {Dtype::f32, Dtype::f16, Dtype::bf16}) {
+      CAPTURE(wrong);
+      CAPTURE(std::string(name(dtype)));
+      const auto run = [&](ArrayKind kind) {
+        std::vector<Array> in;
+        for (unsigned i = 0; i < 3; ++i)
+          in.push_back(random({6, 32}, Dtype::f32, i).to(dtype).to(Dtype::f32));
+        in[0].data<float>()[2 * 32 + 5] = static_cast<float>(wrong);
+        Array y = poisoned({6, 32}, kind), lse = poisoned({6, 2}, widened(kind));
+        kernels::sdpa(y, lse, in[0].to(kind), in[1].to(kind), in[2].to(kind), {}, 2, 2,
+                      {.scale = 0.3, .q_length = {6}});
+        return y;
+      };
+      const Array want = run(Dtype::f32), got = run({dtype, Device::cuda});
+      CHECK(std::isnan(got.at(2 * 32)));
+      CHECK(apart(got, want) < (is_half(dtype) ? 1e-2 : 1e-5));
     }
 }
 

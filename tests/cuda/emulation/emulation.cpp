@@ -19,6 +19,7 @@ namespace {
 
 constexpr std::size_t kStack = 128 << 10;
 constexpr unsigned kWarpSize = 32;
+constexpr std::size_t kMostShared = 227 << 10;  // sm_90's
 
 enum class At { ready, block, warp, ended };
 
@@ -159,6 +160,8 @@ void run_block() {
 }  // namespace
 
 void run(dim3 grid, dim3 size, std::size_t shared_bytes, const std::function<void()>& kernel) {
+  check(shared_bytes <= kMostShared, "emulation: {} bytes of shared memory; a block has {}",
+        shared_bytes, kMostShared);
   now.grid = grid;
   now.block_size = size;
   block.kernel = &kernel;
