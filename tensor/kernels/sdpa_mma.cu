@@ -62,8 +62,10 @@ __global__ void __launch_bounds__(kMmaThreads)
   T* const q = dynamic_shared<T>();
   T* const k = q + kMmaRows * kStep;
   T* const v = k + kKeys * kStep;
-  load_halves<kMmaRows, w>(q, x.q + s.query * x.q_step + head * width, x.q_step, first, s.queries,
-                           width);
+  const auto q_rows = head_rows(x.q, x.q_step, s.query, s.queries, head, width);
+  const auto k_rows = head_rows(x.k, x.k_step, s.key, s.keys, kv_head, width);
+  const auto v_rows = head_rows(x.v, x.v_step, s.key, s.keys, kv_head, width);
+  load_halves<kMmaRows, w>(q, q_rows, first);
   const T* const own = q + 16 * warp * kStep;
   const int query = first + 16 * warp + lane_group();  // and the eighth after it
   const bool busy = first + 16 * warp < s.queries;     // else the warp only loads
@@ -72,10 +74,8 @@ __global__ void __launch_bounds__(kMmaThreads)
   const int seen = a.visible(s, min(first + kMmaRows, s.queries) - 1);
   for (int from = 0; from < seen; from += kKeys) {
     __syncthreads();
-    load_halves<kKeys, w>(k, x.k + s.key * x.k_step + kv_head * width, x.k_step, from, s.keys,
-                          width);
-    load_halves<kKeys, w>(v, x.v + s.key * x.v_step + kv_head * width, x.v_step, from, s.keys,
-                          width);
+    load_halves<kKeys, w>(k, k_rows, from);
+    load_halves<kKeys, w>(v, v_rows, from);
     __syncthreads();
     if (!busy) continue;
     const int keys = seen - from;

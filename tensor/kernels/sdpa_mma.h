@@ -13,19 +13,31 @@ constexpr int kMmaRows = 16 * kMmaWarps;  // of a block's own tile: 16 for each 
 // reads at once begin in different banks.
 constexpr int mma_step(int width) { return width + 8; }
 
-// Rows [first, first + n) of a head as far as there are `rows`, and zeros beyond, in a tile of `w`
-// columns, of which the head has `width`.
+// One head's rows of a sequence, of which there are `rows`.
+template <class T>
+struct HeadRows {
+  T* at;
+  std::int64_t step;
+  int rows, width;
+};
+template <class T>
+__device__ HeadRows<T> head_rows(T* all, std::int64_t step, int first, int rows, int head,
+                                 int width) {
+  return {all + first * step + head * width, step, rows, width};
+}
+
+// Rows [first, first + n) as far as there are any, and zeros beyond, in a tile of `w` columns, of
+// which the head has fewer.
 template <int n, int w, class T>
-__device__ void load_halves(T* to, const T* from, std::int64_t from_step, int first, int rows,
-                            int width) {
+__device__ void load_halves(T* to, const HeadRows<const T>& head, int first) {
   constexpr int kStep = mma_step(w), kEight = 8;
-  const bool in_eights = width % kEight == 0 && from_step % kEight == 0 &&
-                         reinterpret_cast<std::uintptr_t>(from) % 16 == 0;
+  const bool in_eights = head.width % kEight == 0 && head.step % kEight == 0 &&
+                         reinterpret_cast<std::uintptr_t>(head.at) % 16 == 0;
   for (int i = threadIdx.x; i < n * (w / kEight); i += blockDim.x) {
     const int r = i / (w / kEight), c = i % (w / kEight) * kEight;
     T* const out = to + r * kStep + c;
-    const T* const in = from + (first + r) * from_step + c;
-    const int there = first + r < rows ? min(kEight, width - c) : 0;
+    const T* const in = head.at + (first + r) * head.step + c;
+    const int there = first + r < head.rows ? min(kEight, head.width - c) : 0;
     if (there == kEight && in_eights) {
       copy_eight(out, in);
       continue;

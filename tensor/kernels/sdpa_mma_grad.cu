@@ -60,13 +60,12 @@ __device__ void add_products(TileSum (&sum)[w / 8], const TileSum (&part)[n], co
 
 // A warp's 16 rows times `by`, as far as there are rows and columns.
 template <int w, class T>
-__device__ void write(T* to, std::int64_t step, const TileSum (&sum)[w / 8], float by, int first,
-                      int rows, int width) {
+__device__ void write(const HeadRows<T>& to, const TileSum (&sum)[w / 8], float by, int first) {
   GRAFT_UNROLL
   for (int t = 0; t < w / 8; ++t)
     for (int e = 0; e < 4; ++e) {
       const int r = first + 8 * (e / 2), c = 8 * t + 2 * lane_pair() + e % 2;
-      if (r < rows && c < width) to[r * step + c] = static_cast<T>(by * sum[t].c[e]);
+      if (r < to.rows && c < to.width) to.at[r * to.step + c] = static_cast<T>(by * sum[t].c[e]);
     }
 }
 
@@ -81,20 +80,20 @@ __global__ void __launch_bounds__(kMmaThreads)
   T* const dy = q + kMmaRows * kStep;
   T* const k = dy + kMmaRows * kStep;
   T* const v = k + kOthers * kStep;
-  load_halves<kMmaRows, w>(q, x.q + s.query * x.q_step + head * width, x.q_step, first, s.queries,
-                           width);
-  load_halves<kMmaRows, w>(dy, x.dy + s.query * x.dy_step + head * width, x.dy_step, first,
-                           s.queries, width);
+  const auto q_rows = head_rows(x.q, x.q_step, s.query, s.queries, head, width);
+  const auto dy_rows = head_rows(x.dy, x.dy_step, s.query, s.queries, head, width);
+  const auto k_rows = head_rows(x.k, x.k_step, s.key, s.keys, kv_head, width);
+  const auto v_rows = head_rows(x.v, x.v_step, s.key, s.keys, kv_head, width);
+  load_halves<kMmaRows, w>(q, q_rows, first);
+  load_halves<kMmaRows, w>(dy, dy_rows, first);
   const int own = 16 * warp * kStep, query = first + 16 * warp + lane_group();
   const bool busy = first + 16 * warp < s.queries;  // else the warp only loads
   TileSum dq[w / 8] = {};
   const int seen = a.visible(s, min(first + kMmaRows, s.queries) - 1);
   for (int from = 0; from < seen; from += kOthers) {
     __syncthreads();
-    load_halves<kOthers, w>(k, x.k + s.key * x.k_step + kv_head * width, x.k_step, from, s.keys,
-                            width);
-    load_halves<kOthers, w>(v, x.v + s.key * x.v_step + kv_head * width, x.v_step, from, s.keys,
-                            width);
+    load_halves<kOthers, w>(k, k_rows, from);
+    load_halves<kOthers, w>(v, v_rows, from);
     __syncthreads();
     TileSum product[kOthers / 8] = {}, ds[kOthers / 8] = {};
     if (!busy) continue;
@@ -102,8 +101,8 @@ __global__ void __launch_bounds__(kMmaThreads)
     differentiate<true>(product, ds, x, a, s, head, query, from);
     add_products<w>(dq, ds, k, seen - from);
   }
-  write<w>(x.dq + s.query * x.dq_step + head * width, x.dq_step, dq, static_cast<float>(a.scale),
-           query, s.queries, width);
+  write<w>(head_rows(x.dq, x.dq_step, s.query, s.queries, head, width), dq,
+           static_cast<float>(a.scale), query);
 }
 
 template <class T, int w>
@@ -117,21 +116,21 @@ __global__ void __launch_bounds__(kMmaThreads)
   T* const v = k + kMmaRows * kStep;
   T* const q = v + kMmaRows * kStep;
   T* const dy = q + kOthers * kStep;
-  load_halves<kMmaRows, w>(k, x.k + s.key * x.k_step + kv_head * width, x.k_step, first, s.keys,
-                           width);
-  load_halves<kMmaRows, w>(v, x.v + s.key * x.v_step + kv_head * width, x.v_step, first, s.keys,
-                           width);
+  const auto k_rows = head_rows(x.k, x.k_step, s.key, s.keys, kv_head, width);
+  const auto v_rows = head_rows(x.v, x.v_step, s.key, s.keys, kv_head, width);
+  load_halves<kMmaRows, w>(k, k_rows, first);
+  load_halves<kMmaRows, w>(v, v_rows, first);
   const int own = 16 * warp * kStep, key = first + 16 * warp + lane_group();
   const bool busy = first + 16 * warp < s.keys;
   TileSum dk[w / 8] = {}, dv[w / 8] = {};
-  for (int head = kv_head * group; head < (kv_head + 1) * group; ++head)
+  for (int head = kv_head * group; head < (kv_head + 1) * group; ++head) {
+    const auto q_rows = head_rows(x.q, x.q_step, s.query, s.queries, head, width);
+    const auto dy_rows = head_rows(x.dy, x.dy_step, s.query, s.queries, head, width);
     for (int from = 0; from < s.queries; from += kOthers) {
       if (a.visible(s, min(from + kOthers, s.queries) - 1) <= first) continue;
       __syncthreads();
-      load_halves<kOthers, w>(q, x.q + s.query * x.q_step + head * width, x.q_step, from, s.queries,
-                              width);
-      load_halves<kOthers, w>(dy, x.dy + s.query * x.dy_step + head * width, x.dy_step, from,
-                              s.queries, width);
+      load_halves<kOthers, w>(q, q_rows, from);
+      load_halves<kOthers, w>(dy, dy_rows, from);
       __syncthreads();
       TileSum weight[kOthers / 8] = {}, ds[kOthers / 8] = {};
       if (!busy) continue;
@@ -141,9 +140,10 @@ __global__ void __launch_bounds__(kMmaThreads)
       add_products<w>(dv, weight, dy, queries);
       add_products<w>(dk, ds, q, queries);
     }
-  write<w>(x.dk + s.key * x.dk_step + kv_head * width, x.dk_step, dk, static_cast<float>(a.scale),
-           key, s.keys, width);
-  write<w>(x.dv + s.key * x.dv_step + kv_head * width, x.dv_step, dv, 1.f, key, s.keys, width);
+  }
+  write<w>(head_rows(x.dk, x.dk_step, s.key, s.keys, kv_head, width), dk,
+           static_cast<float>(a.scale), key);
+  write<w>(head_rows(x.dv, x.dv_step, s.key, s.keys, kv_head, width), dv, 1.f, key);
 }
 
 }  // namespace
