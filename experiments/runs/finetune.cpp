@@ -270,13 +270,13 @@ RunResult finetune(Model& base, const EncodedTask& task, const RunSpec& given,
     out.test = test.metric;
     out.test_rows = test.rows;
     out.test_predictions = test.predictions;
-    half.reset();  // what is saved now is what it was
+    out.peak_bytes = pool::peak_bytes(base.build().device);  // before the wide base comes back
+    half.reset();                                            // what is saved now is what it was
     if (at_best) at_best(base, adaptation, task);
     state.keep();
     state.remove();
   }
   check(base.hash() == base_hash, "train: method {} changed the frozen base", spec.method);
-  out.peak_bytes = pool::peak_bytes(base.build().device);
   out.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begun).count();
   return out;
 }

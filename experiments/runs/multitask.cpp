@@ -295,17 +295,17 @@ MultitaskResult multitask(Model& base, std::vector<EncodedTask> tasks, const Mul
     out.train_loss = trainer.state->train_loss;
     out.best_epoch = trainer.state->best_epoch;
     out.weights_hash = hash_of(all);
+    out.peak_bytes = pool::peak_bytes(base.build().device);
     for (int t = 0; t < trainer.count(); ++t) {
+      if (!half) half = computing_in(base, spec.run.compute, adaptation);
       out.tasks.push_back(outcome(trainer, t));
       if (!at_best) continue;
       half.reset();  // what is saved now is what it was
       at_best(base, adaptation, tasks[static_cast<std::size_t>(t)], t);
-      half = computing_in(base, spec.run.compute, adaptation);
     }
     if (!places.state.empty()) std::filesystem::remove(places.state);
   }
   check(base.hash() == base_hash, "multitask: method {} changed the frozen base", spec.run.method);
-  out.peak_bytes = pool::peak_bytes(base.build().device);
   out.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begun).count();
   return out;
 }
