@@ -219,7 +219,7 @@ Tensor concat(const std::vector<Tensor>& parts, int dim) {
   return record("concat", y, parts, {}, [=](const Array& dy, const Saved&, Grads& g) {
     for (std::size_t i = 0; i + 1 < starts.size(); ++i)
       if (g.needs(static_cast<int>(i)))
-        g.add(static_cast<int>(i), dy.slice(dim, starts[i], starts[i + 1]).clone());
+        g.add(static_cast<int>(i), dy.slice(dim, starts[i], starts[i + 1]).as_contiguous());
   });
 }
 

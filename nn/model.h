@@ -36,13 +36,16 @@ class Model {
   Sequence run_blocks(Sequence, const Ctx&, int from, int to) const;
   Sequence finish(Sequence, const Ctx&) const;
   Sequence forward(const Batch&, Ctx&) const;  // all of them; ctx.frozen may spare the lowest
+  // Which rows of a sequence (whose `rows` are undefined) are read after it, ascending; empty: all.
+  using Reads = std::function<std::vector<std::int32_t>(const Sequence&)>;
+  // The last block's results are computed for the rows alone that are read (and, where a model is
+  // causal or has relative places, those after them in the sequence); the Sequence has only these.
+  Sequence forward(const Batch&, Ctx&, const Reads&) const;
 
   // Mean of the labelled tokens' cross-entropy. Labels may be sparse: the vocabulary product runs
   // only where one stands.
   Tensor lm_loss(const Sequence&, const Batch&, const Ctx&) const;
-  // From the batch to the loss, and to the head's scores: the last block's results are computed for
-  // the rows alone that are read then (and, where a model is causal or has relative places, those
-  // after them in the sequence).
+  // From the batch to the loss, and to the head's scores, which say what they read.
   Tensor lm_loss(const Batch&, Ctx&) const;
   Tensor scores(const Batch&, Ctx&) const;
   Tensor lm_logits(const Sequence&, const std::vector<std::int32_t>& rows, const Ctx&) const;
@@ -75,8 +78,6 @@ class Model {
   std::optional<Linear> lm_head;  // untied families only
 
  private:
-  using Reads = std::function<std::vector<std::int32_t>(const Sequence&)>;  // ascending
-  Sequence forward(const Batch&, Ctx&, const Reads&) const;
   Sequence run_blocks(Sequence, const Ctx&, int from, int to, const Reads&) const;
   std::optional<Picked> rows_to_compute(const Sequence&, const Ctx&,
                                         std::vector<std::int32_t> read) const;

@@ -136,6 +136,27 @@ Parameters Routed::parameters(int i) const {
   return all;
 }
 
+Sequence Routed::forward(const Batch& batch, Ctx& ctx) const {
+  return model_.forward(batch, ctx, [&](const Sequence& s) {
+    std::vector<std::int32_t> all;
+    for (int i = -1; i < size(); ++i) {
+      const auto own = part(s, batch, ctx, i);
+      if (!own) continue;
+      const Head* with = head(i);
+      std::vector<std::int32_t> read;
+      if (with)
+        read = with->reads(model_, own->rows, own->batch);
+      else if (!batch.token_label.empty())
+        read = labelled_rows(own->rows, own->batch);
+      if (read.empty() && (with || batch.token_label.empty()))
+        all.insert(all.end(), own->row.begin(), own->row.end());
+      for (const std::int32_t row : read) all.push_back(own->row.at(static_cast<std::size_t>(row)));
+    }
+    std::ranges::sort(all);
+    return all;
+  });
+}
+
 std::unique_ptr<PartOfBatch> Routed::part(const Sequence& s, const Batch& batch, const Ctx& ctx,
                                           int i) const {
   Ctx all = ctx;
@@ -183,7 +204,7 @@ std::vector<RoutedTraining::Step> RoutedTraining::step(const Batch& batch, Ctx c
         batch.divisor);
   check(std::ranges::count(batch.adapter, -1) == 0,
         "routed: a batch to train on with sequences of no adapter");
-  const Sequence s = model_.forward(batch, ctx);
+  const Sequence s = routed_.forward(batch, ctx);
   std::vector<Step> steps(rate.size());
   Tensor total;
   for (int i = 0; i < routed_.size(); ++i) {

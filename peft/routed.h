@@ -72,6 +72,9 @@ class Routed {
     adapters_.at(static_cast<std::size_t>(i))->after_backward(step);
   }
 
+  // The model's forward pass, up to the rows that each adapter's head reads, or without one, where
+  // the batch has token labels, those of these labels: the last block computes no others.
+  Sequence forward(const Batch&, Ctx&) const;
   // The sequences of one adapter (-1: of none) after a forward pass over all, for heads and losses.
   // Nothing where the batch has none. `s` with rows.
   std::unique_ptr<PartOfBatch> part(const Sequence& s, const Batch&, const Ctx&, int i) const;

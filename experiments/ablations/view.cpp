@@ -1,6 +1,7 @@
 #include "experiments/ablations/view.h"
 
 #include <algorithm>
+#include <set>
 
 #include "experiments/runs/named_task.h"
 
@@ -27,7 +28,6 @@ View::View(const Experiment& experiment, const Records& records, RunKind kind, c
   for (const std::string& task : setup.tasks) arms_[task] = experiment.arms(setup, task);
   for (const Run& run : records.runs()) {
     if (run.experiment != experiment.name || run.kind != kind) continue;
-    runs_.push_back(&run);
     runs_by_config_[without_rate(run.arm.config)][run.arm.seed] = &run;
   }
 }
@@ -75,6 +75,14 @@ std::optional<Measure> View::points(const std::string& task, const std::string& 
   const std::optional<Effect> e = effect({{task, arm, is_language_task(task) ? 1. : 100.}}, 2000);
   if (!e) return std::nullopt;
   return measure(*e);
+}
+
+std::size_t View::recorded() const {
+  std::set<const Run*> found;
+  for (const auto& [task, arms] : arms_)
+    for (const PlannedArm& arm : arms)
+      for (const auto& [seed, run] : runs(task, arm.label)) found.insert(run);
+  return found.size();
 }
 
 std::vector<std::string> View::missing() const {

@@ -30,7 +30,8 @@ class View {
   // Interval of 100 x mean score over the seeds, or of the mean loss of a language task: for tables
   // and figures.
   std::optional<Measure> points(const std::string& task, const std::string& arm) const;
-  std::size_t recorded() const { return runs_.size(); }  // runs of this experiment
+  // Runs of this set-up's arms; there may be others beside them, of a task that is not done yet.
+  std::size_t recorded() const;
   std::vector<std::string> missing() const;  // "label, task" of arms without a run of every seed
   std::vector<Tuning> tunings() const;       // what was tried for the arms of this set-up
   std::optional<double> rate(const std::string& task, const std::string& arm) const;
@@ -42,7 +43,6 @@ class View {
   Setup setup_;
   std::map<std::string, std::vector<PlannedArm>> arms_;  // by task
   std::map<std::string, std::map<std::uint64_t, const Run*>> runs_by_config_;
-  std::vector<const Run*> runs_;
 };
 
 // Whether a task carries claims: the base and the method must beat what needs neither.

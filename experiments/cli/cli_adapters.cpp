@@ -201,7 +201,7 @@ void eval_several(const EvalOptions& o, const Methods& methods) {
     const auto first = adapter.begin() + static_cast<std::ptrdiff_t>(at);
     batch.adapter.assign(first, first + static_cast<std::ptrdiff_t>(count));
     Ctx ctx;
-    const auto scores = l.routed->scores(l.model->forward(batch, ctx), batch, ctx);
+    const auto scores = l.routed->scores(l.routed->forward(batch, ctx), batch, ctx);
     for (std::size_t j = 0; j < count; ++j) {
       const auto which = static_cast<std::size_t>(batch.adapter[j]);
       const Tensor one(Array::of(scores[j], {1, static_cast<std::int64_t>(scores[j].size())}));

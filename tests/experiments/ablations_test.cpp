@@ -156,6 +156,24 @@ TEST_CASE("partial forwards give the bits of evaluate with the same layers' adap
   CHECK(different.size() == 7);  // every span does something
 }
 
+TEST_CASE("runs of a task that is not done yet may lie beside a page's own and change none of it") {
+  const Experiment e = experiment_named(all_experiments(), "method_comparison");
+  Setup both = setup_of(e), one = both;
+  one.tasks = {"supersense"};
+  const Folder folder;
+  const auto page_of = [&](const char* name, const Setup& recorded) {
+    const fs::path out = folder.path / name;
+    make_up(e, recorded, out, [](const std::string& arm) { return arm == "LoRA" ? 70. : 50.; });
+    const Records records(out);
+    const View view(e, records, RunKind::full, one);
+    CHECK(view.recorded() == e.arms(one, "supersense").size() * one.scale.seeds.size());
+    Page page("made up");
+    write_section(page, view, nullptr, {}, folder.path / "figures" / e.name);
+    return page.html();
+  };
+  CHECK(page_of("both", both) == page_of("one", one));
+}
+
 TEST_CASE("the spans that claims rest on are there for twelve layers") {
   const std::vector<Span> spans = claimed_spans(12);
   for (const Span& s : {Span{0, 4}, Span{8, 11}, Span{0, 3}, Span{0, 11}, Span{7, 7}})

@@ -44,3 +44,33 @@ TEST_CASE("adapters side by side: the last block's few rows are those of all, bi
     }
   }
 }
+
+TEST_CASE("side by side, the last block computes what each adapter's own head reads, and no more") {
+  const Threads one(1);
+  const Arch arch = small_arch(Stack::encoder);
+  SmallModel model(arch);
+  Routed routed(all_methods(), {{"a", "lora:r=2"}, {"b", "lora:r=2"}}, model);
+  for (int i = 0; i < 2; ++i)
+    for (const auto& p : routed.at(i).parameters()) add_noise(*p, 0.2, std::uint32_t(i));
+  Batch batch = ragged(arch, {4, 6, 2, 5, 3});
+  batch.adapter = {1, 0, -1, 1, 0};
+  model.set_head(std::make_unique<LinearHead>(Build{.seed = 3}, arch, 3, Pool::cls));
+  routed.set_head(0, std::make_unique<LinearHead>(Build{.seed = 4}, arch, 2, Pool::cls));
+  const auto rows_and_scores = [&] {
+    Ctx few, all;
+    const Sequence s = routed.forward(batch, few);
+    CHECK(routed.scores(s, batch, few) == routed.scores(model.forward(batch, all), batch, all));
+    return s.source.size();
+  };
+  CHECK(rows_and_scores() == 5);
+  routed.set_head(1, std::make_unique<LinearHead>(Build{.seed = 5}, arch, 4, Pool::mean));
+  CHECK(rows_and_scores() == 4 + 1 + 1 + 5 + 1);
+
+  // Without a head the labelled tokens are read: here one of each sequence but the base's.
+  SmallModel plain(arch);
+  const Routed labels(all_methods(), {{"a", "lora:r=2"}, {"b", "lora:r=2"}}, plain);
+  batch.token_label.assign(batch.token.size(), -1);
+  for (const std::size_t token : {1, 5, 14, 17}) batch.token_label[token] = 3;
+  Ctx ctx;
+  CHECK(labels.forward(batch, ctx).source.size() == 4);
+}

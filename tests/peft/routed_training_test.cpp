@@ -35,8 +35,10 @@ Ctx training(int step, Checkpoint checkpoint) {
   return {.train = true, .key = {3, std::uint32_t(step)}, .checkpoint = checkpoint};
 }
 
+// Some read a row of each sequence, some all.
 std::unique_ptr<Head> head_for(const Model& model, int classes) {
-  return std::make_unique<LinearHead>(model.build(), model.arch(), classes, Pool::mean);
+  return std::make_unique<LinearHead>(model.build(), model.arch(), classes,
+                                      classes % 2 ? Pool::cls : Pool::mean);
 }
 
 // Each adapter on its own: its own sequences alone, its own head.
