@@ -2,6 +2,9 @@
 // them in kernels/x.cpp (cpu) or kernels/x.cu (cuda), and the linker names what one lacks.
 #pragma once
 
+#include <algorithm>
+#include <vector>
+
 #include "tensor/array.h"
 #include "tensor/fastfood.h"
 #include "tensor/philox.h"
@@ -30,10 +33,15 @@ struct AttentionShape {
   Array example = {}, position = {};
 };
 
+// What a step has in common for all that it moves, and what each tensor has of its own.
 struct AdamW {
-  double lr, beta1, beta2, eps, decay;
+  double beta1, beta2, eps;
   int step;           // counts from 1
-  double shrink = 1;  // what clipping multiplies the gradient by
+  double shrink = 1;  // what clipping multiplies the gradients by
+};
+struct AdamWTensor {
+  Array w, m, v, grad;  // the first three are written
+  double lr, decay;
 };
 
 namespace cpu {
@@ -49,9 +57,16 @@ namespace cuda {
 // then all lie there; indices and labels that lie on the host are copied.
 namespace kernels {
 inline bool on_device(const Array& x) { return x.device() == Device::cuda; }
+inline bool on_device(const AdamWTensor& x) { return on_device(x.w) || on_device(x.grad); }
+template <class T>
+bool on_device(const std::vector<T>& all);
 template <class T>
 bool on_device(const T&) {
   return false;
+}
+template <class T>
+bool on_device(const std::vector<T>& all) {
+  return std::any_of(all.begin(), all.end(), [](const T& x) { return on_device(x); });
 }
 template <class Result, class... Args>
 struct Kernel {

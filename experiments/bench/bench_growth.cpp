@@ -162,17 +162,12 @@ void draw_line(const Line& line, const json& points, const std::filesystem::path
 
 void run(const std::vector<std::string>& along, int steps, const std::filesystem::path& out) {
   std::filesystem::create_directories(out);
-  Products products;
-  products.ours(), products.openblas();
-  const double ours = products.flop() / median({products.ours(), products.ours(), products.ours()});
-  const double blas =
-      products.flop() / median({products.openblas(), products.openblas(), products.openblas()});
-  fmt::print("product of 4096^3: ours {:.0f} GFLOP/s ({}), OpenBLAS {:.0f} (core {})\n", ours / 1e9,
-             core_name(), blas / 1e9, openblas_core());
-  json all{{"ours", ours / 1e9}, {"openblas", blas / 1e9}, {"core", openblas_core()}};
+  const PlainRate rate = plain_rate();
+  fmt::print("{}\n", to_string(rate));
+  json all{{"ours", rate.ours / 1e9}, {"openblas", rate.openblas / 1e9}, {"core", openblas_core()}};
   for (const Line& line : lines()) {
     if (!along.empty() && std::ranges::find(along, line.name) == along.end()) continue;
-    all[line.name] = grow(line, ours, steps);
+    all[line.name] = grow(line, rate.ours, steps);
     draw_line(line, all[line.name], out);
     write_file_atomically(out / "growth.json", all.dump(1) + "\n");
   }

@@ -27,7 +27,7 @@ Tensor Trainer::loss(const Batch& batch, Ctx& ctx) const {
 StepResult Trainer::step(const Batch& batch, double rate, Checkpoint checkpoint) {
   StepResult out;
   const double begun = now();
-  Ctx ctx{.train = true, .checkpoint = checkpoint};
+  Ctx ctx{.train = true, .checkpoint = checkpoint, .frozen = frozen_.get()};
   const Tensor l = loss(batch, ctx);
   Gradients grads = backward(l);
   out.norm = optimizer_.step(grads, rate);

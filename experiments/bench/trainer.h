@@ -4,6 +4,7 @@
 #include <memory>
 #include <string>
 
+#include "nn/frozen_rows.h"
 #include "nn/half_precision.h"
 #include "peft/methods.h"
 
@@ -24,6 +25,12 @@ class Trainer {
   // From now on in half precision, on the device (HalfPrecision).
   void compute_in(Dtype dtype) { half_ = std::make_unique<HalfPrecision>(*model_, dtype); }
 
+  // From now on what frozen blocks give of an example is kept (FrozenRows).
+  void keep_frozen_rows(std::size_t most_bytes) {
+    frozen_ = std::make_unique<FrozenRows>(*model_, most_bytes);
+  }
+  const FrozenRows* frozen_rows() const { return frozen_.get(); }
+
   // A whole step: forward, backward, optimizer.
   StepResult step(const Batch&, double rate, Checkpoint = Checkpoint::none);
 
@@ -42,6 +49,7 @@ class Trainer {
   Adaptation adaptation_;
   Optimizer optimizer_;
   std::unique_ptr<HalfPrecision> half_;
+  std::unique_ptr<FrozenRows> frozen_;
 };
 
 }  // namespace graft

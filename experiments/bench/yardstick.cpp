@@ -7,6 +7,7 @@
 #include <cmath>
 #include <fstream>
 
+#include "experiments/ablations/lab.h"
 #include "tensor/kernels.h"
 
 namespace graft {
@@ -87,6 +88,18 @@ double Products::openblas() {
 
 std::string openblas_core() {
   return reinterpret_cast<char* (*)()>(openblas_symbol("openblas_get_corename"))();
+}
+
+PlainRate plain_rate() {
+  Products p;
+  p.ours(), p.openblas();
+  return {p.flop() / median({p.ours(), p.ours(), p.ours()}),
+          p.flop() / median({p.openblas(), p.openblas(), p.openblas()})};
+}
+
+std::string to_string(const PlainRate& r) {
+  return fmt::format("product of 4096^3: ours {:.0f} GFLOP/s ({}), OpenBLAS {:.0f} (core {})",
+                     r.ours / 1e9, core_name(), r.openblas / 1e9, openblas_core());
 }
 
 }  // namespace graft

@@ -56,46 +56,54 @@ std::vector<std::pair<std::string, Shape>> Optimizer::state_shapes(const Paramet
 }
 
 double Optimizer::step(Gradients& grads, double lr) {
-  double squares = 0;
+  std::vector<Array> all;
   for (const auto& p : parameters_) {
     check(grads.has(p->value), "optimizer: no gradient reached '{}'", p->label());
-    const double s = kernels::sum_squares(grads[p->value]);
-    check(std::isfinite(s),
-          "optimizer: the gradient of '{}' is not finite at step {}; lower the rate", p->label(),
-          steps_ + 1);
-    squares += s;
+    all.push_back(grads[p->value].as_contiguous());
+  }
+  double squares = 0;
+  const std::vector<double> each = kernels::sum_squares(all);
+  for (std::size_t i = 0; i < each.size(); ++i) {
+    check(std::isfinite(each[i]),
+          "optimizer: the gradient of '{}' is not finite at step {}; lower the rate",
+          parameters_[i]->label(), steps_ + 1);
+    squares += each[i];
   }
   const double norm = std::sqrt(squares);
   ++steps_;
   const double shrink = spec_.clip > 0 && norm > spec_.clip ? spec_.clip / norm : 1;
-  const bool fused = spec_.kind == OptimSpec::Kind::adamw;
+  if (spec_.kind == OptimSpec::Kind::adamw) {
+    adamw(all, lr, shrink);
+    return norm;
+  }
   for (std::size_t i = 0; i < parameters_.size(); ++i) {
-    Array& grad = grads[parameters_[i]->value];
-    if (shrink != 1 && !fused) {
-      if (!grad.contiguous() || grad.storage().use_count() > 1) grad = grad.clone();
-      kernels::scale(grad, grad, shrink);
+    Array grad = all[i];
+    if (shrink != 1) {
+      grad = Array::empty(all[i].shape(), all[i].kind());
+      kernels::scale(grad, all[i], shrink);
     }
-    update(i, grad.as_contiguous(), lr * parameters_[i]->lr_scale, shrink);
+    update(i, grad, lr * parameters_[i]->lr_scale);
   }
   return norm;
 }
 
-void Optimizer::update(std::size_t i, const Array& grad, double lr, double shrink) {
-  Parameter& p = *parameters_[i];
-  Array& w = p.value.value();
-  const double decay = p.decay ? spec_.decay : 0;
-  switch (spec_.kind) {
-    case OptimSpec::Kind::adamw:
-      kernels::adamw(w, state_[i][0], state_[i][1], grad,
-                     AdamW{lr, spec_.beta1, spec_.beta2, spec_.eps, decay, steps_, shrink});
-      return;
-    case OptimSpec::Kind::sgd:
-      kernels::sgd(w, state_[i][0], grad, lr, spec_.momentum, decay);
-      return;
-    case OptimSpec::Kind::adafactor:
-      adafactor(i, grad, lr, decay);
-      return;
+void Optimizer::adamw(const std::vector<Array>& grads, double lr, double shrink) {
+  std::vector<AdamWTensor> all;
+  for (std::size_t i = 0; i < grads.size(); ++i) {
+    Parameter& p = *parameters_[i];
+    all.push_back({p.value.value(), state_[i][0], state_[i][1], grads[i], lr * p.lr_scale,
+                   p.decay ? spec_.decay : 0});
   }
+  kernels::adamw(all, AdamW{spec_.beta1, spec_.beta2, spec_.eps, steps_, shrink});
+}
+
+void Optimizer::update(std::size_t i, const Array& grad, double lr) {
+  Parameter& p = *parameters_[i];
+  const double decay = p.decay ? spec_.decay : 0;
+  if (spec_.kind == OptimSpec::Kind::sgd)
+    kernels::sgd(p.value.value(), state_[i][0], grad, lr, spec_.momentum, decay);
+  else
+    adafactor(i, grad, lr, decay);
 }
 
 // Shazeer & Stern 2018, algorithms 4 (matrices) and 5 (vectors), without momentum, with update

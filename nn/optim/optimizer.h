@@ -44,8 +44,9 @@ class Optimizer {
   void load(const std::map<std::string, Array>&, int steps);
 
  private:
-  // adamw alone shrinks the gradient itself, on the way: a pass less over large ones.
-  void update(std::size_t i, const Array& grad, double lr, double shrink);
+  // Of all parameters in one pass, which also multiplies their gradients by `shrink`.
+  void adamw(const std::vector<Array>& grads, double lr, double shrink);
+  void update(std::size_t i, const Array& grad, double lr);  // by the other kinds
   void adafactor(std::size_t i, const Array& grad, double lr, double decay);
   std::vector<std::pair<std::string, Shape>> state_shapes(const Parameter&) const;
 

@@ -1,6 +1,9 @@
-// One optimizer step over one tensor. Decay is decoupled in adamw (Loshchilov and Hutter 2019),
+// Optimizer steps. Decay is decoupled in adamw (Loshchilov and Hutter 2019),
 // part of the gradient in sgd.
+#include <algorithm>
 #include <cmath>
+#include <utility>
+#include <vector>
 
 #include "tensor/kernels.h"
 #include "tensor/kernels/lanes.h"
@@ -9,24 +12,46 @@
 
 namespace graft::cpu {
 
+namespace {
+
+template <class T>
+struct Numbers {
+  T *w, *m, *v;
+  const T* grad;
+  std::int64_t size;
+  T keep, rate;
+};
+
+}  // namespace
+
 // The order of operations of PyTorch's single-tensor AdamW (lerp, then addcmul, then addcdiv):
 //   g *= shrink
 //   w *= 1 - lr decay
 //   m += (1 - beta1) (g - m)
 //   v  = beta2 v + (1 - beta2) g g
 //   w -= lr / (1 - beta1^step) m / (sqrt(v) / sqrt(1 - beta2^step) + eps)
-// Scalars are worked out in f64 and rounded once, as there.
-void adamw(Array& w, Array& m, Array& v, const Array& grad, const AdamW& o) {
-  dispatch(w, [&]<class T>(T) {
-    const T keep = static_cast<T>(1 - o.lr * o.decay);
+// Scalars are worked out in f64 and rounded once, as there. Threads share all tensors' numbers,
+// laid one after another: an adapter has many small tensors, and not one of them is worth waking a
+// thread.
+void adamw(const std::vector<AdamWTensor>& tensors, const AdamW& o) {
+  if (tensors.empty()) return;
+  dispatch(tensors[0].w, [&]<class T>(T) {
+    std::vector<Numbers<T>> all;
+    std::vector<std::int64_t> start{0};
+    for (AdamWTensor x : tensors) {
+      all.push_back({x.w.data<T>(), x.m.data<T>(), x.v.data<T>(), std::as_const(x.grad).data<T>(),
+                     x.w.numel(), static_cast<T>(1 - x.lr * x.decay),
+                     static_cast<T>(x.lr / (1 - std::pow(o.beta1, o.step)))});
+      start.push_back(start.back() + x.w.numel());
+    }
     const T rate1 = static_cast<T>(1 - o.beta1), rate2 = static_cast<T>(1 - o.beta2);
     const T shrink = static_cast<T>(o.shrink);
     const T beta2 = static_cast<T>(o.beta2), eps = static_cast<T>(o.eps);
-    const T size = static_cast<T>(o.lr / (1 - std::pow(o.beta1, o.step)));
     const T root = static_cast<T>(std::sqrt(1 - std::pow(o.beta2, o.step)));
-    T *ww = w.data<T>(), *mm = m.data<T>(), *vv = v.data<T>();
-    const T* gg = grad.data<T>();
-    parallel_ranges(w.numel(), kGrain, [=](std::int64_t begin, std::int64_t end) {
+    const auto step = [=](const Numbers<T>& x, std::int64_t begin, std::int64_t end) {
+      T *ww = x.w, *mm = x.m, *vv = x.v;
+      const T* gg = x.grad;
+      const T keep = x.keep, size = x.rate;
 #pragma omp simd
       for (std::int64_t i = begin; i < end; ++i) {
         const T g = vmath::fma(shrink, gg[i], T{-0.0});  // a product that nothing is fused with
@@ -36,6 +61,12 @@ void adamw(Array& w, Array& m, Array& v, const Array& grad, const AdamW& o) {
         vv[i] = square;
         ww[i] = vmath::fma(-size, mean / (std::sqrt(square) / root + eps), ww[i] * keep);
       }
+    };
+    parallel_ranges(start.back(), kGrain, [&](std::int64_t begin, std::int64_t end) {
+      auto at = static_cast<std::size_t>(std::upper_bound(start.begin(), start.end(), begin) -
+                                         start.begin() - 1);
+      for (; begin < end; begin = start[++at])
+        step(all[at], begin - start[at], std::min(end, start[at + 1]) - start[at]);
     });
   });
 }

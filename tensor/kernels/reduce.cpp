@@ -51,23 +51,36 @@ void sum_columns(Array& y, const Array& x) {
   });
 }
 
-double sum_squares(const Array& x) {
+std::vector<double> sum_squares(const std::vector<Array>& all) {
   constexpr std::int64_t kBlock = 4096;
-  double sum = 0;
-  dispatch(x, [&]<class T>(T) {
-    const T* in = x.data<T>();
-    std::vector<double> part((x.numel() + kBlock - 1) / kBlock);
+  std::vector<double> sums;
+  if (all.empty()) return sums;
+  dispatch(all[0], [&]<class T>(T) {
+    struct Block {
+      const T* in;
+      std::int64_t size;
+    };
+    std::vector<Block> blocks;
+    for (const Array& x : all)
+      for (std::int64_t at = 0; at < x.numel(); at += kBlock)
+        blocks.push_back({x.data<T>() + at, std::min(kBlock, x.numel() - at)});
+    std::vector<double> part(blocks.size());
     parallel_for(static_cast<std::int64_t>(part.size()), kGrain / kBlock, [&](std::int64_t b) {
-      const T* block = in + b * kBlock;
+      const T* in = blocks[b].in;
       const auto square = [=](std::int64_t i) GRAFT_INLINE {
-        const double value = block[i];
+        const double value = in[i];
         return value * value;
       };
-      part[b] = lane_sum<double>(std::min(kBlock, x.numel() - b * kBlock), square);
+      part[b] = lane_sum<double>(blocks[b].size, square);
     });
-    for (double p : part) sum += p;
+    std::size_t next = 0;
+    for (const Array& x : all) {
+      double sum = 0;
+      for (std::int64_t at = 0; at < x.numel(); at += kBlock) sum += part[next++];
+      sums.push_back(sum);
+    }
   });
-  return sum;
+  return sums;
 }
 
 bool all_finite(const Array& x) {

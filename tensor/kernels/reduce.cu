@@ -1,6 +1,7 @@
 // Sums on the device. Every sum has a fixed tree, so two runs have the same bits; they are not
 // those of the host, which adds in another order.
 #include "tensor/cuda/launch.h"
+#include "tensor/cuda/lists.h"
 #include "tensor/cuda/rows.h"
 #include "tensor/kernels.h"
 #include "tensor/vmath.h"
@@ -82,6 +83,29 @@ void total(T* y, F f, std::int64_t n) {
   launch("total_of", total_of<T>, Grid{1}, y, static_cast<const double*>(at), parts);
 }
 
+template <class T>
+struct Listed {
+  const T* x[kListed];
+};
+
+template <class T>
+__global__ void squares_of_runs(double* part, Listed<T> listed, Runs runs) {
+  const Run run = run_of(runs, blockIdx.x);
+  const Square<T> square{listed.x[run.array]};
+  double sum = 0;
+  for (std::int64_t i = run.begin + threadIdx.x; i < run.end; i += blockDim.x) sum += square(i);
+  sum = block_sum(sum);
+  if (threadIdx.x == 0) part[blockIdx.x] = sum;
+}
+// One block for each array.
+__global__ void totals_of_runs(double* total, const double* part, Runs runs) {
+  const unsigned end = runs.first[blockIdx.x + 1];
+  double sum = 0;
+  for (unsigned i = runs.first[blockIdx.x] + threadIdx.x; i < end; i += blockDim.x) sum += part[i];
+  sum = block_sum(sum);
+  if (threadIdx.x == 0) total[blockIdx.x] = sum;
+}
+
 template <template <class> class F>
 double total_on_host(const Array& x) {
   if (x.numel() == 0) return 0;
@@ -121,7 +145,25 @@ void sum_columns(Array& y, const Array& x) {
   });
 }
 
-double sum_squares(const Array& x) { return total_on_host<Square>(x); }
+std::vector<double> sum_squares(const std::vector<Array>& all) {
+  if (all.empty()) return {};
+  Array sums = Array::empty({static_cast<std::int64_t>(all.size())}, {Dtype::f64, Device::cuda});
+  dispatch_all(all[0], [&]<class T>(T) {
+    const auto size = [&](std::size_t i) { return all[i].numel(); };
+    for_lists(all.size(), size, [&](const Runs& runs, std::size_t begin, std::size_t end) {
+      Listed<T> listed = {};
+      for (std::size_t i = begin; i < end; ++i)
+        listed.x[i - begin] = size(i) ? all[i].device_data<T>() : nullptr;
+      const unsigned arrays = unsigned(end - begin), blocks = runs.first[arrays];
+      Array part = Array::empty({blocks}, {Dtype::f64, Device::cuda});
+      double* const at = blocks ? part.device_data<double>() : nullptr;
+      launch("squares_of_runs", squares_of_runs<T>, Grid{blocks}, at, listed, runs);
+      launch("totals_of_runs", totals_of_runs, Grid{arrays}, sums.device_data<double>() + begin,
+             static_cast<const double*>(at), runs);
+    });
+  });
+  return sums.to_vector();
+}
 
 bool all_finite(const Array& x) { return total_on_host<Nothing>(x) == 0; }
 

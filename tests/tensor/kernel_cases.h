@@ -198,17 +198,18 @@ inline void add_reductions(std::vector<Case>& all) {
                    for (std::size_t i = 0; i < x.size(); ++i) sum[i / in.columns] += x[i];
                    return std::vector<Values>{sum};
                  }});
-  all.push_back({"sum_all and sum_squares", false,
-                 [](const Input& in) {
-                   Array sum = in.poisoned({1});
-                   kernels::sum_all(sum, in.x);
-                   return Arrays{sum, Array::full({1}, kernels::sum_squares(in.x), Dtype::f64)};
-                 },
-                 [](const Input& in) {
-                   double sum = 0, squares = 0;
-                   for (double v : in.x.to_vector()) sum += v, squares += v * v;
-                   return std::vector<Values>{{sum}, {squares}};
-                 }});
+  all.push_back(
+      {"sum_all and sum_squares", false,
+       [](const Input& in) {
+         Array sum = in.poisoned({1});
+         kernels::sum_all(sum, in.x);
+         return Arrays{sum, Array::full({1}, kernels::sum_squares({in.x})[0], Dtype::f64)};
+       },
+       [](const Input& in) {
+         double sum = 0, squares = 0;
+         for (double v : in.x.to_vector()) sum += v, squares += v * v;
+         return std::vector<Values>{{sum}, {squares}};
+       }});
 }
 
 // (x - mean) rstd gain + bias, with mean 0 and no bias when not centred.

@@ -223,14 +223,57 @@ TEST_CASE("the dropout mask of a token does not move with the width of its row")
   CHECK(same_bits(narrow, wide.slice(1, 0, 61)));
 }
 
+TEST_CASE("a step over many tensors, and their squares, are those of each alone, bit for bit") {
+  const std::vector<std::int64_t> sizes{1, 70000, 0, 63, 4097, 128, 1, 9000};
+  for (const Dtype dtype : {Dtype::f32, Dtype::f64}) {
+    const auto tensors = [&] {
+      std::vector<AdamWTensor> all;
+      std::uint32_t seed = 0;
+      for (const std::int64_t n : sizes) {
+        const auto some = [&] {
+          std::vector<double> v(static_cast<std::size_t>(n));
+          ++seed;
+          for (std::size_t i = 0; i < v.size(); ++i) v[i] = normal({23, 0}, seed, i);
+          return Array::of(v).to(dtype);
+        };
+        AdamWTensor x{some(), some(), some(), some(), 0.01 * seed, 0.001 * seed};
+        kernels::binary(Binary::mul, x.v, x.v, x.v);  // squares are not negative
+        all.push_back(x);
+      }
+      return all;
+    };
+    const AdamW how{0.9, 0.999, 1e-8, 3, 0.7};
+    std::vector<AdamWTensor> together = tensors(), alone = tensors();
+    std::vector<Array> grads;
+    for (const AdamWTensor& x : together) grads.push_back(x.grad);
+    const std::vector<double> squares = kernels::sum_squares(grads);
+    kernels::adamw(together, how);
+    for (std::size_t i = 0; i < sizes.size(); ++i) {
+      CHECK(kernels::sum_squares({grads[i]})[0] == squares[i]);
+      kernels::adamw({alone[i]}, how);
+      CHECK(same_bits(together[i].w, alone[i].w));
+      CHECK(same_bits(together[i].m, alone[i].m));
+      CHECK(same_bits(together[i].v, alone[i].v));
+    }
+    CHECK(squares[2] == 0);
+    CHECK(!same_bits(together[3].w, tensors()[3].w));
+  }
+  CHECK(kernels::sum_squares({}).empty());
+  kernels::adamw({}, {0.9, 0.999, 1e-8, 1});
+}
+
 TEST_CASE("adamw takes the steps worked out by hand") {
   for (std::int64_t n : {1, 17, 20000})
     for (Dtype dtype : {Dtype::f32, Dtype::f64}) {
       Array w = Array::full({n}, 1, dtype), m = Array::zeros({n}, dtype), v = m.clone();
       const auto step = [&](double grad, int number) {
-        kernels::adamw(
-            w, m, v, Array::full({n}, grad, dtype),
-            {.lr = 0.1, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .decay = 0.01, .step = number});
+        kernels::adamw({{.w = w,
+                         .m = m,
+                         .v = v,
+                         .grad = Array::full({n}, grad, dtype),
+                         .lr = 0.1,
+                         .decay = 0.01}},
+                       {.beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .step = number});
       };
       const double tight = dtype == Dtype::f32 ? 3e-7 : 1e-12;
       // m = 0.05, v = 0.00025; without bias 0.5 and 0.25: w = 1 - 0.001 - 0.1 0.5 / (0.5 + eps).

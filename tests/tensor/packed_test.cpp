@@ -123,7 +123,7 @@ TEST_CASE("whoever may write to a constant, through any view of it, ends what is
         Write([](Array& w) { w.transpose().fill(1); }),
         Write([](Array& w) { kernels::axpy(w, w.clone(), 2); }), Write([](Array& w) {
           Array m = Array::zeros(w.shape()), v = m.clone();
-          kernels::adamw(w, m, v, w.clone(), {0.1, 0.9, 0.99, 1e-8, 0, 1});
+          kernels::adamw({{w, m, v, w.clone(), 0.1, 0}}, {0.9, 0.99, 1e-8, 1});
         })}) {
     Array w = random_array({20, 24}, Dtype::f32, 2);
     w.mark_constant();
@@ -145,7 +145,7 @@ TEST_CASE("reading a constant keeps what is kept") {
   CHECK(kept_after(2, a, w.transpose()) > 0);
   const std::size_t before = packed::bytes();
   w.hash(), w.at(3), w.clone(), w.to_vector(), w.own_copy(), w.to(Dtype::f16);
-  kernels::sum_squares(w);
+  kernels::sum_squares({w});
   Array y = Array::empty({2, 24});
   kernels::gather(y, w, Array::of(std::vector<std::int32_t>{1, 0}));
   CHECK(packed::bytes() == before);
