@@ -192,7 +192,9 @@ const std::vector<std::string>& method_names() {
 Cell cell_named(const std::string& workload, const std::string& method) {
   const Workload& w = workload_named(workload);
   one_of(method, method_names(), "method");
-  Cell cell{w, method, "", "", method == "full" ? 1e-4 : 1e-3};
+  // Low enough for two sides that round otherwise to stay together: at 1e-3 LoRA on all of BERT's
+  // matrices has grown a difference of 3e-7 to 1e-4 after 20 steps.
+  Cell cell{w, method, "", "", method == "full" ? 1e-4 : 3e-4};
   // PEFT adapts GPT-2's c_attn, which is q, k and v in one, and with one A: as many numbers as q
   // and v alone have with two.
   const bool fused = w.base == "gpt2";
