@@ -2,6 +2,7 @@
 #include <numeric>
 
 #include "experiments/cli/cli.h"
+#include "experiments/cli/on_device.h"
 #include "experiments/data/metrics.h"
 #include "experiments/runs/exact_match.h"
 #include "experiments/runs/finetune.h"
@@ -26,7 +27,7 @@ struct EvalOptions {
   std::vector<std::string> adapters;  // NAME=FOLDER
   bool write = false;
   int max_tokens = EncodeSpec{}.max_tokens;
-  std::string device = "cpu", compute = "f32";
+  Computing computing;
 };
 
 struct MergeOptions {
@@ -143,7 +144,7 @@ struct Several {
   std::unique_ptr<Routed> routed;
 };
 
-Several load_several(const std::vector<std::string>& given, const Methods& methods) {
+Several load_several(const std::vector<std::string>& given, const Methods& methods, Device device) {
   Several l;
   std::vector<Routed::Route> routes;
   std::vector<std::string> folders;
@@ -159,6 +160,7 @@ Several load_several(const std::vector<std::string>& given, const Methods& metho
       base = base_folder(file.more.at("model"));
       l.model = load_model(base);
       hash = l.model->hash();
+      l.model->move_to(device);
     }
     check_base(file, folders.back(), hash, base);
     l.tasks.push_back(task_of(file, "", *l.model, base));
@@ -178,7 +180,11 @@ Several load_several(const std::vector<std::string>& given, const Methods& metho
 
 void eval_several(const EvalOptions& o, const Methods& methods) {
   constexpr std::size_t kAtOnce = 64;
-  const Several l = load_several(o.adapters, methods);
+  const Several l = load_several(o.adapters, methods, device_of(o.computing));
+  Parameters own;
+  for (int i = 0; i < l.routed->size(); ++i)
+    for (const auto& p : l.routed->at(i).stored()) own.push_back(p);
+  const auto half = in_half(*l.model, o.computing, own);
   std::vector<EncodedExample> rows;  // of all tasks in turn
   std::vector<std::int32_t> adapter, order;
   const auto split = [&](std::size_t i) -> const std::vector<EncodedExample>& {
@@ -218,22 +224,20 @@ void eval_several(const EvalOptions& o, const Methods& methods) {
 
 void eval_command(const EvalOptions& o, const Methods& methods) {
   if (!o.adapters.empty()) {
-    check(o.adapter.empty() && o.model.empty() && o.task.empty() && !o.write && o.device == "cpu" &&
-              o.compute == "f32",
-          "eval: --adapter NAME=FOLDER, given several times, goes with --split alone");
+    check(o.adapter.empty() && o.model.empty() && o.task.empty() && !o.write,
+          "eval: --adapter NAME=FOLDER, given several times, goes with --split, --device and "
+          "--compute alone");
     check(o.split == "dev" || o.split == "test", "eval: split '{}'; there are dev and test",
           o.split);
     return eval_several(o, methods);
   }
   check(o.adapter.empty() != o.model.empty(), "eval: give an adapter's folder, or --model FOLDER");
   check(o.split == "dev" || o.split == "test", "eval: split '{}'; there are dev and test", o.split);
-  const Device device = device_named(o.device);
-  (void)compute_named(o.compute);  // before anything is read
+  const Device device = device_of(o.computing);
   Loaded l =
       o.model.empty() ? load(o.adapter, o.task, methods, device) : load_model_alone(o, device);
-  std::unique_ptr<HalfPrecision> half;
-  if (is_half(compute_named(o.compute)))
-    half = std::make_unique<HalfPrecision>(*l.model, compute_named(o.compute));
+  const auto half =
+      in_half(*l.model, o.computing, l.adaptation ? l.adaptation->stored() : Parameters{});
   const auto& examples = o.split == "dev" ? l.task.dev : l.task.test;
   const Score s = evaluate(*l.model, l.task, examples);
   fmt::print("{} {} {:.4f} on {} examples\n", o.split, l.task.metric,
@@ -327,8 +331,7 @@ void add_adapter_commands(const Command& app, const Methods& methods) {
       .needs(model)
       .capture_default_str();
   eval.add_flag("--generate", e.write, "of a language task: also count answers written exactly");
-  eval.add_option("--device", e.device, kDeviceHelp).capture_default_str();
-  eval.add_option("--compute", e.compute, "f32, or on a device f16 or bf16").capture_default_str();
+  add_computing(eval, e.computing);
   eval.callback([&] { eval_command(e, methods); });
 
   const Command merge =

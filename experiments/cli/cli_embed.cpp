@@ -2,6 +2,7 @@
 #include <fstream>
 
 #include "experiments/cli/cli.h"
+#include "experiments/cli/on_device.h"
 #include "nn/embed.h"
 #include "nn/models/folder.h"
 #include "nn/pooling.h"
@@ -14,6 +15,7 @@ namespace fs = std::filesystem;
 struct EmbedOptions {
   std::string model = "encoder", text, out, pool = "mean";
   EmbedSpec spec;
+  Computing computing;
 };
 
 std::vector<std::string> lines_of(const std::string& path) {
@@ -28,9 +30,12 @@ std::vector<std::string> lines_of(const std::string& path) {
 
 void embed_command(EmbedOptions o) {
   o.spec.pool = pool_named(o.pool);
+  const Device device = device_of(o.computing);
   const std::vector<std::string> texts = lines_of(o.text);
   const fs::path folder = base_folder(o.model);
   const auto model = load_model(folder);
+  model->move_to(device);
+  const auto half = in_half(*model, o.computing);
   const Embedded e = embed_texts(*model, Tokenizer::load(folder), texts, o.spec);
   SafetensorsWriter writer;
   writer.metadata["pool"] = o.pool;
@@ -56,6 +61,7 @@ void add_embed(const Command& app) {
   c.add_option("--max-tokens", o.spec.max_tokens, "cut longer texts; 0: at the model's places")
       .capture_default_str();
   c.add_option("--batch", o.spec.batch, "texts per pass").capture_default_str();
+  add_computing(c, o.computing);
   c.callback([] { embed_command(o); });
 }
 

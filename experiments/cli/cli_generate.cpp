@@ -3,6 +3,7 @@
 #include <string_view>
 
 #include "experiments/cli/cli.h"
+#include "experiments/cli/on_device.h"
 #include "nn/generate.h"
 #include "nn/models/folder.h"
 #include "nn/models/generation.h"
@@ -20,6 +21,7 @@ struct GenerateOptions {
   std::vector<std::string> adapters, prompts, stop;
   std::string until = "no_better";
   GenerateSpec spec;
+  Computing computing;
 };
 
 // Prints text as it comes; bytes of a character that is not whole yet wait.
@@ -58,6 +60,7 @@ struct Writer {
   std::unique_ptr<Model> model;
   std::unique_ptr<Adaptation> adaptation;  // one for all prompts
   std::unique_ptr<Routed> routed;          // or one for each
+  std::unique_ptr<HalfPrecision> half;
   std::unique_ptr<Tokenizer> tokenizer;
   // The prompt ends with the end token: an adapter was trained to answer such, and an encoder reads
   // all its texts so. By adapter; the base's last.
@@ -106,6 +109,7 @@ bool names_one(const std::vector<std::string>& adapters) {
 }
 
 Writer load(const GenerateOptions& o, const Methods& methods) {
+  const Device device = device_of(o.computing);
   Writer w;
   std::string base = o.model;
   AdapterFile file;
@@ -116,14 +120,20 @@ Writer load(const GenerateOptions& o, const Methods& methods) {
   }
   const fs::path folder = w.folder = base_folder(base);
   w.model = load_model(folder);
+  w.model->move_to(device);
   w.tokenizer = std::make_unique<Tokenizer>(Tokenizer::load(folder));
   const bool crosses = w.model->arch().crosses();
   if (names_one(o.adapters)) {
     w.adaptation = load_adapter(o.adapters[0], methods, *w.model);
+    w.half = in_half(*w.model, o.computing, w.adaptation->stored());
     w.asks = {crosses || !file.more.value("joined", false)};
     return w;
   }
+  Parameters own;
   if (!o.adapters.empty()) load_routed(w, o.adapters, methods);
+  for (int i = 0; w.routed && i < w.routed->size(); ++i)
+    for (const auto& p : w.routed->at(i).stored()) own.push_back(p);
+  w.half = in_half(*w.model, o.computing, own);
   w.asks.push_back(crosses);
   return w;
 }
@@ -224,6 +234,7 @@ void add_generate(const Command& app, const Methods& methods) {
       .capture_default_str();
   c.add_option("--no-repeat-ngram", o.spec.no_repeat_ngram, "0 to allow all").capture_default_str();
   c.add_option("--repetition-penalty", o.spec.repetition_penalty).capture_default_str();
+  add_computing(c, o.computing);
   c.callback([&] {
     using Until = GenerateSpec::Until;
     o.spec.until = o.until == "no_better"    ? Until::no_better

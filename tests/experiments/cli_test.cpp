@@ -199,6 +199,9 @@ TEST_CASE("graft ends with one line and a status that is not 0 where a command c
   refused("check ia3 --device gpu", "device 'gpu'");
   refused("check ia3 --device cuda --pairs", "excludes");
   refused("eval nowhere --device gpu", "device 'gpu'");
+  refused("generate --prompt wolf --device gpu", "device 'gpu'");
+  refused("generate --prompt wolf --compute bf16", "the host computes in f32 alone");
+  refused("embed --text nowhere --out x --compute int8", "compute int8: there are");
 }
 
 TEST_CASE("graft ends with one line and a status that is not 0 where a file means harm") {
