@@ -39,7 +39,8 @@ class Model {
   // Which rows of a sequence (whose `rows` are undefined) are read after it, ascending; empty: all.
   using Reads = std::function<std::vector<std::int32_t>(const Sequence&)>;
   // The last block's results are computed for the rows alone that are read (and, where a model is
-  // causal or has relative places, those after them in the sequence); the Sequence has only these.
+  // causal or has relative places, those after them in the sequence), unless they are nearly all or
+  // the model reads on from a cache; `source` says which rows there are.
   Sequence forward(const Batch&, Ctx&, const Reads&) const;
 
   // Mean of the labelled tokens' cross-entropy. Labels may be sparse: the vocabulary product runs

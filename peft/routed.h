@@ -72,11 +72,11 @@ class Routed {
     adapters_.at(static_cast<std::size_t>(i))->after_backward(step);
   }
 
-  // The model's forward pass, up to the rows that each adapter's head reads, or without one, where
-  // the batch has token labels, those of these labels: the last block computes no others.
+  // The model's forward pass, as Model::forward with what is read: by each adapter's head, or
+  // without one, where the batch has token labels, at these. It may leave other rows out.
   Sequence forward(const Batch&, Ctx&) const;
   // The sequences of one adapter (-1: of none) after a forward pass over all, for heads and losses.
-  // Nothing where the batch has none. `s` with rows.
+  // Nothing where the batch has none.
   std::unique_ptr<PartOfBatch> part(const Sequence& s, const Batch&, const Ctx&, int i) const;
   // Each sequence's scores under the head of its adapter, in the batch's order.
   std::vector<std::vector<double>> scores(const Sequence& s, const Batch&, const Ctx&) const;

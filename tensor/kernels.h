@@ -57,9 +57,9 @@ namespace cuda {
 // then all lie there; indices and labels that lie on the host are copied.
 namespace kernels {
 inline bool on_device(const Array& x) { return x.device() == Device::cuda; }
-inline bool on_device(const AdamWTensor& x) { return on_device(x.w) || on_device(x.grad); }
-template <class T>
-bool on_device(const std::vector<T>& all);
+inline bool on_device(const AdamWTensor& x) {
+  return on_device(x.w) || on_device(x.m) || on_device(x.v) || on_device(x.grad);
+}
 template <class T>
 bool on_device(const T&) {
   return false;

@@ -7,6 +7,8 @@
 // supersense in turns. In the first epoch the rows are computed and kept; the ratio is of the later
 // ones.
 #include <cstdio>
+#include <cstdlib>
+#include <filesystem>
 #include <memory>
 #include <vector>
 
@@ -71,8 +73,9 @@ void run(const std::filesystem::path& base, int epochs, int batch, const std::st
   const auto with = trainer(), without = trainer();
   with->keep_frozen_rows(kMostBytes);
   check(with->frozen_rows()->blocks() > 0, "bench_frozen: {} trains in the lowest block", method);
-  std::printf("%s\n%s, batch %d: %d of the blocks are frozen beneath it\n",
-              to_string(plain_rate()).c_str(), method.c_str(), batch,
+  check(work.steps() > 0, "bench_frozen: a batch of {}; there are {} rows", batch,
+        work.task.train.size());
+  std::printf("%s, batch %d: %d of the blocks are frozen beneath it\n", method.c_str(), batch,
               with->frozen_rows()->blocks());
   std::vector<double> later;
   for (int epoch = 0; epoch < epochs; ++epoch) {
@@ -89,6 +92,8 @@ void run(const std::filesystem::path& base, int epochs, int batch, const std::st
       "all losses, gradients and weights the same; %.0f MB of rows kept\n"
       "later epochs, kept / computed  %.3f (quartiles %.3f to %.3f; at most 0.45, aim 0.41)\n",
       double(with->frozen_rows()->bytes()) / 1e6, all.median, all.low, all.high);
+  // Last, since OpenBLAS's threads are there from then on.
+  std::printf("%s\n", to_string(plain_rate()).c_str());
 }
 
 }  // namespace

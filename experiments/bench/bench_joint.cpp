@@ -122,12 +122,12 @@ void run(const std::filesystem::path& base, int steps, int batch, const std::str
   }
   std::printf("%d arms of %s, %d sequences each, %d steps: all losses and weights the same\n",
               kArms, method.c_str(), batch, steps);
-  std::printf("%s\n", to_string(plain_rate()).c_str());
   std::printf("a step of one arm: alone %.2f ms, joint %.2f ms (medians)\n", 1e3 * median(a),
               1e3 * median(b));
   const Spread all = spread(ratio);
   std::printf("joint / alone  %.3f (quartiles %.3f to %.3f; aim: at most 0.9)\n", all.median,
               all.low, all.high);
+  std::printf("%s\n", to_string(plain_rate()).c_str());
 }
 
 }  // namespace

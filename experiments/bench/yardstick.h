@@ -34,12 +34,14 @@ class Products {
   int n_;
   Array a_, b_, c_;
 };
-// FLOP/s of a product of 4096^3, each the median of three, and both with their kernels' names.
+
+// FLOP/s of a product of 4096^3, each the median of three.
 struct PlainRate {
   double ours, openblas;
 };
 PlainRate plain_rate();
-std::string to_string(const PlainRate&);
+std::string to_string(const PlainRate&);  // with both sides' kernels' names
+
 // y[m, n] = beta y + x w, in f32 and as the BLAS does it: x is [m, k], or [k, m] where
 // `x_transposed`; w is [k, n], or [n, k]. All are contiguous.
 void openblas_product(Array& y, const Array& x, bool x_transposed, const Array& w,

@@ -3,7 +3,8 @@
 #pragma once
 
 #include <algorithm>
-#include <vector>
+#include <cstddef>
+#include <cstdint>
 
 #include "tensor/cuda/launch.h"
 
@@ -17,12 +18,12 @@ struct Runs {
   std::int64_t size[kListed];
   unsigned first[kListed + 1];  // block of each array, and the number of all
 };
-struct Run {
+struct Stretch {
   int array;
   std::int64_t begin, end;
 };
 
-__device__ inline Run run_of(const Runs& runs, unsigned block) {
+__device__ inline Stretch stretch_of(const Runs& runs, unsigned block) {
   int array = 0;
   while (runs.first[array + 1] <= block) ++array;
   const std::int64_t begin = (block - runs.first[array]) * kListedRun, size = runs.size[array];

@@ -31,14 +31,17 @@ struct Numbers {
 //   v  = beta2 v + (1 - beta2) g g
 //   w -= lr / (1 - beta1^step) m / (sqrt(v) / sqrt(1 - beta2^step) + eps)
 // Scalars are worked out in f64 and rounded once, as there. Threads share all tensors' numbers,
-// laid one after another: an adapter has many small tensors, and not one of them is worth waking a
-// thread.
+// laid one after another: an adapter has many small tensors, none of which is worth waking a
+// thread. (So two threads may write into one cache line, where a range ends.)
 void adamw(const std::vector<AdamWTensor>& tensors, const AdamW& o) {
   if (tensors.empty()) return;
+  for (std::size_t i = 0; i < tensors.size(); ++i)
+    check(tensors[i].w.dtype() == tensors[0].w.dtype(), "adamw: tensor {} is {}, the first {}", i,
+          name(tensors[i].w.dtype()), name(tensors[0].w.dtype()));
   dispatch(tensors[0].w, [&]<class T>(T) {
     std::vector<Numbers<T>> all;
     std::vector<std::int64_t> start{0};
-    for (AdamWTensor x : tensors) {
+    for (AdamWTensor x : tensors) {  // a copy, since const arrays are for reading
       all.push_back({x.w.data<T>(), x.m.data<T>(), x.v.data<T>(), std::as_const(x.grad).data<T>(),
                      x.w.numel(), static_cast<T>(1 - x.lr * x.decay),
                      static_cast<T>(x.lr / (1 - std::pow(o.beta1, o.step)))});

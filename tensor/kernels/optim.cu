@@ -23,9 +23,11 @@ struct AdamWList {
   T keep[kListed], size[kListed];
 };
 
+static_assert(sizeof(AdamWList<double>) + sizeof(Runs) + sizeof(AdamWNumbers<double>) <= 4096);
+
 template <class T>
 __global__ void adamw_kernel(AdamWList<T> list, Runs runs, AdamWNumbers<T> o) {
-  const Run run = run_of(runs, blockIdx.x);
+  const Stretch run = stretch_of(runs, blockIdx.x);
   T *w = list.w[run.array], *m = list.m[run.array], *v = list.v[run.array];
   const T *grad = list.grad[run.array], keep = list.keep[run.array], size = list.size[run.array];
   for (Index i = run.begin + threadIdx.x; i < run.end; i += blockDim.x) {
@@ -51,6 +53,12 @@ __global__ void sgd_kernel(T* w, T* v, const T* grad, T rate, T mu, T lambda, In
 
 void adamw(const std::vector<AdamWTensor>& tensors, const AdamW& o) {
   if (tensors.empty()) return;
+  // Before any is written: they are handed over list by list.
+  for (std::size_t i = 0; i < tensors.size(); ++i)
+    for (const Array* x : {&tensors[i].w, &tensors[i].m, &tensors[i].v, &tensors[i].grad})
+      check(x->dtype() == tensors[0].w.dtype() && x->device() == Device::cuda,
+            "adamw: tensor {} is {}, the first {}, on {}; need one type, on cuda", i,
+            name(x->dtype()), name(tensors[0].w.dtype()), name(x->device()));
   dispatch(tensors[0].w, [&]<class T>(T) {
     const AdamWNumbers<T> numbers{
         static_cast<T>(o.shrink),    static_cast<T>(1 - o.beta1),

@@ -55,6 +55,9 @@ std::vector<double> sum_squares(const std::vector<Array>& all) {
   constexpr std::int64_t kBlock = 4096;
   std::vector<double> sums;
   if (all.empty()) return sums;
+  for (std::size_t i = 0; i < all.size(); ++i)
+    check(all[i].dtype() == all[0].dtype(), "sum_squares: array {} is {}, the first {}", i,
+          name(all[i].dtype()), name(all[0].dtype()));
   dispatch(all[0], [&]<class T>(T) {
     struct Block {
       const T* in;

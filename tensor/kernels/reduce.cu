@@ -90,7 +90,7 @@ struct Listed {
 
 template <class T>
 __global__ void squares_of_runs(double* part, Listed<T> listed, Runs runs) {
-  const Run run = run_of(runs, blockIdx.x);
+  const Stretch run = stretch_of(runs, blockIdx.x);
   const Square<T> square{listed.x[run.array]};
   double sum = 0;
   for (std::int64_t i = run.begin + threadIdx.x; i < run.end; i += blockDim.x) sum += square(i);
@@ -147,6 +147,10 @@ void sum_columns(Array& y, const Array& x) {
 
 std::vector<double> sum_squares(const std::vector<Array>& all) {
   if (all.empty()) return {};
+  for (std::size_t i = 0; i < all.size(); ++i)
+    check(all[i].dtype() == all[0].dtype() && all[i].device() == Device::cuda,
+          "sum_squares: array {} is {}, the first {}, on {}; need one type, on cuda", i,
+          name(all[i].dtype()), name(all[0].dtype()), name(all[i].device()));
   Array sums = Array::empty({static_cast<std::int64_t>(all.size())}, {Dtype::f64, Device::cuda});
   dispatch_all(all[0], [&]<class T>(T) {
     const auto size = [&](std::size_t i) { return all[i].numel(); };

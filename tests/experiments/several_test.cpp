@@ -128,7 +128,8 @@ TEST_CASE("graft eval scores several adapters side by side as each of them alone
            "adapter 'c' cannot be routed: layernorm trains copies");
   contains(run("eval --adapter " + run.at + "a/adapter", 1), "NAME=FOLDER");
   contains(run("eval --adapter d=" + run.trained("d", "lora:r=1"), 1), "writes text");
-  contains(run("eval --adapter a=x --task y", 1), "goes with --split alone");
+  contains(run("eval --adapter a=x --task y", 1),
+           "goes with --split, --device and --compute alone");
 }
 
 TEST_CASE("graft merge reports the difference of the outputs, and graft count what merges") {

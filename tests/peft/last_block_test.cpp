@@ -45,7 +45,7 @@ TEST_CASE("adapters side by side: the last block's few rows are those of all, bi
   }
 }
 
-TEST_CASE("side by side, the last block computes what each adapter's own head reads, and no more") {
+TEST_CASE("side by side, the last block computes what each adapter's own head reads") {
   const Threads one(1);
   const Arch arch = small_arch(Stack::encoder);
   SmallModel model(arch);
@@ -73,4 +73,21 @@ TEST_CASE("side by side, the last block computes what each adapter's own head re
   for (const std::size_t token : {1, 5, 14, 17}) batch.token_label[token] = 3;
   Ctx ctx;
   CHECK(labels.forward(batch, ctx).source.size() == 4);
+  // Of one adapter no token is labelled: nothing is computed for it, and the other sees no
+  // difference.
+  for (const std::size_t token : {1, 14}) batch.token_label[token] = -1;
+  Ctx few, all;
+  const Sequence some = labels.forward(batch, few), whole = plain.forward(batch, all);
+  REQUIRE(some.source == std::vector<std::int32_t>{5, 17});
+  CHECK(same_bits(some.rows.value().slice(0, 0, 1), whole.rows.value().slice(0, 5, 6)));
+  CHECK(same_bits(some.rows.value().slice(0, 1, 2), whole.rows.value().slice(0, 17, 18)));
+
+  struct Backwards : LinearHead {
+    using LinearHead::LinearHead;
+    std::vector<std::int32_t> reads(const Model&, const Sequence&, const Batch&) const override {
+      return {3, 1};
+    }
+  };
+  routed.set_head(1, std::make_unique<Backwards>(Build{.seed = 6}, arch, 2, Pool::cls));
+  contains(error_of([&] { routed.forward(batch, ctx); }), "the head of b reads row 1 after 3");
 }

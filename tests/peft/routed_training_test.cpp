@@ -38,7 +38,9 @@ Ctx training(int step, Checkpoint checkpoint) {
 // Some read a row of each sequence, some all.
 std::unique_ptr<Head> head_for(const Model& model, int classes) {
   return std::make_unique<LinearHead>(model.build(), model.arch(), classes,
-                                      classes % 2 ? Pool::cls : Pool::mean);
+                                      classes % 2 == 0      ? Pool::mean
+                                      : model.arch().causal ? Pool::last
+                                                            : Pool::cls);
 }
 
 // Each adapter on its own: its own sequences alone, its own head.
@@ -138,6 +140,11 @@ TEST_CASE("with a head of its own, too, each adapter trains as if alone") {
   const Arch arch = small_arch(Stack::encoder);
   trains_as_alone(arch, {"lora:r=2", "prompt:length=2,pooled=yes", "prefix:length=1|ia3"}, true);
   trains_as_alone(arch, {"lora:r=2", "lora:r=2", "lora:r=2"}, true, Checkpoint::inner);
+  trains_as_alone(arch, {"prompt:length=2", "ia3", "houlsby:m=2,norms=no"}, true,
+                  Checkpoint::blocks);
+  for (const Arch& causal : {small_arch(Stack::decoder), contract_arch(Body::both)})
+    trains_as_alone(causal, {"prefix:length=2", "lora:r=2,on=q+o", "parallel:m=2"}, true,
+                    Checkpoint::blocks);
 
   SmallModel model(arch);
   Routed routed(all_methods(), {{"a", "lora:r=1"}, {"b", "lora:r=1"}}, model);

@@ -1,6 +1,8 @@
 // What the table of kernel_cases.h does not reach: strides, extremes, errors, hand-worked steps.
 #include <doctest/doctest.h>
 
+#include <omp.h>
+
 #include <limits>
 
 #include "tests/tensor/kernel_cases.h"
@@ -223,8 +225,10 @@ TEST_CASE("the dropout mask of a token does not move with the width of its row")
   CHECK(same_bits(narrow, wide.slice(1, 0, 61)));
 }
 
-TEST_CASE("a step over many tensors, and their squares, are those of each alone, bit for bit") {
-  const std::vector<std::int64_t> sizes{1, 70000, 0, 63, 4097, 128, 1, 9000};
+TEST_CASE("a step over many tensors is that over each, bit for bit, for any number of threads") {
+  // Threads begin within tensors, where one begins, and beside empty ones.
+  const std::vector<std::int64_t> sizes{0, 64, 0, 4096, 1, 63, 20000, 0, 128, 20000, 5, 0};
+  const int before = omp_get_max_threads();
   for (const Dtype dtype : {Dtype::f32, Dtype::f64}) {
     const auto tensors = [&] {
       std::vector<AdamWTensor> all;
@@ -246,20 +250,41 @@ TEST_CASE("a step over many tensors, and their squares, are those of each alone,
     std::vector<AdamWTensor> together = tensors(), alone = tensors();
     std::vector<Array> grads;
     for (const AdamWTensor& x : together) grads.push_back(x.grad);
-    const std::vector<double> squares = kernels::sum_squares(grads);
-    kernels::adamw(together, how);
+    omp_set_num_threads(1);
+    std::vector<double> squares;
     for (std::size_t i = 0; i < sizes.size(); ++i) {
-      CHECK(kernels::sum_squares({grads[i]})[0] == squares[i]);
+      squares.push_back(kernels::sum_squares({grads[i]})[0]);
       kernels::adamw({alone[i]}, how);
-      CHECK(same_bits(together[i].w, alone[i].w));
-      CHECK(same_bits(together[i].m, alone[i].m));
-      CHECK(same_bits(together[i].v, alone[i].v));
     }
     CHECK(squares[2] == 0);
-    CHECK(!same_bits(together[3].w, tensors()[3].w));
+    CHECK(!same_bits(alone[3].w, together[3].w));
+    for (const int threads : {1, 2, 3, 8}) {
+      CAPTURE(threads);
+      omp_set_num_threads(threads);
+      together = tensors();
+      CHECK(kernels::sum_squares(grads) == squares);
+      kernels::adamw(together, how);
+      for (std::size_t i = 0; i < sizes.size(); ++i) {
+        CAPTURE(i);
+        CHECK(same_bits(together[i].w, alone[i].w));
+        CHECK(same_bits(together[i].m, alone[i].m));
+        CHECK(same_bits(together[i].v, alone[i].v));
+      }
+    }
+    omp_set_num_threads(before);
   }
   CHECK(kernels::sum_squares({}).empty());
   kernels::adamw({}, {0.9, 0.999, 1e-8, 1});
+  const auto of = [](Dtype dtype) {
+    const Array x = Array::full({2}, 1, dtype);
+    return AdamWTensor{x.clone(), x.clone(), x.clone(), x, 0.1, 0};
+  };
+  const std::vector<AdamWTensor> mixed{of(Dtype::f32), of(Dtype::f64)};
+  CHECK_THROWS_WITH_AS(kernels::adamw(mixed, {0.9, 0.999, 1e-8, 1}),
+                       doctest::Contains("tensor 1 is f64, the first f32"), Error);
+  CHECK(mixed[0].w.at(0) == 1);
+  CHECK_THROWS_WITH_AS(kernels::sum_squares({mixed[0].w, mixed[1].w}),
+                       doctest::Contains("array 1 is f64, the first f32"), Error);
 }
 
 TEST_CASE("adamw takes the steps worked out by hand") {
