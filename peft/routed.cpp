@@ -150,11 +150,11 @@ Sequence Routed::forward(const Batch& batch, Ctx& ctx) const {
         read = labelled_rows(own->rows, own->batch);
       if (read.empty() && (with || batch.token_label.empty()))
         all.insert(all.end(), own->row.begin(), own->row.end());
+      const std::string whose = i < 0 ? "the base" : name(i);
       for (std::size_t r = 0; r < read.size(); ++r) {
         check((r == 0 ? 0 : read[r - 1] + 1) <= read[r] && read[r] < std::ssize(own->row),
-              "routed: the head of {} reads row {} after {}; need ascending rows of 0..{}",
-              i < 0 ? "the base" : name(i), read[r], r == 0 ? -1 : read[r - 1],
-              std::ssize(own->row) - 1);
+              "routed: the head of {} reads row {} after {}; need ascending rows of 0..{}", whose,
+              read[r], r == 0 ? -1 : read[r - 1], std::ssize(own->row) - 1);
         all.push_back(own->row[static_cast<std::size_t>(read[r])]);
       }
     }

@@ -21,6 +21,15 @@ std::vector<std::vector<std::int32_t>> answers(const Model& model, const Generat
   return out;
 }
 
+// Wherever the parameter lies.
+void add_noise_there(Parameter& p, std::uint32_t seed) {
+  Array& value = p.value.value();
+  Parameter on_host = p;
+  on_host.value = Tensor(value.to(Device::cpu).clone());
+  add_noise(on_host, 0.2, seed);
+  value.copy_from(on_host.value.value().to(value.device()));
+}
+
 }  // namespace
 
 TEST_CASE("a model on the device writes the host's tokens, greedily and by beams") {
@@ -90,10 +99,7 @@ TEST_CASE("adapters side by side on the device give what they give on the host")
             i, std::make_unique<LinearHead>(model.build(), arch, 2 + i,
                                             stack == Stack::encoder ? Pool::cls : Pool::last));
         for (const auto& p : routed.at(i).stored()) {
-          Parameter on_host = *p;
-          on_host.value = Tensor(p->value.value().to(Device::cpu).clone());
-          add_noise(on_host, 0.2, std::uint32_t(i));
-          p->value.value().copy_from(on_host.value.value().to(device));
+          add_noise_there(*p, std::uint32_t(i));
           own.push_back(p);
         }
       }
@@ -113,4 +119,30 @@ TEST_CASE("adapters side by side on the device give what they give on the host")
         CHECK(apart(Array::of(got[i]), Array::of(want[i])) < (is_half(compute) ? 4e-2 : 1e-5));
     }
   }
+}
+
+TEST_CASE(
+    "on the device each prompt is answered by its own adapter, with a cache, as on the host") {
+  if (!device_is_there()) return;
+  const auto answers_on = [&](Device device, Dtype compute) {
+    const auto model = load_model(fixture("gpt2"));
+    model->move_to(device);
+    const Routed routed(all_methods(), {{"a", "prefix:length=2"}, {"b", "lora:r=2|ia3"}}, *model);
+    Parameters own;
+    for (int i = 0; i < routed.size(); ++i)
+      for (const auto& p : routed.at(i).stored()) {
+        add_noise_there(*p, std::uint32_t(i));
+        own.push_back(p);
+      }
+    std::unique_ptr<HalfPrecision> half;
+    if (is_half(compute)) half = std::make_unique<HalfPrecision>(*model, compute, own);
+    GenerateSpec spec;
+    spec.max_tokens = 5, spec.adapter = {1, 0, -1};
+    return answers(*model, spec);
+  };
+  const auto want = answers_on(Device::cpu, Dtype::f32);
+  CHECK(answers_on(Device::cuda, Dtype::f32) == want);
+  const auto rounded = answers_on(Device::cuda, Dtype::bf16);
+  REQUIRE(rounded.size() == want.size());
+  for (std::size_t i = 0; i < want.size(); ++i) CHECK(rounded[i].size() == want[i].size());
 }
