@@ -163,6 +163,13 @@ Sequence Routed::forward(const Batch& batch, Ctx& ctx) const {
   });
 }
 
+Parameters Routed::stored() const {
+  Parameters all;
+  for (const auto& adapter : adapters_)
+    for (const auto& p : adapter->stored()) all.push_back(p);
+  return all;
+}
+
 std::unique_ptr<PartOfBatch> Routed::part(const Sequence& s, const Batch& batch, const Ctx& ctx,
                                           int i) const {
   Ctx all = ctx;

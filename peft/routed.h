@@ -68,6 +68,7 @@ class Routed {
   void set_head(int i, std::unique_ptr<Head>);
   const Head* head(int i) const;
   Parameters parameters(int i) const;  // the adapter's and its head's
+  Parameters stored() const;           // of all adapters, without heads: what their folders hold
   void after_backward(int i, int step) {
     adapters_.at(static_cast<std::size_t>(i))->after_backward(step);
   }

@@ -181,10 +181,7 @@ Several load_several(const std::vector<std::string>& given, const Methods& metho
 void eval_several(const EvalOptions& o, const Methods& methods) {
   constexpr std::size_t kAtOnce = 64;
   const Several l = load_several(o.adapters, methods, device_of(o.computing));
-  Parameters own;
-  for (int i = 0; i < l.routed->size(); ++i)
-    for (const auto& p : l.routed->at(i).stored()) own.push_back(p);
-  const auto half = in_half(*l.model, o.computing, own);
+  const auto half = computing_in(*l.model, o.computing.compute, l.routed->stored());
   std::vector<EncodedExample> rows;  // of all tasks in turn
   std::vector<std::int32_t> adapter, order;
   const auto split = [&](std::size_t i) -> const std::vector<EncodedExample>& {
@@ -236,8 +233,8 @@ void eval_command(const EvalOptions& o, const Methods& methods) {
   const Device device = device_of(o.computing);
   Loaded l =
       o.model.empty() ? load(o.adapter, o.task, methods, device) : load_model_alone(o, device);
-  const auto half =
-      in_half(*l.model, o.computing, l.adaptation ? l.adaptation->stored() : Parameters{});
+  const auto half = computing_in(*l.model, o.computing.compute,
+                                 l.adaptation ? l.adaptation->stored() : Parameters{});
   const auto& examples = o.split == "dev" ? l.task.dev : l.task.test;
   const Score s = evaluate(*l.model, l.task, examples);
   fmt::print("{} {} {:.4f} on {} examples\n", o.split, l.task.metric,

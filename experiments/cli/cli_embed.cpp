@@ -35,7 +35,7 @@ void embed_command(EmbedOptions o) {
   const fs::path folder = base_folder(o.model);
   const auto model = load_model(folder);
   model->move_to(device);
-  const auto half = in_half(*model, o.computing);
+  const auto half = computing_in(*model, o.computing.compute);
   const Embedded e = embed_texts(*model, Tokenizer::load(folder), texts, o.spec);
   SafetensorsWriter writer;
   writer.metadata["pool"] = o.pool;

@@ -125,15 +125,13 @@ Writer load(const GenerateOptions& o, const Methods& methods) {
   const bool crosses = w.model->arch().crosses();
   if (names_one(o.adapters)) {
     w.adaptation = load_adapter(o.adapters[0], methods, *w.model);
-    w.half = in_half(*w.model, o.computing, w.adaptation->stored());
+    w.half = computing_in(*w.model, o.computing.compute, w.adaptation->stored());
     w.asks = {crosses || !file.more.value("joined", false)};
     return w;
   }
-  Parameters own;
   if (!o.adapters.empty()) load_routed(w, o.adapters, methods);
-  for (int i = 0; w.routed && i < w.routed->size(); ++i)
-    for (const auto& p : w.routed->at(i).stored()) own.push_back(p);
-  w.half = in_half(*w.model, o.computing, own);
+  w.half =
+      computing_in(*w.model, o.computing.compute, w.routed ? w.routed->stored() : Parameters{});
   w.asks.push_back(crosses);
   return w;
 }

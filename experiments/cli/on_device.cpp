@@ -1,7 +1,5 @@
 #include "experiments/cli/on_device.h"
 
-#include "experiments/runs/run_parts.h"
-
 namespace graft::cli {
 
 void add_computing(const Command& command, Computing& c) {
@@ -16,11 +14,6 @@ Device device_of(const Computing& c) {
   check(!is_half(compute) || device != Device::cpu,
         "compute {}: the host computes in f32 alone; give a --device", c.compute);
   return device;
-}
-
-std::unique_ptr<HalfPrecision> in_half(Model& model, const Computing& c, const Parameters& except) {
-  const Dtype compute = compute_named(c.compute);
-  return is_half(compute) ? std::make_unique<HalfPrecision>(model, compute, except) : nullptr;
 }
 
 }  // namespace graft::cli

@@ -211,7 +211,7 @@ RunResult finetune(Model& base, const EncodedTask& task, const RunSpec& given,
           spec.method, task.name,
           task.goal == Goal::language ? "a language task" : "an encoder-decoder");
     begin(base, {&task}, spec, adaptation, head, places);
-    auto half = computing_in(base, spec.compute, adaptation);
+    auto half = computing_in(base, spec.compute, adaptation.stored());
 
     Optimizer optimizer(parameters, {.kind = optim_named(spec.optimizer),
                                      .eps = spec.eps,

@@ -272,7 +272,7 @@ MultitaskResult multitask(Model& base, std::vector<EncodedTask> tasks, const Mul
     out.trainable = adaptation.count();
     check(out.trainable > 0, "multitask: method {} has nothing that tasks share", spec.run.method);
     begin(base, pointers(tasks), spec.run, adaptation, {}, places);
-    auto half = computing_in(base, spec.run.compute, adaptation);
+    auto half = computing_in(base, spec.run.compute, adaptation.stored());
     Trainer trainer(base, tasks, spec, adaptation, heads, places);
     const std::vector<Handle> dropout =
         trainer.rules.add_dropout(base, static_cast<int>(tasks.size()));
@@ -297,7 +297,7 @@ MultitaskResult multitask(Model& base, std::vector<EncodedTask> tasks, const Mul
     out.weights_hash = hash_of(all);
     out.peak_bytes = pool::peak_bytes(base.build().device);
     for (int t = 0; t < trainer.count(); ++t) {
-      if (!half) half = computing_in(base, spec.run.compute, adaptation);
+      if (!half) half = computing_in(base, spec.run.compute, adaptation.stored());
       out.tasks.push_back(outcome(trainer, t));
       if (!at_best) continue;
       half.reset();  // what is saved now is what it was

@@ -108,10 +108,10 @@ Dtype compute_named(const std::string& compute) {
 }
 
 std::unique_ptr<HalfPrecision> computing_in(Model& model, const std::string& compute,
-                                            const Adaptation& adaptation) {
+                                            const Parameters& except) {
   const Dtype dtype = compute_named(compute);
   if (!is_half(dtype)) return nullptr;
-  auto half = std::make_unique<HalfPrecision>(model, dtype, adaptation.stored());
+  auto half = std::make_unique<HalfPrecision>(model, dtype, except);
   pool::reset_peak();  // what the device held before is not what the run needs
   return half;
 }

@@ -34,8 +34,9 @@ class HeadAside {
 };
 
 // From now on the model computes in that type, while the result lives: f32 (and there is none), f16
-// or bf16. What adapters hold stays as it is.
-std::unique_ptr<HalfPrecision> computing_in(Model&, const std::string& compute, const Adaptation&);
+// or bf16. `except` stays as it is: what adapters hold (Adaptation::stored).
+std::unique_ptr<HalfPrecision> computing_in(Model&, const std::string& compute,
+                                            const Parameters& except = {});
 Dtype compute_named(const std::string&);  // throws for others
 
 // Example::id of those rows.

@@ -93,18 +93,14 @@ TEST_CASE("adapters side by side on the device give what they give on the host")
                      {"b", "parallel:m=2|prefix:length=2"},
                      {"c", "ia3|prompt:length=2"}},
                     model);
-      Parameters own;
       for (int i = 0; i < routed.size(); ++i) {
         routed.set_head(
             i, std::make_unique<LinearHead>(model.build(), arch, 2 + i,
                                             stack == Stack::encoder ? Pool::cls : Pool::last));
-        for (const auto& p : routed.at(i).stored()) {
-          add_noise_there(*p, std::uint32_t(i));
-          own.push_back(p);
-        }
+        for (const auto& p : routed.at(i).stored()) add_noise_there(*p, std::uint32_t(i));
       }
       std::unique_ptr<HalfPrecision> half;
-      if (is_half(compute)) half = std::make_unique<HalfPrecision>(model, compute, own);
+      if (is_half(compute)) half = std::make_unique<HalfPrecision>(model, compute, routed.stored());
       Batch batch = ragged(arch, {4, 6, 2, 5, 3});
       batch.adapter = {2, 0, 1, 1, 0};
       NoRecord off;
@@ -128,14 +124,10 @@ TEST_CASE(
     const auto model = load_model(fixture("gpt2"));
     model->move_to(device);
     const Routed routed(all_methods(), {{"a", "prefix:length=2"}, {"b", "lora:r=2|ia3"}}, *model);
-    Parameters own;
     for (int i = 0; i < routed.size(); ++i)
-      for (const auto& p : routed.at(i).stored()) {
-        add_noise_there(*p, std::uint32_t(i));
-        own.push_back(p);
-      }
+      for (const auto& p : routed.at(i).stored()) add_noise_there(*p, std::uint32_t(i));
     std::unique_ptr<HalfPrecision> half;
-    if (is_half(compute)) half = std::make_unique<HalfPrecision>(*model, compute, own);
+    if (is_half(compute)) half = std::make_unique<HalfPrecision>(*model, compute, routed.stored());
     GenerateSpec spec;
     spec.max_tokens = 5, spec.adapter = {1, 0, -1};
     return answers(*model, spec);
