@@ -126,6 +126,16 @@ class Engine {
  public:
   Engine(Gradients& leaves, bool apart) : leaves_(leaves), apart_(apart) {}
 
+  // Begins at y with gradient dy, or one.
+  void begin(const Tensor& y, const Array& dy) {
+    if (!dy.defined()) one_ = Array::full(y.shape(), 1, y.kind());
+    add(y.node(), dy.defined() ? dy : one_, next_use(*y.node()));
+  }
+  bool is_one(const Array& dy) const {
+    if (dy.device() == Device::cpu) return dy.item() == 1;
+    return one_.defined() && dy.storage() == one_.storage();
+  }
+
   // Which of a leaf's sums its next use adds to: one for all, or, apart, one for each.
   int next_use(const Node& node) { return apart_ && !node.derive ? uses_[node.number]++ : 0; }
   Array& gradient_of(const Node& node, int use) {
@@ -160,6 +170,7 @@ class Engine {
   };
   Gradients& leaves_;
   bool apart_;
+  Array one_;
   std::unordered_map<std::uint64_t, int> uses_;
   std::unordered_map<std::uint64_t, Array> pending_;
   std::set<std::uint64_t> queued_;
@@ -259,6 +270,8 @@ Array& Grads::into(int input) {
   return sum;
 }
 
+bool Grads::is_one(const Array& dy) const { return engine_.is_one(dy); }
+
 void Grads::continue_from(const Tensor& y, const Array& dy) {
   if (y.node()) engine_.add(y.node(), dy, engine_.next_use(*y.node()));
 }
@@ -270,8 +283,7 @@ static void walk(const Tensor& y, Gradients& into, const Array& dy, bool apart) 
   check(!dy.defined() || dy.shape() == y.shape(), "backward: dy {} for y {}", dy.shape(),
         y.shape());
   Engine engine(into, apart);
-  engine.add(y.node(), dy.defined() ? dy : Array::full(y.shape(), 1, y.kind()),
-             engine.next_use(*y.node()));
+  engine.begin(y, dy);
   engine.run();
 }
 

@@ -48,6 +48,9 @@ class Grads {
     double beta;
   };
   Sum sum(int input);
+  // Whether dy is the one that backward began with, where it was given none. On the host any other
+  // one counts, too; on a device nobody looks.
+  bool is_one(const Array& dy) const;
   // Walks on from y, recorded just now, with gradient dy: how checkpoint() re-enters the graph.
   void continue_from(const Tensor& y, const Array& dy);
 

@@ -140,9 +140,9 @@ Tensor prepend(const Tensor& bank, const Tensor& x, const std::vector<int>& leng
   Array y = Array::empty({total + sequences * p, x.dim(1)}, kind);
   std::vector<std::int32_t> bank_row(y.dim(0), -1), x_at;  // of y's rows; of x's rows, in y
   std::int64_t at = 0, start = 0;
-  const auto put = [&y, &at](const Array& rows) {
-    Array into = y.slice(0, at, at + rows.dim(0));
-    into.copy_from(rows);
+  const bool on_host = kind.device == Device::cpu;
+  const auto put = [&y, &at, on_host](const Array& rows) {
+    if (on_host) y.slice(0, at, at + rows.dim(0)).copy_from(rows);
     at += rows.dim(0);
   };
   for (int l : length) {
@@ -152,7 +152,12 @@ Tensor prepend(const Tensor& bank, const Tensor& x, const std::vector<int>& leng
     put(x.value().slice(0, start, start + l));
     start += l;
   }
-  return record("prepend", y, {bank, x}, {keep(Array::of(bank_row)), keep(Array::of(x_at))},
+  const Array from_bank = Array::of(bank_row), from_x = Array::of(x_at);
+  if (!on_host) {  // two kernels, not two copies for each sequence
+    kernels::gather(y, bank.value().as_contiguous(), from_bank);
+    kernels::scatter_add(y, x.value().to(kind.dtype).as_contiguous(), from_x);
+  }
+  return record("prepend", y, {bank, x}, {keep(from_bank), keep(from_x)},
                 [](const Array& dy, const Saved& s, Grads& g) {
                   const Array d = dy.as_contiguous();
                   if (g.needs(0)) kernels::scatter_add(g.into(0), d, s[0].array);
@@ -231,6 +236,25 @@ Tensor reshape(const Tensor& x, Shape shape) {
                 });
 }
 
+namespace {
+
+// 1 / divisor: on a device a number that a kernel reads. Batches differ in it, and what a kernel is
+// given must not (cuda::gathered).
+Array share_of(double divisor, ArrayKind kind) {
+  return Array::full({1}, 1 / divisor, kind.dtype).to(kind.device);
+}
+
+// dy / divisor, dy being one number, for each row. On a device nobody waits for it.
+Array each_row(const Array& dy, std::int64_t rows, Dtype dtype, double divisor) {
+  if (dy.device() == Device::cpu) return Array::full({rows}, dy.item() / divisor, dtype);
+  const ArrayKind kind{dtype, dy.device()};
+  Array each = Array::empty({rows}, kind);
+  kernels::binary(Binary::mul, each, dy.to(dtype), share_of(divisor, kind));
+  return each;
+}
+
+}  // namespace
+
 Tensor cross_entropy(const Tensor& logits, const Array& label, double divisor) {
   check(logits.value().ndim() == 2 && label.numel() == logits.dim(0) && label.dtype() == Dtype::i32,
         "cross_entropy: logits {}, label {} {}; need [R, V] and i32 [R]", logits.shape(),
@@ -240,14 +264,13 @@ Tensor cross_entropy(const Tensor& logits, const Array& label, double divisor) {
   Array loss = Array::empty({in.dim(0)}, wide), total = Array::empty({1}, wide);
   kernels::cross_entropy(loss, in, label);
   kernels::sum_all(total, loss);
-  kernels::scale(total, total, 1 / divisor);
+  kernels::binary(Binary::mul, total, total, share_of(divisor, wide));
   return record("cross_entropy", total, {logits}, {keep(Tensor(in), logits), keep(label)},
                 [divisor](const Array& dy, const Saved& s, Grads& g) {
                   const Array in = s[0].get(), label = s[1].array;
-                  const Array each =
-                      Array::full({in.dim(0)}, dy.item() / divisor, widened(in.kind()));
                   Array dx = Array::empty(in.shape(), in.kind());
-                  kernels::cross_entropy_grad(dx, in, label, each);
+                  kernels::cross_entropy_grad(
+                      dx, in, label, each_row(dy, in.dim(0), widened(in.dtype()), divisor));
                   g.add(0, dx);
                 });
 }
@@ -270,10 +293,10 @@ struct Vocabulary {
       kernels::log_sum_exp_join(sums, found, logits.slice(1, v, std::min(w.dim(0), v + 4096)),
                                 part(label, r), v);
   }
-  // Turns logits into their gradient.
-  void differentiate(Array& logits, Span r, double dy) const {
-    const Array dloss = Array::full({r.end - r.begin}, dy / divisor, lse.kind());
-    kernels::cross_entropy_part_grad(logits, logits, part(lse, r), part(label, r), dloss, 0);
+  // Turns logits into their gradient; dloss is that of each row's loss.
+  void differentiate(Array& logits, Span r, const Array& dloss) const {
+    kernels::cross_entropy_part_grad(logits, logits, part(lse, r), part(label, r), part(dloss, r),
+                                     0);
   }
 };
 
@@ -283,15 +306,17 @@ struct Ready {
   Array dx, dlogits;
 };
 
-void add_gradients(const Vocabulary& head, const Ready& ready, double dy, Grads& g) {
+void add_gradients(const Vocabulary& head, const Ready& ready, const Array& dy, Grads& g) {
   const bool table = g.needs(1) || g.needs(2), made = ready.dlogits.defined();
   Array dx = ready.dx;
   const bool more = g.needs(0) && !dx.defined();
   if (more) dx = Array::empty(head.x.shape(), head.x.kind());
+  Array dloss;
+  if (!made && (more || table)) dloss = each_row(dy, head.x.dim(0), head.lse.dtype(), head.divisor);
   if (more || table)
     each_run(head.x.dim(0), head.w.dim(0), made, [&](Span r) {
       Array d = made ? head.part(ready.dlogits, r) : head.room(r);
-      if (!made) head.write_logits(d, r), head.differentiate(d, r, dy);
+      if (!made) head.write_logits(d, r), head.differentiate(d, r, dloss);
       Array to = more ? head.part(dx, r) : Array();
       if (more) kernels::gemm(to, d, head.w, 1, 0);
       if (g.needs(1)) add_product(g.sum(1), d.transpose(), head.part(head.x, r));
@@ -329,12 +354,13 @@ Tensor linear_cross_entropy(const Tensor& x, const Tensor& w, const Tensor& b, c
   if (is_recording() && x.needs_grad()) ready.dx = Array::empty(x.shape(), x.kind());
   if (is_recording() && (w.needs_grad() || b.needs_grad()) && rows * vocab <= 2 * logits_limit())
     ready.dlogits = Array::empty({rows, vocab}, x.kind());
+  const Array dloss = share_of(divisor, wide).expand({rows}).clone();
   each_run(rows, vocab, ready.dlogits.defined(), [&](Span r) {
     Array d = ready.dlogits.defined() ? head.part(ready.dlogits, r) : head.room(r);
     head.write_logits(d, r);
     head.sum(d, r, loss);
     if (!ready.dx.defined() && !ready.dlogits.defined()) return;
-    head.differentiate(d, r, 1);
+    head.differentiate(d, r, dloss);
     if (ready.dx.defined()) {
       Array to = head.part(ready.dx, r);
       kernels::gemm(to, d, head.w, 1, 0);
@@ -342,7 +368,7 @@ Tensor linear_cross_entropy(const Tensor& x, const Tensor& w, const Tensor& b, c
   });
   kernels::label_loss(loss, head.lse, loss, label);
   kernels::sum_all(total, loss);
-  kernels::scale(total, total, 1 / divisor);
+  kernels::binary(Binary::mul, total, total, share_of(divisor, wide));
   Saved saved;
   if (learns)  // x and W are read whoever learns, where the logits must be made again
     saved = {x.recipe() ? Kept{{}, x.recipe()} : keep(head.x),
@@ -354,10 +380,9 @@ Tensor linear_cross_entropy(const Tensor& x, const Tensor& w, const Tensor& b, c
              keep(ready.dlogits)};
   return record("linear_cross_entropy", total, {x, w, b}, std::move(saved),
                 [divisor](const Array& dy, const Saved& s, Grads& g) {
-                  const bool of_loss = dy.item() == 1;
                   add_gradients(
                       {s[0].get(), s[1].array, s[2].array, s[3].array, s[4].array, divisor},
-                      of_loss ? Ready{s[5].array, s[6].array} : Ready{}, dy.item(), g);
+                      g.is_one(dy) ? Ready{s[5].array, s[6].array} : Ready{}, dy, g);
                 });
 }
 

@@ -1,5 +1,9 @@
 #include "nn/batch.h"
 
+#include <algorithm>
+
+#include "nn/modules.h"
+
 namespace graft {
 
 Checkpoint checkpoint_named(const std::string& text) {
@@ -10,6 +14,30 @@ Checkpoint checkpoint_named(const std::string& text) {
 
 const char* name(Checkpoint c) {
   return c == Checkpoint::none ? "none" : c == Checkpoint::inner ? "inner" : "blocks";
+}
+
+Batch filled_up(Batch batch, const Arch& arch) {
+  constexpr std::int64_t kMost = 64;
+  const std::int64_t tokens = batch.tokens();
+  if (batch.filler > 0 || batch.source || !batch.target.empty() || tokens == 0) return batch;
+  std::int64_t step = 1;
+  const std::int64_t most =
+      arch.positions > 0 ? std::min<std::int64_t>(kMost, arch.positions) : kMost;
+  while (2 * step <= most && 2 * step * 20 <= tokens) step *= 2;
+  const auto more = static_cast<std::size_t>(step - tokens % step);  // one sequence more always
+  const auto longer = [](auto& numbers, std::size_t n, std::int32_t value) {
+    if (!numbers.empty()) numbers.insert(numbers.end(), n, value);
+  };
+  longer(batch.token, more, std::max(arch.mask, 0));  // a label may be looked for at the mask
+  longer(batch.token_type, more, 0);
+  longer(batch.token_label, more, -1);
+  longer(batch.label, 1, -1);
+  longer(batch.adapter, 1, -1);
+  longer(batch.task, 1, batch.task.empty() ? 0 : batch.task.back());
+  batch.example.push_back(0xFFFFFFFFu);
+  batch.length.push_back(static_cast<int>(more));
+  batch.filler = 1;
+  return batch;
 }
 
 std::vector<std::int32_t> Sequence::places() const {

@@ -12,6 +12,7 @@
 namespace graft {
 
 class FrozenRows;
+struct Arch;
 
 // Sequences one after another; no padding. `example` names each sequence for its random draws, so
 // that an example gets the same dropout masks in any batch.
@@ -32,10 +33,19 @@ struct Batch {
   // Losses are divided by this count instead of the batch's own when it is given: micro-batches.
   double divisor = 0;
   std::vector<std::int32_t> task = {};  // per sequence, where a batch says it: which task's it is
+  // So many sequences at the end say nothing and are asked nothing: filled_up() put them there.
+  int filler = 0;
 
   int sequences() const { return static_cast<int>(length.size()); }
   std::int64_t tokens() const { return static_cast<std::int64_t>(token.size()); }
 };
+
+// The batch and one more sequence, without labels, that makes its tokens a multiple of 64, or of a
+// smaller power of two where that would add more than a twentieth. Batches of as many sequences
+// then often have as many rows, too, and a step of one is the device's work for a step of another
+// (cuda::gathered). Losses stay as they were. As it was: where it has targets, which no sequence
+// can be without, or a source.
+Batch filled_up(Batch, const Arch&);
 
 // Rows as they pass through a model. Edits of the embedding may insert rows of their own; labels,
 // pooling and heads find the tokens by `source`.

@@ -67,7 +67,7 @@ std::vector<std::int32_t> mask_rows(const Model& model, const Sequence& s, const
 Tensor class_loss(const Tensor& scores, const Batch& batch) {
   check(batch.label.size() == batch.length.size(), "head: {} labels for {} sequences",
         batch.label.size(), batch.length.size());
-  const double divisor = batch.divisor > 0 ? batch.divisor : batch.sequences();
+  const double divisor = batch.divisor > 0 ? batch.divisor : batch.sequences() - batch.filler;
   return cross_entropy(scores, Array::of(batch.label), divisor);
 }
 

@@ -34,10 +34,19 @@ const Arch& checked(const Arch& a) {
 std::vector<std::int32_t> labelled_rows(const Sequence& s, const Batch& batch) {
   check(static_cast<std::int64_t>(batch.token_label.size()) == batch.tokens(),
         "model: {} token labels for {} tokens", batch.token_label.size(), batch.tokens());
+  const auto has_label = [&](std::size_t row) {
+    return s.source[row] >= 0 && batch.token_label[s.source[row]] >= 0;
+  };
+  std::size_t labelled = 0, others = 0;
+  for (std::size_t i = 0; i < s.source.size(); ++i) labelled += has_label(i);
+  // Of a batch that was filled up these rows are filled up as well, by the first without a label.
+  if (batch.filler > 0 && labelled > 0) others = (64 - labelled % 64) % 64;
   std::vector<std::int32_t> rows;
-  for (std::size_t i = 0; i < s.source.size(); ++i)
-    if (s.source[i] >= 0 && batch.token_label[s.source[i]] >= 0)
-      rows.push_back(static_cast<std::int32_t>(i));
+  for (std::size_t i = 0; i < s.source.size(); ++i) {
+    if (!has_label(i) && (s.source[i] < 0 || others == 0)) continue;
+    others -= !has_label(i);
+    rows.push_back(static_cast<std::int32_t>(i));
+  }
   return rows;
 }
 
@@ -210,7 +219,8 @@ Tensor Model::lm_loss(const Sequence& s, const Batch& batch, const Ctx& ctx) con
   check(!rows.empty(), "lm_loss: no token of the batch has a label");
   std::vector<std::int32_t> labels;
   for (const std::int32_t row : rows) labels.push_back(batch.token_label[s.source[row]]);
-  const double divisor = batch.divisor > 0 ? batch.divisor : static_cast<double>(rows.size());
+  const auto labelled = std::ranges::count_if(labels, [](std::int32_t l) { return l >= 0; });
+  const double divisor = batch.divisor > 0 ? batch.divisor : static_cast<double>(labelled);
   const Tensor h = lm_hidden(gather(s.rows, Array::of(rows)), ctx);
   return linear_cross_entropy(h, vocabulary(ctx), lm_bias(ctx), Array::of(labels), divisor);
 }

@@ -235,7 +235,7 @@ void Contract::half_base() {
   std::string where;
   for (const auto& p : t.trained()) {
     const bool good = p->value.dtype() == Dtype::f32 && grads.has(p->value) &&
-                      std::isfinite(kernels::sum_squares({grads[p->value]})[0]);
+                      std::isfinite(kernels::sum_squares({grads[p->value]}).item());
     if (!good) kept = false, where = p->label();
   }
   add(kClause, kept, where);
@@ -268,7 +268,7 @@ void Contract::in_half_precision() {
       const Array should = exact[reference[i]->value].as_contiguous();
       Array off = g.to(Device::cpu).clone();
       kernels::axpy(off, should, -1);
-      const std::vector<double> sums = kernels::sum_squares({should, off});
+      const std::vector<double> sums = kernels::sum_squares({should, off}).to_vector();
       squares += sums[0], apart += sums[1];
     }
     const double share = std::sqrt(apart / squares);

@@ -36,8 +36,9 @@ struct AttentionShape {
 // What a step has in common for all that it moves, and what each tensor has of its own.
 struct AdamW {
   double beta1, beta2, eps;
-  int step;           // counts from 1
-  double shrink = 1;  // what clipping multiplies the gradients by
+  int step;  // counts from 1
+  // Gradients whose norm is larger are multiplied by clip / norm; 0: none are.
+  double clip = 0;
 };
 struct AdamWTensor {
   Array w, m, v, grad;  // the first three are written

@@ -136,6 +136,11 @@ void poison(bool on) {
   each_pool([on](Pool& pool) { pool.poison = on; });
 }
 
+void settle(Device device) {
+  std::lock_guard lock(pool_of(device).mutex);
+  for (auto& [size, shelf] : pool_of(device).free) std::sort(shelf.begin(), shelf.end());
+}
+
 void trim() {
   each_pool([](Pool& pool) { pool.trim(); });
 }

@@ -37,6 +37,9 @@ std::size_t peak_bytes(Device = Device::cpu);  // the most there were since rese
 void reset_peak();
 // Fills every block handed out from now on with NaN bits: tests find what reads before it writes.
 void poison(bool on);
+// Puts the free blocks in order: from here on the same requests get the same addresses as they did
+// after an earlier call, where as many blocks were free then.
+void settle(Device);
 void trim();  // gives the kept free blocks back to the system
 }  // namespace pool
 

@@ -1,6 +1,7 @@
 // Training steps on the CUDA device: seconds, memory, and the part of the device's own matrix rate
 // that a step reaches, for each method; and the first losses beside those of the same steps on the
-// host, without which a time says nothing.
+// host, without which a time says nothing. Steps are handed over as graphs (cuda::gathered) and, in
+// a column of their own, call by call.
 //
 // Useful FLOP as in bench_step: per token and block 4P + 12sd for what leaves the base frozen, and
 // 6P + 12sd for full fine-tuning, with the vocabulary head's 4dV or 6dV; an adapter's own are not
@@ -84,8 +85,9 @@ void run(const std::string& workload, int steps, bool host, Dtype dtype) {
   const double rate = matrix_rate(4096, dtype);
   fmt::print("{}; {} product 4096^3: {:.1f} TFLOP/s; medians of {} steps\n", cuda::device_name(),
              name(dtype), rate / 1e12, steps);
-  fmt::print("{:<10}{:<15}{:>10}{:>12}{:>10}{:>12}{:>12}{:>12}\n", "workload", "method", "ms",
-             "useful/max", "peak MB", "loss", "gradient", "host's loss");
+  fmt::print("{:<10}{:<15}{:>10}{:>14}{:>10}{:>12}{:>10}{:>12}{:>12}{:>12}\n", "workload", "method",
+             "ms", "call by call", "commands", "useful/max", "peak MB", "loss", "gradient",
+             "host's loss");
   for (const std::string& method : method_names()) {
     const Cell cell = cell_named(workload, method);
     check(cell.workload.length > 0, "bench_device: workload {} has no fixed length", workload);
@@ -94,7 +96,8 @@ void run(const std::string& workload, int steps, bool host, Dtype dtype) {
     const Batch batch = batch_of(cell.workload, arch.vocab);
     pool::trim(), pool::reset_peak();
     StepResult last;
-    std::vector<double> seconds, losses;
+    std::vector<double> seconds, one_by_one, losses;
+    long commands = 0;
     {
       const auto trainer = trainer_on({dtype, Device::cuda}, cell);
       for (int i = -kWarmUp; i < steps; ++i) {
@@ -102,6 +105,15 @@ void run(const std::string& workload, int steps, bool host, Dtype dtype) {
         losses.push_back(last.loss);
         if (i >= 0) seconds.push_back(last.seconds);
       }
+      const cuda::Work before = cuda::work();
+      last = trainer->step(batch, kRate);
+      commands = cuda::work().commands - before.commands;
+      check(cuda::work().replayed > before.replayed || cuda::work().lists == before.lists,
+            "bench_device: {} {}: no graph stood in for a step like the ones before", workload,
+            method);
+      setenv("GRAFT_GRAPHS", "0", 1);
+      for (int i = 0; i < steps; ++i) one_by_one.push_back(trainer->step(batch, kRate).seconds);
+      unsetenv("GRAFT_GRAPHS");
     }
     const double peak = double(pool::peak_bytes(Device::cuda));
     std::string beside = "-";
@@ -115,8 +127,8 @@ void run(const std::string& workload, int steps, bool host, Dtype dtype) {
             "bench_device: {} {}: step {} has loss {} on the device, {} on the host", workload,
             method, kOnHost, there, loss);
     }
-    fmt::print("{:<10}{:<15}{:>10.2f}{:>12.3f}{:>10.0f}{:>12.5f}{:>12.4g}{:>12}\n", workload,
-               method, 1e3 * median(seconds),
+    fmt::print("{:<10}{:<15}{:>10.2f}{:>14.2f}{:>10}{:>12.3f}{:>10.0f}{:>12.5f}{:>12.4g}{:>12}\n",
+               workload, method, 1e3 * median(seconds), 1e3 * median(one_by_one), commands,
                useful_flop(arch, cell.workload, method == "full") / median(seconds) / rate,
                peak / 1e6, losses.at(kOnHost - 1), last.norm, beside);
     std::fflush(stdout);

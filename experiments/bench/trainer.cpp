@@ -1,6 +1,7 @@
 #include "experiments/bench/trainer.h"
 
 #include "experiments/bench/yardstick.h"
+#include "tensor/cuda/runtime.h"
 
 namespace graft {
 namespace {
@@ -27,11 +28,14 @@ Tensor Trainer::loss(const Batch& batch, Ctx& ctx) const {
 StepResult Trainer::step(const Batch& batch, double rate, Checkpoint checkpoint) {
   StepResult out;
   const double begun = now();
-  Ctx ctx{.train = true, .checkpoint = checkpoint, .frozen = frozen_.get()};
-  const Tensor l = loss(batch, ctx);
-  Gradients grads = backward(l);
-  out.norm = optimizer_.step(grads, rate);
-  out.loss = l.item();
+  cuda::gathered(model_->build().device, [&] {
+    Ctx ctx{.train = true, .checkpoint = checkpoint, .frozen = frozen_.get()};
+    const Tensor l = loss(batch, ctx);
+    Gradients grads = backward(l);
+    optimizer_.start(grads, rate);
+    out.loss = l.item();
+    out.norm = optimizer_.finish();
+  });
   out.seconds = now() - begun;
   return out;
 }

@@ -12,6 +12,7 @@
 #include "nn/choice.h"
 #include "nn/models/heads.h"
 #include "nn/pooling.h"
+#include "tensor/cuda/runtime.h"
 
 namespace graft {
 namespace {
@@ -242,11 +243,16 @@ RunResult finetune(Model& base, const EncodedTask& task, const RunSpec& given,
         const std::size_t first = std::size_t(i) * spec.batch;
         const std::size_t count = std::min<std::size_t>(spec.batch, task.train.size() - first);
         grads.clear();
-        const double loss =
-            gather_gradients(base, adaptation, task, spec, order, first, count,
-                             {spec.seed, static_cast<std::uint32_t>(step)}, grads, &frozen);
-        adaptation.after_backward(step);
-        const double norm = optimizer.step(grads, schedule.at(step));
+        double loss = 0, norm = 0;
+        cuda::gathered(base.build().device, [&] {
+          const StepLoss of_step =
+              gather_gradients(base, adaptation, task, spec, order, first, count,
+                               {spec.seed, static_cast<std::uint32_t>(step)}, grads, &frozen);
+          adaptation.after_backward(step);
+          optimizer.start(grads, schedule.at(step));
+          loss = of_step.value();
+          norm = optimizer.finish();
+        });
         if (places.log)
           places.log({step, epoch, loss, schedule.at(step), norm,
                       ids_of(task.train, order, first, count)});

@@ -8,6 +8,7 @@
 #include "experiments/runs/multitask_parts.h"
 #include "experiments/runs/run_parts.h"
 #include "experiments/runs/run_state.h"
+#include "tensor/cuda/runtime.h"
 
 namespace graft {
 namespace {
@@ -81,8 +82,11 @@ struct Trainer {
     const std::vector<std::int32_t> order = stream.next(sequences);
     heads.use(t);
     Pass p;
-    p.loss = gather_gradients(model, adaptation, task, spec.run, order, 0, order.size(),
-                              {spec.run.seed, static_cast<std::uint32_t>(step)}, p.grads);
+    cuda::gathered(model.build().device, [&] {
+      p.loss = gather_gradients(model, adaptation, task, spec.run, order, 0, order.size(),
+                                {spec.run.seed, static_cast<std::uint32_t>(step)}, p.grads)
+                   .value();
+    });
     p.examples = ids_of(task.train, order, 0, order.size());
     return p;
   }

@@ -36,18 +36,27 @@ Batch first_examples(const EncodedTask& task, const Adaptation& adaptation) {
 
 }  // namespace
 
-double gather_gradients(const Model& model, const Adaptation& adaptation, const EncodedTask& task,
-                        const RunSpec& spec, const std::vector<std::int32_t>& order,
-                        std::size_t first, std::size_t count, Key key, Gradients& grads,
-                        FrozenRows* frozen) {
+double StepLoss::value() const {
+  double total = 0;
+  for (const Array& part : parts_) total += part.item();
+  check(std::isfinite(total), "train: the loss is {} (method {}, lr {}); lower the rate", total,
+        of_, rate_);
+  return total;
+}
+
+StepLoss gather_gradients(const Model& model, const Adaptation& adaptation, const EncodedTask& task,
+                          const RunSpec& spec, const std::vector<std::int32_t>& order,
+                          std::size_t first, std::size_t count, Key key, Gradients& grads,
+                          FrozenRows* frozen) {
   double divisor = 0;
   if (spec.micro > 0)
     divisor = label_count(task, make_batch(task, task.train, order, first, count));
   const std::size_t step = spec.micro > 0 ? spec.micro : count;
-  double total = 0;
+  StepLoss total(adaptation.spec(), spec.lr);
   for (std::size_t at = 0; at < count; at += step) {
     Batch batch = make_batch(task, task.train, order, first + at, std::min(step, count - at));
     batch.divisor = divisor;
+    if (model.build().device == Device::cuda) batch = filled_up(std::move(batch), model.arch());
     Ctx ctx{.train = true,
             .key = key,
             .checkpoint = checkpoint_named(spec.checkpoint),
@@ -57,10 +66,8 @@ double gather_gradients(const Model& model, const Adaptation& adaptation, const 
       const Tensor penalty = adaptation.penalty();
       if (penalty.defined()) loss = loss + penalty;
     }
-    check(std::isfinite(loss.item()), "train: the loss is {} (method {}, lr {}); lower the rate",
-          loss.item(), adaptation.spec(), spec.lr);
     backward(loss, grads);
-    total += loss.item();
+    total.add(loss);
   }
   return total;
 }

@@ -6,12 +6,25 @@
 
 namespace graft {
 
+// A step's loss, whose numbers may still be on their way from the device.
+class StepLoss {
+ public:
+  StepLoss(std::string of, double rate) : of_(std::move(of)), rate_(rate) {}
+  void add(const Tensor& part) { parts_.push_back(part.value()); }
+  double value() const;  // waits for them; throws where they are not finite
+
+ private:
+  std::string of_;
+  double rate_;
+  std::vector<Array> parts_;
+};
+
 // One optimizer step's gradients of rows [first, first + count) of `order`, micro-batch after
 // micro-batch: the bits do not depend on the cut, but where a method edits weights
-// (Adapter::edits_weights). Returns the loss.
-double gather_gradients(const Model&, const Adaptation&, const EncodedTask&, const RunSpec&,
-                        const std::vector<std::int32_t>& order, std::size_t first,
-                        std::size_t count, Key, Gradients&, FrozenRows* = nullptr);
+// (Adapter::edits_weights). On a device micro-batches are filled up (filled_up).
+StepLoss gather_gradients(const Model&, const Adaptation&, const EncodedTask&, const RunSpec&,
+                          const std::vector<std::int32_t>& order, std::size_t first,
+                          std::size_t count, Key, Gradients&, FrozenRows* = nullptr);
 
 std::uint64_t hash_of(const Parameters&);
 // Of every token and label: two tasks with one name are not one task.

@@ -56,26 +56,20 @@ std::vector<std::pair<std::string, Shape>> Optimizer::state_shapes(const Paramet
 }
 
 double Optimizer::step(Gradients& grads, double lr) {
+  start(grads, lr);
+  return finish();
+}
+
+void Optimizer::start(Gradients& grads, double lr) {
   std::vector<Array> all;
   for (const auto& p : parameters_) {
     check(grads.has(p->value), "optimizer: no gradient reached '{}'", p->label());
     all.push_back(grads[p->value].as_contiguous());
   }
-  double squares = 0;
-  const std::vector<double> each = kernels::sum_squares(all);
-  for (std::size_t i = 0; i < each.size(); ++i) {
-    check(std::isfinite(each[i]),
-          "optimizer: the gradient of '{}' is not finite at step {}; lower the rate",
-          parameters_[i]->label(), steps_ + 1);
-    squares += each[i];
-  }
-  const double norm = std::sqrt(squares);
-  ++steps_;
+  squares_ = kernels::sum_squares(all);
+  if (spec_.kind == OptimSpec::Kind::adamw) return adamw(all, lr);
+  const double norm = norm_of_started();
   const double shrink = spec_.clip > 0 && norm > spec_.clip ? spec_.clip / norm : 1;
-  if (spec_.kind == OptimSpec::Kind::adamw) {
-    adamw(all, lr, shrink);
-    return norm;
-  }
   for (std::size_t i = 0; i < parameters_.size(); ++i) {
     Array grad = all[i];
     if (shrink != 1) {
@@ -84,17 +78,36 @@ double Optimizer::step(Gradients& grads, double lr) {
     }
     update(i, grad, lr * parameters_[i]->lr_scale);
   }
+}
+
+double Optimizer::finish() {
+  const double norm = norm_of_started();
+  ++steps_;
+  squares_ = {};
   return norm;
 }
 
-void Optimizer::adamw(const std::vector<Array>& grads, double lr, double shrink) {
+double Optimizer::norm_of_started() const {
+  check(squares_.defined(), "optimizer: no step was started");
+  double squares = 0;
+  const std::vector<double> each = squares_.to_vector();
+  for (std::size_t i = 0; i < each.size(); ++i) {
+    check(std::isfinite(each[i]),
+          "optimizer: the gradient of '{}' is not finite at step {}; lower the rate",
+          parameters_[i]->label(), steps_ + 1);
+    squares += each[i];
+  }
+  return std::sqrt(squares);
+}
+
+void Optimizer::adamw(const std::vector<Array>& grads, double lr) {
   std::vector<AdamWTensor> all;
   for (std::size_t i = 0; i < grads.size(); ++i) {
     Parameter& p = *parameters_[i];
     all.push_back({p.value.value(), state_[i][0], state_[i][1], grads[i], lr * p.lr_scale,
                    p.decay ? spec_.decay : 0});
   }
-  kernels::adamw(all, AdamW{spec_.beta1, spec_.beta2, spec_.eps, steps_, shrink});
+  kernels::adamw(all, AdamW{spec_.beta1, spec_.beta2, spec_.eps, steps_ + 1, spec_.clip}, squares_);
 }
 
 void Optimizer::update(std::size_t i, const Array& grad, double lr) {
@@ -117,7 +130,7 @@ void Optimizer::adafactor(std::size_t i, const Array& gradient, double lr, doubl
   const Array grad = gradient.to(Device::cpu);
   std::vector<Array> state;
   for (const Array& a : state_[i]) state.push_back(a.to(Device::cpu));
-  const double beta = 1 - std::pow(steps_, -spec_.factored_decay);
+  const double beta = 1 - std::pow(steps_ + 1, -spec_.factored_decay);
   dispatch(w, [&]<class T>(T) {
     const T* g = grad.data<T>();
     T* out = w.data<T>();

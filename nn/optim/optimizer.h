@@ -35,6 +35,10 @@ class Optimizer {
   // before clipping. Throws, naming the parameter, where a gradient is missing or not finite; no
   // parameter has then changed.
   double step(Gradients&, double lr);
+  // The same in two parts. With adamw the first one asks for no number of the device's, so that
+  // all of a step can be on its way before the second one waits for the norm.
+  void start(Gradients&, double lr);
+  double finish();
 
   int steps() const { return steps_; }
   const Parameters& parameters() const { return parameters_; }
@@ -44,8 +48,8 @@ class Optimizer {
   void load(const std::map<std::string, Array>&, int steps);
 
  private:
-  // Of all parameters in one pass, which also multiplies their gradients by `shrink`.
-  void adamw(const std::vector<Array>& grads, double lr, double shrink);
+  void adamw(const std::vector<Array>& grads, double lr);  // of all parameters in one pass
+  double norm_of_started() const;
   void update(std::size_t i, const Array& grad, double lr);  // by the other kinds
   void adafactor(std::size_t i, const Array& grad, double lr, double decay);
   std::vector<std::pair<std::string, Shape>> state_shapes(const Parameter&) const;
@@ -54,6 +58,7 @@ class Optimizer {
   OptimSpec spec_;
   std::vector<std::vector<Array>> state_;  // per parameter
   int steps_ = 0;
+  Array squares_;  // of the step that was started: each gradient's sum of squares
 };
 
 // Rates over a run of `steps` steps, warm-up included.

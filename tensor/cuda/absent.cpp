@@ -20,6 +20,11 @@ void fill_bytes(void*, int, std::size_t) { absent(); }
 void copy(Array&, const Array&) { absent(); }
 void fill(Array&, double) { absent(); }
 void wait() {}
+void gathered(Device, const std::function<void()>& step) { step(); }
+const Work& work() {
+  static const Work none;
+  return none;
+}
 
 // The kernels, as kernels.inc lists them.
 void gemm(Array&, const Array&, const Array&, double, double) { absent(); }
@@ -35,7 +40,7 @@ void add_rows(Array&, const Array&) { absent(); }
 void add_rows_of_product(Array&, const Array&, const Array&) { absent(); }
 void sum_all(Array&, const Array&) { absent(); }
 void sum_columns(Array&, const Array&) { absent(); }
-std::vector<double> sum_squares(const std::vector<Array>&) { absent(); }
+Array sum_squares(const std::vector<Array>&) { absent(); }
 bool all_finite(const Array&) { absent(); }
 void layer_norm(Array&, const Array&, const Array&, const Array&, double) { absent(); }
 void layer_norm_grad(Array&, Array&, Array&, const Array&, const Array&, const Array&, double) {
@@ -71,7 +76,7 @@ void dropout(Array&, const Array&, double, Stream, const Array&, const Array&) {
 void hadamard(Array&) { absent(); }
 void fastfood(Array&, const Array&, const Fastfood&) { absent(); }
 void fastfood_adjoint(Array&, const Array&, const Fastfood&) { absent(); }
-void adamw(const std::vector<AdamWTensor>&, const AdamW&) { absent(); }
+void adamw(const std::vector<AdamWTensor>&, const AdamW&, const Array&) { absent(); }
 void sgd(Array&, Array&, const Array&, double, double, double) { absent(); }
 
 }  // namespace graft::cuda

@@ -8,7 +8,10 @@
 #include <cstdint>
 
 #include "tensor/array.h"
+#include "tensor/cuda/commands.h"
 #include "tensor/cuda/status.h"
+#include "tensor/cuda/upload.h"
+#include "tensor/philox.h"
 
 namespace graft::cuda {
 
@@ -26,13 +29,35 @@ inline Grid grid_of(std::int64_t n) {
   return {static_cast<unsigned>(blocks < 1 ? 1 : blocks > 4096 ? 4096 : blocks)};
 }
 
+// What a kernel is started with besides its arguments.
+template <class... Parameters>
+struct Started {
+  const char* name;
+  void (*kernel)(Parameters...);
+  unsigned blocks, threads, blocks_y, shared;
+};
+
+// Starts the kernel with arguments that lie at these addresses, which stay until it is started.
+template <class... Parameters>
+void start_kernel(const Started<Parameters...>& s, const Parameters*... at) {
+#ifdef GRAFT_CUDA_EMULATED
+  emulation::submit([=] {
+    emulation::run({s.blocks, s.blocks_y, 1}, {s.threads, 1, 1}, s.shared,
+                   [&] { s.kernel(*at...); });
+  });
+#else
+  const void* all[] = {at..., nullptr};
+  GRAFT_CUDA_CHECK(
+      cudaLaunchKernel(reinterpret_cast<const void*>(s.kernel), dim3(s.blocks, s.blocks_y),
+                       dim3(s.threads), const_cast<void**>(all), s.shared, stream()),
+      "kernel {}, {} x {} blocks of {} threads", s.name, s.blocks, s.blocks_y, s.threads);
+#endif
+}
+
 template <class... Parameters, class... Given>
 void launch(const char* name, void (*kernel)(Parameters...), const Grid& grid, Given... given) {
   if (grid.blocks == 0 || grid.blocks_y == 0) return;
-#ifdef GRAFT_CUDA_EMULATED
-  emulation::run({grid.blocks, grid.blocks_y, 1}, {grid.threads, 1, 1}, grid.shared,
-                 [&] { kernel(static_cast<Parameters>(given)...); });
-#else
+#ifndef GRAFT_CUDA_EMULATED
   check(grid.blocks_y <= 65535, "cuda: kernel {}: {} rows of blocks; a device has 65535", name,
         grid.blocks_y);
   // 48 KB need no asking, but a kernel's own variables count, too.
@@ -41,13 +66,12 @@ void launch(const char* name, void (*kernel)(Parameters...), const Grid& grid, G
         cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
                              cudaFuncAttributeMaxDynamicSharedMemorySize, int(grid.shared)),
         "kernel {}: {} bytes of shared memory", name, grid.shared);
-  // clang-format off
-  kernel<<<dim3(grid.blocks, grid.blocks_y), grid.threads, grid.shared, stream()>>>(
-      static_cast<Parameters>(given)...);
-  // clang-format on
 #endif
-  GRAFT_CUDA_CHECK(cudaGetLastError(), "kernel {}, {} x {} blocks of {} threads", name, grid.blocks,
-                   grid.blocks_y, grid.threads);
+  const Started<Parameters...> started{name,         kernel,        grid.blocks,
+                                       grid.threads, grid.blocks_y, unsigned(grid.shared)};
+  command([](const Started<Parameters...>& s,
+             const Parameters&... values) { start_kernel(s, &values...); },
+          started, static_cast<Parameters>(given)...);
 }
 
 // Before a loop whose arrays are to lie in registers.
@@ -145,11 +169,20 @@ void dispatch_sum(const char* where, const Array& sum, const Array& of, F&& f) {
 // An i32 array on the device: itself, or a copy of what lies on the host.
 class DeviceInts {
  public:
-  explicit DeviceInts(const Array& x) : on_device_(x.to(Device::cuda).as_contiguous()) {}
+  explicit DeviceInts(const Array& x) : on_device_(uploaded(x).as_contiguous()) {}
   const std::int32_t* data() const { return on_device_.device_data<std::int32_t>(); }
 
  private:
   Array on_device_;
 };
+
+// A key on its way to a kernel: not an argument, which must be the same in every step.
+inline Array as_ints(Key key) {
+  return Array::of(std::vector<std::int32_t>{static_cast<std::int32_t>(key.seed),
+                                             static_cast<std::int32_t>(key.step)});
+}
+__device__ inline Key key_of(const std::int32_t* at) {
+  return {static_cast<std::uint32_t>(at[0]), static_cast<std::uint32_t>(at[1])};
+}
 
 }  // namespace graft::cuda

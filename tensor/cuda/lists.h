@@ -16,7 +16,7 @@ constexpr std::int64_t kListedRun = 1 << 13;  // numbers that a block takes
 // Which numbers of which array a block works on.
 struct Runs {
   std::int64_t size[kListed];
-  unsigned first[kListed + 1];  // block of each array, and the number of all
+  unsigned first[kListed + 2];  // block of each array, and the number of all; the last for no gap
 };
 struct Stretch {
   int array;

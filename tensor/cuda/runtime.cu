@@ -76,9 +76,9 @@ std::size_t free_bytes() {
   return free;
 }
 
-// From memory that may be changed right after: the driver has taken it when this returns, or, where
-// the device reads such memory itself, the device has.
-void copy_to_device(void* to, const void* from, std::size_t bytes) {
+// Outside a list: from memory that may be changed right after. The driver has taken it when this
+// returns, or, where the device reads such memory itself, the device has.
+static void copy_at_once(void* to, const void* from, std::size_t bytes) {
   GRAFT_CUDA_CHECK(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream()),
                    "copying {} bytes to the device", bytes);
   static const bool reads_itself = [] {
@@ -88,21 +88,44 @@ void copy_to_device(void* to, const void* from, std::size_t bytes) {
   if (reads_itself) wait();
 }
 
+void copy_to_device(void* to, const void* from, std::size_t bytes) {
+  if (!noting()) return copy_at_once(to, from, bytes);
+  using Given = Packed<void*, std::size_t, std::size_t>;
+  const Start start = [](const std::byte* given, const std::byte* copied) {
+    Given::read(given, [&](void* const* to, const std::size_t* at, const std::size_t* bytes) {
+      GRAFT_CUDA_CHECK(
+          cudaMemcpyAsync(*to, copied + *at, *bytes, cudaMemcpyHostToDevice, stream()),
+          "copying {} bytes to the device", *bytes);
+    });
+  };
+  const std::size_t at = keep_copied(from, bytes);
+  Given::write(note(start, Given::kBytes), to, at, bytes);
+}
+
 void copy_to_host(void* to, const void* from, std::size_t bytes) {
+  start_noted();
   GRAFT_CUDA_CHECK(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, stream()),
                    "copying {} bytes to the host", bytes);
   wait();
 }
 
 void copy_on_device(void* to, const void* from, std::size_t bytes) {
-  GRAFT_CUDA_CHECK(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream()),
-                   "copying {} bytes on the device", bytes);
+  command([](void* to, const void* from, std::size_t bytes) {
+    GRAFT_CUDA_CHECK(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream()),
+                     "copying {} bytes on the device", bytes);
+  }, to, from, bytes);
 }
 
 void fill_bytes(void* at, int byte, std::size_t bytes) {
-  GRAFT_CUDA_CHECK(cudaMemsetAsync(at, byte, bytes, stream()), "filling {} bytes", bytes);
+  command([](void* at, std::size_t bytes, int byte) {
+    GRAFT_CUDA_CHECK(cudaMemsetAsync(at, byte, bytes, stream()), "filling {} bytes", bytes);
+  }, at, bytes, byte);
 }
 
-void wait() { GRAFT_CUDA_CHECK(cudaStreamSynchronize(stream()), "waiting for the device"); }
+void wait() {
+  start_noted();
+  GRAFT_CUDA_CHECK(cudaStreamSynchronize(stream()), "waiting for the device");
+  has_waited();
+}
 
 }  // namespace graft::cuda

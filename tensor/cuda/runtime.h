@@ -6,7 +6,10 @@
 #pragma once
 
 #include <cstddef>
+#include <functional>
 #include <string>
+
+#include "tensor/device.h"
 
 namespace graft {
 class Array;
@@ -33,5 +36,22 @@ void fill_bytes(void* at, int byte, std::size_t bytes);
 void copy(Array& to, const Array& from);
 void fill(Array&, double value);
 void wait();  // for all work so far; throws what went wrong in it
+
+// Calls `step`, and hands its work over not call by call but when it ends, or wants numbers on the
+// host. Work that is the same as some earlier step's, to the last argument and address, then is one
+// CUDA graph: a step of a small model takes longer to hand over than to do. A step's work is the
+// same as another's where their batches have as many rows and sequences; what the rows hold, the
+// rate and the draws may differ. Throws what `step` does. For the host, and where GRAFT_GRAPHS is
+// 0, it is a call and no more.
+void gathered(Device, const std::function<void()>& step);
+
+// What gathered() has done so far.
+struct Work {
+  long commands = 0;                  // noted: kernels, products, copies
+  long copies = 0, copied_bytes = 0;  // of these, from the host
+  long lists = 0, graphs = 0;         // handed over; made into graphs
+  long replayed = 0;                  // lists that a graph stood in for
+};
+const Work& work();
 
 }  // namespace graft::cuda

@@ -15,7 +15,7 @@ struct Walk {
     std::int64_t size = 1, y = 0, a = 0, b = 0;
   };
   Axis axis[kMaxDims];
-  int n = 0;
+  std::int64_t n = 0;  // axes in use
 
   // Of element i in row-major order.
   __host__ __device__ Offsets at(std::int64_t i) const {

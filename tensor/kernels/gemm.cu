@@ -88,6 +88,29 @@ void check_size(const char* what, Index n) {
   check(n <= 0x7fffffff, "gemm: {} {} is more than cuBLAS takes", what, n);
 }
 
+// c[m, n] = by a b + keep c, as cuBLAS has it: columns in one piece, `step` apart. The numbers are
+// of type C, as f64 here, which holds them exactly.
+struct Product {
+  const void *a, *b;
+  void* c;
+  double by, keep;
+  std::int64_t m, n, k, a_step, b_step, c_step;
+  cublasOperation_t a_op, b_op;
+  static constexpr bool kWhole = true;  // see commands.h
+};
+static_assert(sizeof(Product) == 3 * sizeof(void*) + 8 * 8 + 2 * sizeof(cublasOperation_t));
+
+template <class T, class S>
+void multiply(const Product& p) {
+  using C = Compute<T>;
+  const C by = static_cast<C>(p.by), keep = static_cast<C>(p.keep);
+  check_cublas(cublasGemmEx(handle(), p.a_op, p.b_op, int(p.m), int(p.n), int(p.k), &by, p.a,
+                            CublasType<S>::data, int(p.a_step), p.b, CublasType<S>::data,
+                            int(p.b_step), &keep, p.c, CublasType<T>::data, int(p.c_step),
+                            CublasType<T>::compute, CUBLAS_GEMM_DEFAULT),
+               "cublasGemmEx", fmt::format("product [{}, {}] [{}, {}]", p.m, p.k, p.k, p.n));
+}
+
 void product(Array& c, const Array& a, const Array& b, double alpha, double beta) {
   const Index m = c.dim(0), n = c.dim(1), k = a.dim(1);
   if (c.numel() == 0) return;
@@ -102,16 +125,12 @@ void product(Array& c, const Array& a, const Array& b, double alpha, double beta
     check_size("a size of", size);
   const Dtype in = is_half(c.dtype()) ? c.dtype() : a.dtype();
   const Readable left = readable(a.to(in)), right = readable(b.to(in));
+  (void)handle();  // where this is noted, its workspace must not be got in a graph
   dispatch_sum("gemm", c, left.x, [&]<class T, class S>(T, S) {
-    using C = Compute<T>;
-    const C by = static_cast<C>(alpha), keep = static_cast<C>(beta);
-    check_cublas(
-        cublasGemmEx(handle(), right.op, left.op, int(n), int(m), int(k), &by,
-                     right.x.device_data<S>(), CublasType<S>::data, right.step,
-                     left.x.device_data<S>(), CublasType<S>::data, left.step, &keep,
-                     c.device_data<T>(), CublasType<T>::data, int(std::max<Index>(c.stride(0), n)),
-                     CublasType<T>::compute, CUBLAS_GEMM_DEFAULT),
-        "cublasGemmEx", fmt::format("product of {} and {}", a.shape(), b.shape()));
+    command([](const Product& p) { multiply<T, S>(p); },
+            Product{right.x.device_data<S>(), left.x.device_data<S>(), c.device_data<T>(), alpha,
+                    beta, n, m, k, right.step, left.step, std::max<Index>(c.stride(0), n), right.op,
+                    left.op});
   });
 }
 

@@ -25,7 +25,7 @@ struct Numbers {
 }  // namespace
 
 // The order of operations of PyTorch's single-tensor AdamW (lerp, then addcmul, then addcdiv):
-//   g *= shrink
+//   g *= shrink, which is 1, or clip / norm
 //   w *= 1 - lr decay
 //   m += (1 - beta1) (g - m)
 //   v  = beta2 v + (1 - beta2) g g
@@ -33,8 +33,13 @@ struct Numbers {
 // Scalars are worked out in f64 and rounded once, as there. Threads share all tensors' numbers,
 // laid one after another: an adapter has many small tensors, none of which is worth waking a
 // thread. (So two threads may write into one cache line, where a range ends.)
-void adamw(const std::vector<AdamWTensor>& tensors, const AdamW& o) {
+void adamw(const std::vector<AdamWTensor>& tensors, const AdamW& o, const Array& squares) {
   if (tensors.empty()) return;
+  double sum = 0;
+  if (squares.defined())
+    for (const double one : squares.to_vector()) sum += one;
+  if (!std::isfinite(sum)) return;
+  const double norm = std::sqrt(sum), shrinks = o.clip > 0 && norm > o.clip ? o.clip / norm : 1;
   for (std::size_t i = 0; i < tensors.size(); ++i)
     check(tensors[i].w.dtype() == tensors[0].w.dtype(), "adamw: tensor {} is {}, the first {}", i,
           name(tensors[i].w.dtype()), name(tensors[0].w.dtype()));
@@ -48,7 +53,7 @@ void adamw(const std::vector<AdamWTensor>& tensors, const AdamW& o) {
       start.push_back(start.back() + x.w.numel());
     }
     const T rate1 = static_cast<T>(1 - o.beta1), rate2 = static_cast<T>(1 - o.beta2);
-    const T shrink = static_cast<T>(o.shrink);
+    const T shrink = static_cast<T>(shrinks);
     const T beta2 = static_cast<T>(o.beta2), eps = static_cast<T>(o.eps);
     const T root = static_cast<T>(std::sqrt(1 - std::pow(o.beta2, o.step)));
     const auto step = [=](const Numbers<T>& x, std::int64_t begin, std::int64_t end) {

@@ -12,26 +12,42 @@ namespace {
 
 using Index = std::int64_t;
 
+// Which change from step to step, so that they are read and not given: a step is then the same
+// work as the next. After these, 1 - lr decay and the size of a step, of each tensor.
 template <class T>
 struct AdamWNumbers {
-  T shrink, rate1, rate2, beta2, eps, root;
+  T rate1, rate2, beta2, eps, root;
 };
+constexpr std::int64_t kNumbers = 5;
 template <class T>
 struct AdamWList {
   T *w[kListed], *m[kListed], *v[kListed];
   const T* grad[kListed];
-  T keep[kListed], size[kListed];
 };
 
-static_assert(sizeof(AdamWList<double>) + sizeof(Runs) + sizeof(AdamWNumbers<double>) <= 4096);
+static_assert(sizeof(AdamWList<double>) + sizeof(Runs) + 3 * sizeof(void*) <= 4096);
+
+// shrinks[0] = clip / norm where the norm is larger, 1 else; NaN where it is not finite. In the
+// host's order.
+__global__ void shrink_kernel(double* shrinks, const double* squares, Index n, double clip) {
+  double sum = 0;
+  for (Index i = 0; i < n; ++i) sum += squares[i];
+  const double norm = std::sqrt(sum);
+  *shrinks = sum - sum == 0 ? (clip > 0 && norm > clip ? clip / norm : 1) : NAN;
+}
 
 template <class T>
-__global__ void adamw_kernel(AdamWList<T> list, Runs runs, AdamWNumbers<T> o) {
+__global__ void adamw_kernel(AdamWList<T> list, Runs runs, const T* numbers, const T* of_tensors,
+                             const double* shrinks) {
+  const AdamWNumbers<T> o{numbers[0], numbers[1], numbers[2], numbers[3], numbers[4]};
+  if (!(*shrinks > 0)) return;
+  const T shrink = static_cast<T>(*shrinks);
   const Stretch run = stretch_of(runs, blockIdx.x);
   T *w = list.w[run.array], *m = list.m[run.array], *v = list.v[run.array];
-  const T *grad = list.grad[run.array], keep = list.keep[run.array], size = list.size[run.array];
+  const T *grad = list.grad[run.array], *own = of_tensors + 2 * run.array;
+  const T keep = own[0], size = own[1];
   for (Index i = run.begin + threadIdx.x; i < run.end; i += blockDim.x) {
-    const T g = vmath::fma(o.shrink, grad[i], T{-0.0});
+    const T g = vmath::fma(shrink, grad[i], T{-0.0});
     const T mean = vmath::fma(o.rate1, g - m[i], m[i]);
     const T square = vmath::fma(o.rate2 * g, g, o.beta2 * v[i]);
     m[i] = mean;
@@ -51,7 +67,7 @@ __global__ void sgd_kernel(T* w, T* v, const T* grad, T rate, T mu, T lambda, In
 
 }  // namespace
 
-void adamw(const std::vector<AdamWTensor>& tensors, const AdamW& o) {
+void adamw(const std::vector<AdamWTensor>& tensors, const AdamW& o, const Array& squares) {
   if (tensors.empty()) return;
   // Before any is written: they are handed over list by list.
   for (std::size_t i = 0; i < tensors.size(); ++i)
@@ -59,11 +75,20 @@ void adamw(const std::vector<AdamWTensor>& tensors, const AdamW& o) {
       check(x->dtype() == tensors[0].w.dtype() && x->device() == Device::cuda,
             "adamw: tensor {} is {}, the first {}, on {}; need one type, on cuda", i,
             name(x->dtype()), name(tensors[0].w.dtype()), name(x->device()));
+  Array shrinks = Array::empty({1}, {Dtype::f64, Device::cuda});
+  launch("adamw's clipping", shrink_kernel, Grid{1, 1}, shrinks.device_data<double>(),
+         squares.defined() ? squares.device_data<double>() : nullptr,
+         squares.defined() ? squares.numel() : 0, o.clip);
   dispatch(tensors[0].w, [&]<class T>(T) {
-    const AdamWNumbers<T> numbers{
-        static_cast<T>(o.shrink),    static_cast<T>(1 - o.beta1),
-        static_cast<T>(1 - o.beta2), static_cast<T>(o.beta2),
-        static_cast<T>(o.eps),       static_cast<T>(std::sqrt(1 - std::pow(o.beta2, o.step)))};
+    std::vector<T> numbers{static_cast<T>(1 - o.beta1), static_cast<T>(1 - o.beta2),
+                           static_cast<T>(o.beta2), static_cast<T>(o.eps),
+                           static_cast<T>(std::sqrt(1 - std::pow(o.beta2, o.step)))};
+    for (const AdamWTensor& x : tensors) {
+      numbers.push_back(static_cast<T>(1 - x.lr * x.decay));
+      numbers.push_back(static_cast<T>(x.lr / (1 - std::pow(o.beta1, o.step))));
+    }
+    const Array given = uploaded(Array::of(numbers));
+    const T* const at = given.device_data<T>();
     const auto size = [&](std::size_t i) { return tensors[i].w.numel(); };
     for_lists(tensors.size(), size, [&](const Runs& runs, std::size_t begin, std::size_t end) {
       AdamWList<T> list = {};
@@ -73,10 +98,10 @@ void adamw(const std::vector<AdamWTensor>& tensors, const AdamW& o) {
         list.w[to] = x.w.device_data<T>(), list.m[to] = x.m.device_data<T>();
         list.v[to] = x.v.device_data<T>();
         list.grad[to] = std::as_const(x.grad).device_data<T>();
-        list.keep[to] = static_cast<T>(1 - x.lr * x.decay);
-        list.size[to] = static_cast<T>(x.lr / (1 - std::pow(o.beta1, o.step)));
       }
-      launch("adamw", adamw_kernel<T>, Grid{runs.first[end - begin]}, list, runs, numbers);
+      launch("adamw", adamw_kernel<T>, Grid{runs.first[end - begin]}, list, runs, at,
+             at + kNumbers + 2 * static_cast<Index>(begin),
+             static_cast<const double*>(shrinks.device_data<double>()));
     });
   });
 }

@@ -51,10 +51,10 @@ void sum_columns(Array& y, const Array& x) {
   });
 }
 
-std::vector<double> sum_squares(const std::vector<Array>& all) {
+Array sum_squares(const std::vector<Array>& all) {
   constexpr std::int64_t kBlock = 4096;
   std::vector<double> sums;
-  if (all.empty()) return sums;
+  if (all.empty()) return Array::of(sums);
   for (std::size_t i = 0; i < all.size(); ++i)
     check(all[i].dtype() == all[0].dtype(), "sum_squares: array {} is {}, the first {}", i,
           name(all[i].dtype()), name(all[0].dtype()));
@@ -83,7 +83,7 @@ std::vector<double> sum_squares(const std::vector<Array>& all) {
       sums.push_back(sum);
     }
   });
-  return sums;
+  return Array::of(sums);
 }
 
 bool all_finite(const Array& x) {

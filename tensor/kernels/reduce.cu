@@ -145,8 +145,7 @@ void sum_columns(Array& y, const Array& x) {
   });
 }
 
-std::vector<double> sum_squares(const std::vector<Array>& all) {
-  if (all.empty()) return {};
+Array sum_squares(const std::vector<Array>& all) {
   for (std::size_t i = 0; i < all.size(); ++i)
     check(all[i].dtype() == all[0].dtype() && all[i].device() == Device::cuda,
           "sum_squares: array {} is {}, the first {}, on {}; need one type, on cuda", i,
@@ -166,7 +165,7 @@ std::vector<double> sum_squares(const std::vector<Array>& all) {
              static_cast<const double*>(at), runs);
     });
   });
-  return sums.to_vector();
+  return sums;
 }
 
 bool all_finite(const Array& x) { return total_on_host<Nothing>(x) == 0; }

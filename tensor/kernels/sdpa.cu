@@ -14,6 +14,7 @@ std::size_t forward_shared(int width) {
 template <class T>
 __global__ void sdpa_kernel(ForwardArrays<T> x, DeviceAttention a, const std::int32_t* tile) {
   using C = Compute<T>;
+  if (tile[2 * blockIdx.x] < 0) return;
   const DeviceSequence s = a.at(tile[2 * blockIdx.x]);
   const int first = tile[2 * blockIdx.x + 1], head = blockIdx.y, width = a.width;
   const int kv_head = head / (a.heads / a.kv_heads), step = width + 1;
@@ -105,7 +106,7 @@ AttentionArguments::AttentionArguments(const AttentionShape& shape, const Array&
   for (const DeviceSequence& one : all_)
     for (const std::int32_t n : {one.query, one.key, one.queries, one.keys, one.bias_row})
       *to++ = n;
-  sequence_ = numbers.to(Device::cuda);
+  sequence_ = uploaded(numbers);
   get_.sequence = sequence_.device_data<std::int32_t>();
   get_.causal = shape.causal;
   get_.heads = heads, get_.kv_heads = kv_heads;
@@ -115,20 +116,27 @@ AttentionArguments::AttentionArguments(const AttentionShape& shape, const Array&
   get_.scale = shape.scale;
   get_.dropout = static_cast<float>(shape.dropout);
   get_.kept = shape.dropout < 1 ? 1 / (1 - shape.dropout) : 0;
-  get_.stream = shape.stream;
+  get_.stream = shape.stream.id;
   if (shape.dropout <= 0) return;
-  example_ = shape.example.to(Device::cuda), position_ = shape.position.to(Device::cuda);
+  example_ = uploaded(shape.example), position_ = uploaded(shape.position);
+  key_ = uploaded(as_ints(shape.stream.key));
   get_.example = example_.device_data<std::int32_t>();
   get_.position = position_.device_data<std::int32_t>();
+  get_.key = key_.device_data<std::int32_t>();
 }
 
 AttentionArguments::Tiles AttentionArguments::tiles(bool of_keys, int rows) const {
   std::vector<std::int32_t> all;
-  for (std::size_t s = 0; s < all_.size(); ++s)
-    for (int first = 0; first < (of_keys ? all_[s].keys : all_[s].queries); first += rows)
+  std::int64_t total = 0;
+  for (std::size_t s = 0; s < all_.size(); ++s) {
+    const int n = of_keys ? all_[s].keys : all_[s].queries;
+    total += n;
+    for (int first = 0; first < n; first += rows)
       all.push_back(static_cast<std::int32_t>(s)), all.push_back(first);
-  const auto count = static_cast<std::int64_t>(all.size()) / 2;
-  return {Array::of(all, {count, 2}).to(Device::cuda), static_cast<unsigned>(count)};
+  }
+  const std::int64_t count = total / rows + sequences();  // each sequence's last tile may be short
+  all.resize(static_cast<std::size_t>(2 * count), -1);
+  return {uploaded(Array::of(all, {count, 2})), static_cast<unsigned>(count)};
 }
 
 void sdpa(Array& y, Array& lse, const Array& q, const Array& k, const Array& v, const Array& bias,

@@ -18,14 +18,15 @@ struct DeviceSequence {
 
 // The shape as kernels read it; arrays are on the device.
 struct DeviceAttention {
-  const std::int32_t* sequence;  // DeviceSequence [n]
-  bool causal;
-  int heads, kv_heads, width, unbiased, bias_zero, places;
+  const std::int32_t* sequence;                  // DeviceSequence [n]
+  const std::int32_t *example, *position, *key;  // of the draws
   double scale;
-  float dropout;
   double kept;  // what a weight that stays is multiplied by
-  Stream stream;
-  const std::int32_t *example, *position;
+  float dropout;
+  std::uint32_t stream;
+  std::int32_t causal, heads, kv_heads, width, unbiased, bias_zero, places;
+  std::int32_t unused;  // else there was a gap
+  static constexpr bool kWhole = true;
 
   __device__ DeviceSequence at(int s) const {
     const std::int32_t* x = sequence + 5 * s;
@@ -50,14 +51,15 @@ struct DeviceAttention {
     const int number = j - unbiased, block = number >> 2, row = s.query + i;
     const std::uint32_t low = (1u << 22) - 1;
     const Counter bits = philox(
-        address(stream.id, static_cast<std::uint32_t>(example[row]),
+        address(stream, static_cast<std::uint32_t>(example[row]),
                 static_cast<std::uint32_t>(position[row]),
                 static_cast<std::uint32_t>(head) << 22 | (static_cast<std::uint32_t>(block) & low)),
-        stream.key);
+        key_of(key));
     if (uniform(bits[number - 4 * block]) < dropout) return C{0};
     return static_cast<C>(kept);
   }
 };
+static_assert(sizeof(DeviceAttention) == 4 * sizeof(void*) + 2 * 8 + 10 * 4);
 
 template <class T>
 struct ForwardArrays {
@@ -130,7 +132,9 @@ class AttentionArguments {
   AttentionArguments(const AttentionShape&, const Array& q, const Array& bias, int heads,
                      int kv_heads);
   const DeviceAttention& get() const { return get_; }
-  // One block for each (sequence, tile) of queries, or of keys.
+  // One block for each (sequence, tile) of queries, or of keys; and blocks with nothing to do,
+  // sequence -1, up to what any sequences of so many rows could take: a step's grids are then those
+  // of another one's with as many rows.
   struct Tiles {
     Array on_device;  // i32 [n, 2]
     unsigned count;
@@ -147,7 +151,7 @@ class AttentionArguments {
   Tiles tiles(bool of_keys, int rows) const;
   std::vector<DeviceSequence> all_;
   bool own_biases_ = false;
-  Array sequence_, example_, position_;
+  Array sequence_, example_, position_, key_;
   DeviceAttention get_{};
 };
 

@@ -51,6 +51,7 @@ constexpr int kWidest = 256, kOwn = kTile * kWidest / kThreads;
 template <class T, int own>
 __global__ void dq_kernel(GradArrays<T> x, DeviceAttention a, const std::int32_t* tile) {
   using C = Compute<T>;
+  if (tile[2 * blockIdx.x] < 0) return;
   const DeviceSequence s = a.at(tile[2 * blockIdx.x]);
   const int first = tile[2 * blockIdx.x + 1], head = blockIdx.y, width = a.width, step = width + 1;
   const int kv_head = head / (a.heads / a.kv_heads), rows = min(kTile, s.queries - first);
@@ -96,6 +97,7 @@ __global__ void dq_kernel(GradArrays<T> x, DeviceAttention a, const std::int32_t
 template <class T, int own>
 __global__ void dkv_kernel(GradArrays<T> x, DeviceAttention a, const std::int32_t* tile) {
   using C = Compute<T>;
+  if (tile[2 * blockIdx.x] < 0) return;
   const DeviceSequence s = a.at(tile[2 * blockIdx.x]);
   const int first = tile[2 * blockIdx.x + 1], kv_head = blockIdx.y, width = a.width;
   const int step = width + 1, group = a.heads / a.kv_heads, keys = min(kTile, s.keys - first);

@@ -56,6 +56,7 @@ template <class T, int w>
 __global__ void __launch_bounds__(kMmaThreads)
     sdpa_mma_kernel(ForwardArrays<T> x, DeviceAttention a, const std::int32_t* tile) {
   constexpr int kStep = mma_step(w);
+  if (tile[2 * blockIdx.x] < 0) return;
   const DeviceSequence s = a.at(tile[2 * blockIdx.x]);
   const int first = tile[2 * blockIdx.x + 1], head = blockIdx.y, width = a.width;
   const int kv_head = head / (a.heads / a.kv_heads), warp = static_cast<int>(threadIdx.x) / kWarp;

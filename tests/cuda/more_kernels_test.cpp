@@ -260,8 +260,9 @@ TEST_CASE("one pass over more arrays than a kernel is handed gives each the host
     for (const auto* all : {&want, &got}) {
       std::vector<Array> grads;
       for (const AdamWTensor& x : *all) grads.push_back(x.grad);
-      squares.push_back(kernels::sum_squares(grads));
-      kernels::adamw(*all, {0.9, 0.999, 1e-8, 2, 0.37});
+      const Array sums = kernels::sum_squares(grads);
+      squares.push_back(sums.to_vector());
+      kernels::adamw(*all, {0.9, 0.999, 1e-8, 2, 40}, sums);
     }
     for (std::size_t i = 0; i < want.size(); ++i) {
       CHECK(squares[1][i] == doctest::Approx(squares[0][i]).epsilon(1e-12));
@@ -291,7 +292,8 @@ TEST_CASE("rotations, and steps of the optimizers, are the host's") {
       const Array g = random({700}, dtype, 9).to(device);
       for (int step = 1; step < 4; ++step) {
         kernels::binary(Binary::mul, w[2], w[2], w[2]);  // squares are not negative
-        kernels::adamw({{w[0], w[1], w[2], g, 0.01, 0.1}}, {0.9, 0.999, 1e-8, step, 0.37});
+        kernels::adamw({{w[0], w[1], w[2], g, 0.01, 0.1}}, {0.9, 0.999, 1e-8, step, 0.37},
+                       step == 3 ? Array() : kernels::sum_squares({g}));
         kernels::sgd(w[3], w[4], g, 0.1, 0.9, 0.01);
       }
       return w;

@@ -203,7 +203,7 @@ inline void add_reductions(std::vector<Case>& all) {
        [](const Input& in) {
          Array sum = in.poisoned({1});
          kernels::sum_all(sum, in.x);
-         return Arrays{sum, Array::full({1}, kernels::sum_squares({in.x})[0], Dtype::f64)};
+         return Arrays{sum, Array::full({1}, kernels::sum_squares({in.x}).item(), Dtype::f64)};
        },
        [](const Input& in) {
          double sum = 0, squares = 0;

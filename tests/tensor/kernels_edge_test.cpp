@@ -246,24 +246,25 @@ TEST_CASE("a step over many tensors is that over each, bit for bit, for any numb
       }
       return all;
     };
-    const AdamW how{0.9, 0.999, 1e-8, 3, 0.7};
+    const AdamW how{0.9, 0.999, 1e-8, 3, 40};
     std::vector<AdamWTensor> together = tensors(), alone = tensors();
     std::vector<Array> grads;
     for (const AdamWTensor& x : together) grads.push_back(x.grad);
     omp_set_num_threads(1);
     std::vector<double> squares;
-    for (std::size_t i = 0; i < sizes.size(); ++i) {
-      squares.push_back(kernels::sum_squares({grads[i]})[0]);
-      kernels::adamw({alone[i]}, how);
-    }
+    for (std::size_t i = 0; i < sizes.size(); ++i)
+      squares.push_back(kernels::sum_squares({grads[i]}).item());
+    CHECK(std::sqrt(std::accumulate(squares.begin(), squares.end(), 0.0)) > how.clip);
+    const Array sums = Array::of(squares);
+    for (std::size_t i = 0; i < sizes.size(); ++i) kernels::adamw({alone[i]}, how, sums);
     CHECK(squares[2] == 0);
     CHECK(!same_bits(alone[3].w, together[3].w));
     for (const int threads : {1, 2, 3, 8}) {
       CAPTURE(threads);
       omp_set_num_threads(threads);
       together = tensors();
-      CHECK(kernels::sum_squares(grads) == squares);
-      kernels::adamw(together, how);
+      CHECK(kernels::sum_squares(grads).to_vector() == squares);
+      kernels::adamw(together, how, sums);
       for (std::size_t i = 0; i < sizes.size(); ++i) {
         CAPTURE(i);
         CHECK(same_bits(together[i].w, alone[i].w));
@@ -273,18 +274,42 @@ TEST_CASE("a step over many tensors is that over each, bit for bit, for any numb
     }
     omp_set_num_threads(before);
   }
-  CHECK(kernels::sum_squares({}).empty());
-  kernels::adamw({}, {0.9, 0.999, 1e-8, 1});
+  CHECK(kernels::sum_squares({}).numel() == 0);
+  kernels::adamw({}, {0.9, 0.999, 1e-8, 1}, {});
   const auto of = [](Dtype dtype) {
     const Array x = Array::full({2}, 1, dtype);
     return AdamWTensor{x.clone(), x.clone(), x.clone(), x, 0.1, 0};
   };
   const std::vector<AdamWTensor> mixed{of(Dtype::f32), of(Dtype::f64)};
-  CHECK_THROWS_WITH_AS(kernels::adamw(mixed, {0.9, 0.999, 1e-8, 1}),
+  CHECK_THROWS_WITH_AS(kernels::adamw(mixed, {0.9, 0.999, 1e-8, 1}, {}),
                        doctest::Contains("tensor 1 is f64, the first f32"), Error);
   CHECK(mixed[0].w.at(0) == 1);
   CHECK_THROWS_WITH_AS(kernels::sum_squares({mixed[0].w, mixed[1].w}),
                        doctest::Contains("array 1 is f64, the first f32"), Error);
+}
+
+TEST_CASE("adamw clips by the norm it is told, and moves nothing where that is not finite") {
+  const Array grad = Array::of(std::vector<double>{3, 4}), norm = kernels::sum_squares({grad});
+  const auto moved = [&](double clip, const Array& squares) {
+    AdamWTensor x{Array::full({2}, 1, Dtype::f64),
+                  Array::zeros({2}, Dtype::f64),
+                  Array::zeros({2}, Dtype::f64),
+                  grad,
+                  0.1,
+                  0};
+    kernels::adamw({x}, {0.9, 0.999, 1e-8, 1, clip}, squares);
+    return x;
+  };
+  // The mean is a tenth of the gradient: of 5, of 5 clipped to 2.5, and of 5 that 7 leaves alone.
+  for (const auto& [clip, mean] : {std::pair{0.0, 0.3}, {2.5, 0.15}, {7.0, 0.3}})
+    CHECK(moved(clip, norm).m.at(0) == doctest::Approx(mean).epsilon(1e-12));
+  CHECK(moved(2.5, {}).m.at(0) == doctest::Approx(0.3).epsilon(1e-12));
+  for (const double bad : {double(INFINITY), double(NAN)}) {
+    const AdamWTensor x = moved(2.5, Array::of(std::vector<double>{1, bad}));
+    CHECK(x.w.to_vector() == std::vector<double>{1, 1});
+    CHECK(x.m.to_vector() == std::vector<double>{0, 0});
+    CHECK(x.v.to_vector() == std::vector<double>{0, 0});
+  }
 }
 
 TEST_CASE("adamw takes the steps worked out by hand") {
@@ -298,7 +323,7 @@ TEST_CASE("adamw takes the steps worked out by hand") {
                          .grad = Array::full({n}, grad, dtype),
                          .lr = 0.1,
                          .decay = 0.01}},
-                       {.beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .step = number});
+                       {.beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .step = number}, {});
       };
       const double tight = dtype == Dtype::f32 ? 3e-7 : 1e-12;
       // m = 0.05, v = 0.00025; without bias 0.5 and 0.25: w = 1 - 0.001 - 0.1 0.5 / (0.5 + eps).

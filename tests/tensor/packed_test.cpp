@@ -123,7 +123,7 @@ TEST_CASE("whoever may write to a constant, through any view of it, ends what is
         Write([](Array& w) { w.transpose().fill(1); }),
         Write([](Array& w) { kernels::axpy(w, w.clone(), 2); }), Write([](Array& w) {
           Array m = Array::zeros(w.shape()), v = m.clone();
-          kernels::adamw({{w, m, v, w.clone(), 0.1, 0}}, {0.9, 0.99, 1e-8, 1});
+          kernels::adamw({{w, m, v, w.clone(), 0.1, 0}}, {0.9, 0.99, 1e-8, 1}, {});
         })}) {
     Array w = random_array({20, 24}, Dtype::f32, 2);
     w.mark_constant();

@@ -46,16 +46,19 @@ void product(bool a_turned, bool b_turned, int m, int n, int k, C alpha, const S
 }
 }  // namespace graft::emulation
 
+// Alpha and beta are read when it is called, as cuBLAS does.
 inline cublasStatus_t cublasGemmEx(cublasHandle_t, cublasOperation_t op_a, cublasOperation_t op_b,
                                    int m, int n, int k, const void* alpha, const void* a,
                                    cudaDataType_t type, int lda, const void* b, cudaDataType_t,
                                    int ldb, const void* beta, void* c, cudaDataType_t to, int ldc,
                                    cublasComputeType_t, cublasGemmAlgo_t) {
   const auto as = [&]<class S, class T, class C>(S, T, C) {
-    graft::emulation::product<S, T, C>(op_a == CUBLAS_OP_T, op_b == CUBLAS_OP_T, m, n, k,
-                                       *static_cast<const C*>(alpha), static_cast<const S*>(a), lda,
-                                       static_cast<const S*>(b), ldb, *static_cast<const C*>(beta),
-                                       static_cast<T*>(c), ldc);
+    const C by = *static_cast<const C*>(alpha), keep = *static_cast<const C*>(beta);
+    graft::emulation::submit([=] {
+      graft::emulation::product<S, T, C>(op_a == CUBLAS_OP_T, op_b == CUBLAS_OP_T, m, n, k, by,
+                                         static_cast<const S*>(a), lda, static_cast<const S*>(b),
+                                         ldb, keep, static_cast<T*>(c), ldc);
+    });
   };
   const auto half = [&]<class S>(S s) {
     to == CUDA_R_32F ? as(s, float{}, float{}) : as(s, s, float{});

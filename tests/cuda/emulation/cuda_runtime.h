@@ -2,6 +2,9 @@
 // thread after thread. It is slow, and says nothing of speed; but what a kernel computes, where it
 // reads and writes, and whether its threads meet at their barriers is tested so everywhere.
 //
+// A graph is a list of what was asked for while the stream was captured, and what may not be asked
+// for then is refused.
+//
 // A block's threads run in turn, in one thread of the host, each until it ends or waits at a
 // barrier. Where they run in the opposite order the results must be the same: a barrier that is
 // missing shows (emulation::reverse). A barrier that some threads of a block do not reach is an
@@ -14,6 +17,8 @@
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <utility>
+#include <vector>
 
 #define GRAFT_CUDA_EMULATED
 #define __global__
@@ -38,6 +43,10 @@ extern Place now;  // of the thread that runs
 // Runs the kernel's threads; throws Error where they do not all reach a barrier.
 void run(dim3 grid, dim3 block, std::size_t shared, const std::function<void()>& kernel);
 void* shared();  // the memory that the launch asked for
+
+// Does the work, or adds it to the graph that is being captured.
+void submit(std::function<void()> work);
+bool capturing();
 void reverse(bool on);
 
 void wait_for_block();
@@ -103,7 +112,12 @@ T __shfl_xor_sync(unsigned, T value, unsigned far) {
 }
 
 // The calls of the host. Memory of the "device" is the host's.
-enum cudaError_t { cudaSuccess, cudaErrorMemoryAllocation, cudaErrorInvalidValue };
+enum cudaError_t {
+  cudaSuccess,
+  cudaErrorMemoryAllocation,
+  cudaErrorInvalidValue,
+  cudaErrorStreamCaptureUnsupported
+};
 enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice };
 using cudaStream_t = void*;
 constexpr unsigned cudaStreamNonBlocking = 1;
@@ -112,7 +126,13 @@ struct cudaDeviceProp {
   int major, minor;
 };
 inline const char* cudaGetErrorString(cudaError_t e) {
-  return e == cudaErrorMemoryAllocation ? "out of memory" : "an error of the emulation";
+  return e == cudaErrorMemoryAllocation           ? "out of memory"
+         : e == cudaErrorStreamCaptureUnsupported ? "not while a stream is captured"
+                                                  : "an error of the emulation";
+}
+// Of calls that are no work of the stream's.
+inline cudaError_t outside_of_graphs() {
+  return graft::emulation::capturing() ? cudaErrorStreamCaptureUnsupported : cudaSuccess;
 }
 inline cudaError_t cudaGetLastError() { return cudaSuccess; }
 inline cudaError_t cudaGetDeviceCount(int* n) { return *n = 1, cudaSuccess; }
@@ -126,20 +146,50 @@ inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr what, int) 
   return *value = what == cudaDevAttrComputeCapabilityMajor ? 9 : 0, cudaSuccess;
 }
 inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t*, unsigned) { return cudaSuccess; }
-inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
+inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return outside_of_graphs(); }
 inline cudaError_t cudaMalloc(void** p, std::size_t bytes) {
+  if (graft::emulation::capturing()) return cudaErrorStreamCaptureUnsupported;
   *p = std::aligned_alloc(256, (bytes + 255) / 256 * 256);
   return *p ? cudaSuccess : cudaErrorMemoryAllocation;
 }
-inline cudaError_t cudaFree(void* p) { return std::free(p), cudaSuccess; }
+inline cudaError_t cudaFree(void* p) { return std::free(p), outside_of_graphs(); }
+inline cudaError_t cudaMallocHost(void** p, std::size_t bytes) { return cudaMalloc(p, bytes); }
+inline cudaError_t cudaFreeHost(void* p) { return cudaFree(p); }
 inline cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* total) {
   *free = *total = std::size_t{1} << 30;
   return cudaSuccess;
 }
 inline cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind,
                                    cudaStream_t) {
-  return std::memmove(to, from, bytes), cudaSuccess;
+  graft::emulation::submit([=] { std::memmove(to, from, bytes); });
+  return cudaSuccess;
 }
 inline cudaError_t cudaMemsetAsync(void* at, int byte, std::size_t bytes, cudaStream_t) {
-  return std::memset(at, byte, bytes), cudaSuccess;
+  graft::emulation::submit([=] { std::memset(at, byte, bytes); });
+  return cudaSuccess;
 }
+
+using cudaGraph_t = std::vector<std::function<void()>>*;
+using cudaGraphExec_t = cudaGraph_t;
+enum cudaStreamCaptureMode { cudaStreamCaptureModeThreadLocal };
+namespace graft::emulation {
+extern cudaGraph_t captured;  // null: none is
+}
+inline cudaError_t cudaStreamBeginCapture(cudaStream_t, cudaStreamCaptureMode) {
+  if (graft::emulation::capturing()) return cudaErrorStreamCaptureUnsupported;
+  return graft::emulation::captured = new std::vector<std::function<void()>>, cudaSuccess;
+}
+inline cudaError_t cudaStreamEndCapture(cudaStream_t, cudaGraph_t* graph) {
+  if (!graft::emulation::capturing()) return cudaErrorInvalidValue;
+  return *graph = std::exchange(graft::emulation::captured, nullptr), cudaSuccess;
+}
+inline cudaError_t cudaGraphInstantiate(cudaGraphExec_t* ready, cudaGraph_t graph,
+                                        unsigned long long) {
+  return *ready = new std::vector<std::function<void()>>(*graph), cudaSuccess;
+}
+inline cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t) {
+  for (const auto& work : *graph) work();
+  return cudaSuccess;
+}
+inline cudaError_t cudaGraphDestroy(cudaGraph_t graph) { return delete graph, cudaSuccess; }
+inline cudaError_t cudaGraphExecDestroy(cudaGraphExec_t graph) { return delete graph, cudaSuccess; }

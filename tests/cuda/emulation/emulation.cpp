@@ -14,6 +14,7 @@
 namespace graft::emulation {
 
 Place now;
+cudaGraph_t captured = nullptr;
 
 namespace {
 
@@ -177,6 +178,14 @@ void run(dim3 grid, dim3 size, std::size_t shared_bytes, const std::function<voi
     run_block();
   }
 }
+
+void submit(std::function<void()> work) {
+  if (captured)
+    captured->push_back(std::move(work));
+  else
+    work();
+}
+bool capturing() { return captured != nullptr; }
 
 void* shared() { return block.shared.data(); }
 void reverse(bool on) { block.reversed = on; }

@@ -1,0 +1,243 @@
+// Lists of commands, and the graphs that take their places.
+#include "tensor/cuda/commands.h"
+
+#include <cuda_runtime.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <unordered_map>
+#include <vector>
+
+#include "tensor/cuda/runtime.h"
+#include "tensor/cuda/status.h"
+#include "tensor/cuda/upload.h"
+#include "tensor/pool.h"
+
+namespace graft::cuda {
+namespace {
+
+constexpr std::size_t kMostGraphs = 64;    // each holds some MB on the device
+constexpr std::size_t kMostSeen = 100000;  // lists of which only the hash is known
+constexpr std::size_t kRoom = 16;          // commands begin at multiples of this
+
+struct Head {
+  Start start;
+  std::size_t bytes;  // of what follows, rounded up to kRoom
+};
+static_assert(sizeof(Head) == kRoom);
+
+struct List {
+  std::vector<std::byte> commands, copied;
+  long count = 0;
+  bool empty() const { return commands.empty(); }
+  void clear() { commands.clear(), copied.clear(), count = 0; }
+};
+
+std::uint64_t hash_of(const std::vector<std::byte>& bytes) {
+  std::uint64_t h = bytes.size();
+  for (std::size_t i = 0; i + 8 <= bytes.size(); i += 8) {  // commands are multiples of kRoom
+    std::uint64_t word = 0;
+    std::memcpy(&word, bytes.data() + i, 8);
+    h = (h ^ word) * 0x9E3779B97F4A7C15ull;
+    h ^= h >> 32;
+  }
+  return h;
+}
+
+std::uint64_t waits = 0;
+
+// Memory of the host that the device copies from by itself.
+class Pinned {
+ public:
+  Pinned() = default;
+  Pinned(const Pinned&) = delete;
+  Pinned& operator=(const Pinned&) = delete;
+  ~Pinned() {
+    if (data_ && cudaFreeHost(data_) != cudaSuccess) (void)cudaGetLastError();
+  }
+  // The bytes, in a place that stays the same while they are no more than the first ones were. Waits
+  // where earlier ones may not have been read yet.
+  const std::byte* put(const std::vector<std::byte>& bytes) {
+    if (bytes.empty()) return data_;
+    if (used_ && used_at_ == waits) wait();
+    if (bytes.size() > size_) {
+      if (data_) GRAFT_CUDA_CHECK(cudaFreeHost(data_), "giving {} bytes back", size_);
+      data_ = nullptr;
+      void* block = nullptr;
+      GRAFT_CUDA_CHECK(cudaMallocHost(&block, bytes.size()), "getting {} bytes of the host",
+                       bytes.size());
+      data_ = static_cast<std::byte*>(block), size_ = bytes.size();
+    }
+    std::memcpy(data_, bytes.data(), bytes.size());
+    used_ = true, used_at_ = waits;
+    return data_;
+  }
+
+ private:
+  std::byte* data_ = nullptr;
+  std::size_t size_ = 0;
+  bool used_ = false;
+  std::uint64_t used_at_ = 0;
+};
+
+void start_all(const std::vector<std::byte>& commands, const std::byte* copied) {
+  for (const std::byte* at = commands.data(); at != commands.data() + commands.size();) {
+    Head head{};
+    std::memcpy(&head, at, sizeof head);
+    at += sizeof head;
+    head.start(at, copied);
+    at += head.bytes;
+  }
+}
+
+// A list as the device has it whole. Its copies lie where its nodes read them.
+class Graph {
+ public:
+  explicit Graph(const List& list) : commands_(list.commands) {
+    const std::byte* const copied = copied_.put(list.copied);
+    cudaGraph_t graph = nullptr;
+    GRAFT_CUDA_CHECK(cudaStreamBeginCapture(stream(), cudaStreamCaptureModeThreadLocal),
+                     "beginning a graph of {} commands", list.count);
+    try {
+      start_all(commands_, copied);
+    } catch (...) {
+      if (cudaStreamEndCapture(stream(), &graph) == cudaSuccess && graph) cudaGraphDestroy(graph);
+      (void)cudaGetLastError();
+      throw;
+    }
+    GRAFT_CUDA_CHECK(cudaStreamEndCapture(stream(), &graph), "ending a graph of {} commands",
+                     list.count);
+    const cudaError_t made = cudaGraphInstantiate(&graph_, graph, 0);
+    cudaGraphDestroy(graph);
+    GRAFT_CUDA_CHECK(made, "making a graph of {} commands", list.count);
+  }
+  Graph(const Graph&) = delete;
+  Graph& operator=(const Graph&) = delete;
+  ~Graph() {
+    if (graph_ && cudaGraphExecDestroy(graph_) != cudaSuccess) (void)cudaGetLastError();
+  }
+  bool is(const List& list) const { return commands_ == list.commands; }
+  void launch(const List& list) {
+    (void)copied_.put(list.copied);
+    GRAFT_CUDA_CHECK(cudaGraphLaunch(graph_, stream()), "starting a graph of {} commands",
+                     list.count);
+  }
+  std::uint64_t used = 0;  // when last, by the count of lists
+
+ private:
+  std::vector<std::byte> commands_;
+  Pinned copied_;
+  cudaGraphExec_t graph_ = nullptr;
+};
+
+struct State {
+  bool noting = false;
+  List list, spare;
+  Pinned copied;                                                    // of lists without a graph
+  std::unordered_map<std::uint64_t, std::unique_ptr<Graph>> known;  // by hash; null: seen once
+  std::size_t graphs = 0;
+  Work work;
+};
+// Never destroyed: the device may be gone before what has static lifetime.
+State& state() {
+  static State* const s = new State;
+  return *s;
+}
+
+void drop_oldest(State& s) {
+  auto oldest = s.known.end();
+  for (auto at = s.known.begin(); at != s.known.end(); ++at)
+    if (at->second && (oldest == s.known.end() || at->second->used < oldest->second->used))
+      oldest = at;
+  wait();  // it may be running
+  s.known.erase(oldest);
+  --s.graphs;
+}
+
+// A list that comes for the second time will come again: it is made a graph.
+void start(State& s, const List& list) {
+  ++s.work.lists;
+  const std::uint64_t hash = hash_of(list.commands);
+  if (s.known.size() > kMostSeen) wait(), s.known.clear(), s.graphs = 0;
+  const auto [at, is_new] = s.known.try_emplace(hash);
+  if (is_new || (at->second && !at->second->is(list)))
+    return start_all(list.commands, s.copied.put(list.copied));
+  if (!at->second) {
+    auto graph = std::make_unique<Graph>(list);
+    if (s.graphs == kMostGraphs) drop_oldest(s);
+    s.known[hash] = std::move(graph);
+    ++s.graphs, ++s.work.graphs;
+  } else {
+    ++s.work.replayed;
+  }
+  Graph& graph = *s.known.at(hash);
+  graph.used = static_cast<std::uint64_t>(s.work.lists);
+  graph.launch(list);
+}
+
+bool graphs_wanted() {
+  const char* given = std::getenv("GRAFT_GRAPHS");
+  const std::string value = given ? given : "1";
+  check(value == "0" || value == "1", "GRAFT_GRAPHS: '{}'; need 0 or 1", value);
+  return value == "1";
+}
+
+}  // namespace
+
+bool noting() { return state().noting; }
+
+std::byte* note(Start start, std::size_t bytes) {
+  List& list = state().list;
+  const Head head{start, (bytes + kRoom - 1) / kRoom * kRoom};
+  const std::size_t at = list.commands.size();
+  list.commands.resize(at + sizeof head + head.bytes);
+  std::memcpy(list.commands.data() + at, &head, sizeof head);
+  ++list.count, ++state().work.commands;
+  return list.commands.data() + at + sizeof head;
+}
+
+std::size_t keep_copied(const void* from, std::size_t bytes) {
+  State& s = state();
+  const std::size_t at = (s.list.copied.size() + kRoom - 1) / kRoom * kRoom;
+  s.list.copied.resize(at + bytes);
+  std::memcpy(s.list.copied.data() + at, from, bytes);
+  ++s.work.copies, s.work.copied_bytes += static_cast<long>(bytes);
+  return at;
+}
+
+void start_noted() {
+  State& s = state();
+  if (s.list.empty()) return;
+  std::swap(s.list, s.spare);  // what is started here must not be noted again
+  s.list.clear();
+  start(s, s.spare);
+}
+
+void has_waited() { ++waits; }
+
+const Work& work() { return state().work; }
+
+void gathered(Device where, const std::function<void()>& step) {
+  State& s = state();
+  if (where == Device::cpu || s.noting || !graphs_wanted()) return step();
+  // So that the same arrays come to lie at the same addresses as in the last step.
+  forget_uploads();
+  pool::settle(Device::cuda);
+  s.noting = true;
+  try {
+    step();
+  } catch (...) {
+    s.noting = false;
+    try {
+      start_noted();
+    } catch (const std::exception&) {
+      // the first error is the one to tell
+    }
+    throw;
+  }
+  s.noting = false;
+  start_noted();
+}
+
+}  // namespace graft::cuda

@@ -1,0 +1,206 @@
+// Steps that are handed to the device whole: what a graph computes is what its commands would, and
+// nothing stands in for a step that differs in more than the numbers of its arrays.
+#include <cstdlib>
+#include <optional>
+
+#include "nn/half_precision.h"
+#include "nn/optim/optimizer.h"
+#include "peft/methods.h"
+#include "tests/cuda/device_cases.h"
+#include "tests/nn/folder.h"
+#include "tests/nn/small_models.h"
+
+using namespace graft;
+using namespace graft::testing;
+
+namespace {
+
+// What gathered() did since this was made.
+struct Since {
+  cuda::Work before = cuda::work();
+  long lists() const { return cuda::work().lists - before.lists; }
+  long graphs() const { return cuda::work().graphs - before.graphs; }
+  long replayed() const { return cuda::work().replayed - before.replayed; }
+};
+
+struct WithoutGraphs {
+  WithoutGraphs() { setenv("GRAFT_GRAPHS", "0", 1); }
+  ~WithoutGraphs() { unsetenv("GRAFT_GRAPHS"); }
+};
+
+Array random_on_device(Shape shape, std::uint32_t stream) {
+  return random_array(std::move(shape), stream).to(Device::cuda);
+}
+
+// Two batches of each size in turn, six times; of a size the lengths, tokens and labels differ.
+std::vector<Batch> batches(const Arch& arch) {
+  std::vector<Batch> all;
+  for (std::uint32_t i = 0; i < 6; ++i)
+    for (const std::vector<int>& length : {i % 2 ? std::vector{5, 2, 9} : std::vector{9, 4, 3},
+                                           {7, 1 + int(i) % 3, 12 - int(i) % 3}}) {
+      Batch b = ragged(arch, length, 3 * i);
+      b.target.clear();
+      all.push_back(filled_up(b, arch));
+    }
+  return all;
+}
+
+struct Outcome {
+  std::vector<double> losses, norms;
+  std::vector<Array> values;
+};
+
+Outcome train(const Arch& arch, const std::string& method, std::optional<Dtype> half,
+              Checkpoint checkpoint) {
+  SmallModel model(arch);
+  model.move_to(Device::cuda);
+  const Adaptation adaptation(all_methods(), method, model);
+  std::optional<HalfPrecision> narrow;
+  if (half) narrow.emplace(model, *half);
+  Optimizer optimizer(adaptation.parameters(), {.decay = 0.01, .clip = 0.5});
+  const Schedule rate{.peak = 0.02, .steps = 20, .warmup = 3};
+  Outcome out;
+  std::uint32_t step = 0;
+  for (const Batch& batch : batches(arch)) {
+    cuda::gathered(Device::cuda, [&] {
+      Ctx ctx{.train = true, .key = {7, step}, .checkpoint = checkpoint};
+      const Tensor loss = model.lm_loss(batch, ctx);
+      Gradients grads;
+      backward(loss, grads);
+      optimizer.start(grads, rate.at(int(step)));
+      out.losses.push_back(loss.item());
+      out.norms.push_back(optimizer.finish());
+    });
+    ++step;
+  }
+  for (const auto& p : optimizer.parameters()) out.values.push_back(p->value.value());
+  return out;
+}
+
+}  // namespace
+
+TEST_CASE("a list of work that comes again is one graph, and reads the numbers of its own time") {
+  if (!device_is_there()) return;
+  const Array w = random_on_device({8, 8}, 1), table = random_on_device({5, 8}, 2);
+  const auto step = [&](int turn, double by) {
+    Array rows = Array::empty({6, 8}, w.kind()), y = Array::empty({6, 8}, w.kind());
+    std::vector<std::int32_t> index;
+    for (int i = 0; i < 6; ++i) index.push_back((i * turn + 1) % 5);
+    kernels::gather(rows, table, Array::of(index));
+    kernels::gemm(y, rows, w, 1, 0);
+    kernels::scale(y, y, by);
+    return y;
+  };
+  const Since since;
+  for (int turn = 0; turn < 5; ++turn) {
+    const Array want = step(turn, 3).to(Device::cpu);
+    Array got;
+    cuda::gathered(Device::cuda, [&] { got = step(turn, 3); });
+    CHECK(same_bits(got, want));
+  }
+  // The first one found no free memory that the others then used, and the next one's is a graph.
+  CHECK(since.lists() == 5);
+  CHECK(since.graphs() == 1);
+  CHECK(since.replayed() >= 2);
+  const long before = since.replayed();
+  // An argument that differs makes another list.
+  for (int turn = 0; turn < 3; ++turn) {
+    const Array want = step(1, turn).to(Device::cpu);
+    Array got;
+    cuda::gathered(Device::cuda, [&] { got = step(1, turn); });
+    CHECK(same_bits(got, want));
+  }
+  CHECK(since.graphs() == 1);
+  CHECK(since.replayed() == before);
+  const WithoutGraphs off;
+  cuda::gathered(Device::cuda, [&] { step(0, 3); });
+  CHECK(since.lists() == 8);
+}
+
+TEST_CASE("numbers that a step asks for on the host are there, and an error leaves what was done") {
+  if (!device_is_there()) return;
+  const Array x = random_on_device({4, 4}, 3);
+  for (int turn = 0; turn < 4; ++turn) {
+    Array y = Array::zeros({4, 4}, x.kind());
+    cuda::gathered(Device::cuda, [&] {
+      kernels::axpy(y, x, 2);
+      CHECK(y.at(5) == doctest::Approx(2 * x.at(5)));
+      cuda::gathered(Device::cuda, [&] { kernels::axpy(y, x, 1); });  // within: no end of its own
+      kernels::axpy(y, x, 1);
+    });
+    CHECK(y.at(5) == doctest::Approx(4 * x.at(5)));
+  }
+  Array y = Array::zeros({4, 4}, x.kind());
+  contains(error_of([&] {
+             cuda::gathered(Device::cuda, [&] {
+               kernels::axpy(y, x, 5);
+               fail("stopped here");
+             });
+           }),
+           "stopped here");
+  CHECK(y.at(3) == doctest::Approx(5 * x.at(3)));
+  bool called = false;
+  cuda::gathered(Device::cpu, [&] { called = true; });
+  CHECK(called);
+  setenv("GRAFT_GRAPHS", "yes", 1);
+  contains(error_of([] { cuda::gathered(Device::cuda, [] {}); }),
+           "GRAFT_GRAPHS: 'yes'; need 0 or 1");
+  unsetenv("GRAFT_GRAPHS");
+}
+
+TEST_CASE("steps as graphs have the bits of steps call by call: ragged batches, draws, clipping") {
+  if (!device_is_there()) return;
+  struct Case {
+    std::string name;
+    Arch arch;
+    std::string method;
+    std::optional<Dtype> half = {};
+    Checkpoint checkpoint = Checkpoint::none;
+  };
+  const Arch encoder = small_arch(Stack::encoder), decoder = small_arch(Stack::decoder);
+  for (const Case& c : {Case{"LoRA with dropout", encoder, "lora:r=2,on=q+v,dropout=0.2"},
+                        {"full", decoder, "full"},
+                        {"rotary positions, bf16", llama_like(), "houlsby:m=3", Dtype::bf16},
+                        {"made again", decoder, "prefix:length=2", {}, Checkpoint::blocks}}) {
+#ifdef GRAFT_SANITIZED
+    if (c.method == "full" || c.half) continue;
+#endif
+    CAPTURE(c.name);
+    Outcome want;
+    {
+      const WithoutGraphs off;
+      want = train(c.arch, c.method, c.half, c.checkpoint);
+    }
+    const Since since;
+    const Outcome got = train(c.arch, c.method, c.half, c.checkpoint);
+    CHECK(got.losses == want.losses);
+    CHECK(got.norms == want.norms);
+    REQUIRE(got.values.size() == want.values.size());
+    for (std::size_t i = 0; i < got.values.size(); ++i)
+      CHECK(same_bits(got.values[i], want.values[i]));
+    // One list for each of the 12 steps: nothing was asked for in between. Up to three of each size
+    // come before its graph stands in: until as much memory is free as a step takes, and once more.
+    CHECK(since.lists() == 12);
+    CHECK(since.graphs() == 2);
+    CHECK(since.replayed() >= 6);
+  }
+}
+
+TEST_CASE("work that is not finite moves nothing, and is told when the step's numbers are read") {
+  if (!device_is_there()) return;
+  SmallModel model(small_arch(Stack::decoder));
+  model.move_to(Device::cuda);
+  const Adaptation adaptation(all_methods(), "lora:r=2,on=q", model);
+  Optimizer optimizer(adaptation.parameters(), {});
+  const Array before = optimizer.parameters()[0]->value.value().clone();
+  Gradients grads;
+  const Tensor loss = model.lm_loss(ragged(model.arch(), {4}), *std::make_unique<Ctx>());
+  backward(loss, grads);
+  grads[optimizer.parameters()[1]->value].fill(NAN);
+  cuda::gathered(Device::cuda, [&] {
+    optimizer.start(grads, 0.1);
+    contains(error_of([&] { optimizer.finish(); }), "is not finite at step 1; lower the rate");
+  });
+  CHECK(same_bits(optimizer.parameters()[0]->value.value(), before));
+  CHECK(optimizer.steps() == 0);
+}
