@@ -122,6 +122,7 @@ void FrozenRows::keep(const Batch& batch, const Array& rows) {
       return std::vector<std::int32_t>(all.begin() + first[i], all.begin() + first[i + 1]);
     };
     bytes_ += own.bytes();
+    const pool::Purpose purpose("kept rows");
     kept_[batch.example[i]] = {copy(batch.token), copy(batch.token_type), own.clone()};
   }
 }

@@ -11,6 +11,7 @@ HalfPrecision::HalfPrecision(Model& model, Dtype dtype, const Parameters& except
         "half precision: the model lies on {}, which computes in f32; give a device",
         name(model.build().device));
   check(before_ == Dtype::f32, "half precision: the model computes in {}; need f32", name(before_));
+  const pool::Purpose purpose("weights");
   std::set<const Parameter*> spared;
   for (const auto& p : except) spared.insert(p.get());
   try {
@@ -37,6 +38,7 @@ HalfPrecision::~HalfPrecision() {
 // Where there is no room even so (another program took it), the numbers stay on the host, and who
 // computes with them next is told where they lie.
 void HalfPrecision::restore() {
+  const pool::Purpose purpose("weights");
   for (auto& [parameter, value] : kept_) {
     parameter->value = Tensor(value);
     try {

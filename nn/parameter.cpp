@@ -18,6 +18,7 @@ double truncated_normal(Key key, std::uint32_t stream, std::uint64_t i) {
 Array initial(const Build& build, const Init& init, Shape shape, const Site& site,
               const std::string& name) {
   if (!build.storage || !build.draw) return Array::shape_only(std::move(shape), build.dtype);
+  const pool::Purpose purpose("weights");
   if (init.kind == Init::Kind::zeros) return Array::zeros(std::move(shape), build.kind());
   if (init.kind == Init::Kind::ones) return Array::full(std::move(shape), 1, build.kind());
   const Key key{build.seed, 0};

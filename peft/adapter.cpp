@@ -121,6 +121,7 @@ void Adapter::hold(const Site& site, Handle handle) {
 
 Adaptation::Adaptation(const Methods& methods, const std::string& spec, Model& model)
     : spec_(spec), model_(model) {
+  const pool::Purpose purpose("adapters");
   for (Options& options : parse_spec(spec)) {
     const auto row = std::find_if(methods.begin(), methods.end(),
                                   [&](const Method& m) { return m.name == options.method(); });

@@ -58,6 +58,7 @@ Array form_of(const Array& b, std::int64_t numbers, const std::function<void(flo
   for (PackedForms::Form& form : storage.packed->all) {
     if (form.first != first || form.shape != b.shape() || form.strides != b.strides()) continue;
     if (form.panels.defined() || kept + numbers * sizeof(float) > limit()) return form.panels;
+    const pool::Purpose purpose("packed weights");
     Array panels = Array::empty({numbers});
     fill(panels.data<float>());
     kept += panels.bytes();

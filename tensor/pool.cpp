@@ -6,6 +6,7 @@
 #include <cstring>
 #include <map>
 #include <mutex>
+#include <string>
 #include <tuple>
 #include <vector>
 
@@ -20,6 +21,7 @@ struct Pool {
   std::mutex mutex;
   std::map<std::size_t, std::vector<std::byte*>> free;  // by size
   std::size_t live = 0, peak = 0;
+  std::vector<std::pair<const char*, std::size_t>> live_for;  // by purpose
   bool poison = false;
 
   // A free block of that size or up to twice it, and its size: ragged batches ask for other sizes
@@ -54,6 +56,19 @@ struct Pool {
     trim();
     return once();
   }
+  std::size_t& held_for(const char* purpose) {
+    for (auto& [name, bytes] : live_for)
+      if (name == purpose) return bytes;
+    return live_for.emplace_back(purpose, 0).second;
+  }
+  std::string in_use() const {
+    std::map<std::string, std::size_t> by_name;  // a literal may lie in several places
+    for (const auto& [purpose, bytes] : live_for) by_name[purpose] += bytes;
+    std::string all;
+    for (const auto& [name, bytes] : by_name)
+      if (bytes > 0) all += fmt::format("{}{} {}", all.empty() ? "" : ", ", name, bytes);
+    return all.empty() ? "none" : all;
+  }
   void fill_with_nan(std::byte* block, std::size_t size) {
     if (device == Device::cpu)
       std::memset(block, 0xFF, size);
@@ -61,6 +76,9 @@ struct Pool {
       cuda::fill_bytes(block, 0xFF, size);
   }
 };
+
+thread_local const char* purpose = nullptr;
+constexpr const char* kNoPurpose = "rows and gradients";
 
 // Never destroyed: an Array with static lifetime may return its block after main().
 Pool& pool_of(Device device) {
@@ -86,10 +104,16 @@ Storage::~Storage() {
   Pool& pool = pool_of(device);
   std::lock_guard lock(pool.mutex);
   pool.live -= bytes;
+  pool.held_for(purpose) -= bytes;
   pool.free[block].push_back(data);
 }
 
 namespace pool {
+
+Purpose::Purpose(const char* name) : before_(purpose) {
+  if (!purpose) purpose = name;
+}
+Purpose::~Purpose() { purpose = before_; }
 
 std::shared_ptr<Storage> allocate(std::size_t bytes, Device device) {
   auto storage = std::make_shared<Storage>();
@@ -99,11 +123,15 @@ std::shared_ptr<Storage> allocate(std::size_t bytes, Device device) {
   std::lock_guard lock(pool.mutex);
   std::tie(storage->data, storage->block) = pool.take(size_class(bytes));
   if (!storage->data) storage->data = pool.get(storage->block);
-  check(storage->data != nullptr, "memory: cannot get {} bytes on {}; {} bytes are in use", bytes,
-        name(device), pool.live);
+  if (!storage->data)
+    fail("memory: cannot get {} bytes on {}; in use are {} bytes: {}{}", bytes, name(device),
+         pool.live, pool.in_use(),
+         device == Device::cpu ? "" : fmt::format("; {} are free there", cuda::free_bytes()));
   storage->bytes = bytes;
+  storage->purpose = purpose ? purpose : kNoPurpose;
   if (pool.poison) pool.fill_with_nan(storage->data, storage->block);
   pool.live += bytes;
+  pool.held_for(storage->purpose) += bytes;
   pool.peak = std::max(pool.peak, pool.live);
   return storage;
 }

@@ -18,6 +18,7 @@ struct Storage {
   Device device = Device::cpu;
   std::size_t bytes = 0;            // as asked, which is what the counters count
   std::size_t block = 0;            // as the pool has it
+  const char* purpose = nullptr;    // what it was handed out for
   std::shared_ptr<void> keepalive;  // set when the bytes belong to someone else (a mapped file)
   // Nobody will write to the bytes, and what products keep of them is here (packed.h).
   std::atomic<bool> constant = false;
@@ -30,7 +31,20 @@ struct Storage {
 };
 
 namespace pool {
-// Throws Error when memory is exhausted, saying what was asked for and what is held.
+// What blocks are for that this thread is handed while one lives: the message where there is no
+// more memory says how much each holds. The outermost counts; where there is none it is rows and
+// gradients. The name is a literal.
+class Purpose {
+ public:
+  explicit Purpose(const char* name);
+  ~Purpose();
+  Purpose(const Purpose&) = delete;
+  Purpose& operator=(const Purpose&) = delete;
+
+ private:
+  const char* before_;
+};
+// Throws Error when memory is exhausted, saying what was asked for, and who holds how much.
 std::shared_ptr<Storage> allocate(std::size_t bytes, Device = Device::cpu);
 std::size_t live_bytes(Device = Device::cpu);  // bytes of all blocks now in use
 std::size_t peak_bytes(Device = Device::cpu);  // the most there were since reset_peak()

@@ -255,6 +255,41 @@ TEST_CASE("the pool counts live and peak bytes exactly") {
   CHECK(pool::peak_bytes() == before);
 }
 
+#ifndef GRAFT_SANITIZED  // whose own allocator ends the program
+TEST_CASE("where memory is exhausted the message says who holds how much") {
+  constexpr std::int64_t kTooMuch = std::int64_t{1} << 46;
+  const auto message = [&] {
+    try {
+      (void)Array::empty({kTooMuch});
+    } catch (const Error& error) {
+      return std::string(error.what());
+    }
+    return std::string();
+  };
+  const auto holds = [&](const std::string& part) {
+    CAPTURE(part);
+    CHECK(message().find(part) != std::string::npos);
+  };
+  holds(fmt::format("memory: cannot get {} bytes on cpu; in use are ", 4 * kTooMuch));
+  {
+    Array a, b;
+    {
+      const pool::Purpose outer("a test's weights");
+      a = Array::empty({1000});
+      const pool::Purpose inner("something else");
+      b = Array::empty({500});
+    }
+    const Array c = Array::empty({25});
+    holds("a test's weights 6000");
+    holds("rows and gradients ");
+    CHECK(message().find("something else") == std::string::npos);
+    a = {};
+    holds("a test's weights 2000");
+  }
+  CHECK(message().find("a test's") == std::string::npos);
+}
+#endif
+
 TEST_CASE("the pool hands a returned block out again, and blocks are aligned") {
   const void* first = nullptr;
   {
