@@ -153,9 +153,14 @@ Tensor prepend(const Tensor& bank, const Tensor& x, const std::vector<int>& leng
     start += l;
   }
   const Array from_bank = Array::of(bank_row), from_x = Array::of(x_at);
-  if (!on_host) {  // two kernels, not two copies for each sequence
-    kernels::gather(y, bank.value().as_contiguous(), from_bank);
-    kernels::scatter_add(y, x.value().to(kind.dtype).as_contiguous(), from_x);
+  if (!on_host) {  // one kernel, not two copies for each sequence
+    Array both = Array::empty({p + total, x.dim(1)}, kind);
+    both.slice(0, 0, p).copy_from(bank.value());
+    both.slice(0, p, p + total).copy_from(x.value());
+    std::vector<std::int32_t> from = bank_row;
+    for (std::size_t i = 0; i < x_at.size(); ++i)
+      from[static_cast<std::size_t>(x_at[i])] = static_cast<std::int32_t>(p) + std::int32_t(i);
+    kernels::gather(y, both, Array::of(from));
   }
   return record("prepend", y, {bank, x}, {keep(from_bank), keep(from_x)},
                 [](const Array& dy, const Saved& s, Grads& g) {
@@ -354,12 +359,14 @@ Tensor linear_cross_entropy(const Tensor& x, const Tensor& w, const Tensor& b, c
   if (is_recording() && x.needs_grad()) ready.dx = Array::empty(x.shape(), x.kind());
   if (is_recording() && (w.needs_grad() || b.needs_grad()) && rows * vocab <= 2 * logits_limit())
     ready.dlogits = Array::empty({rows, vocab}, x.kind());
-  const Array dloss = share_of(divisor, wide).expand({rows}).clone();
+  const Array share = share_of(divisor, wide);
+  const bool prepares = ready.dx.defined() || ready.dlogits.defined();
+  const Array dloss = prepares ? share.expand({rows}).clone() : Array();
   each_run(rows, vocab, ready.dlogits.defined(), [&](Span r) {
     Array d = ready.dlogits.defined() ? head.part(ready.dlogits, r) : head.room(r);
     head.write_logits(d, r);
     head.sum(d, r, loss);
-    if (!ready.dx.defined() && !ready.dlogits.defined()) return;
+    if (!prepares) return;
     head.differentiate(d, r, dloss);
     if (ready.dx.defined()) {
       Array to = head.part(ready.dx, r);
@@ -368,7 +375,7 @@ Tensor linear_cross_entropy(const Tensor& x, const Tensor& w, const Tensor& b, c
   });
   kernels::label_loss(loss, head.lse, loss, label);
   kernels::sum_all(total, loss);
-  kernels::binary(Binary::mul, total, total, share_of(divisor, wide));
+  kernels::binary(Binary::mul, total, total, share);
   Saved saved;
   if (learns)  // x and W are read whoever learns, where the logits must be made again
     saved = {x.recipe() ? Kept{{}, x.recipe()} : keep(head.x),

@@ -16,14 +16,19 @@ const char* name(Checkpoint c) {
   return c == Checkpoint::none ? "none" : c == Checkpoint::inner ? "inner" : "blocks";
 }
 
+std::int64_t filled_step(std::int64_t rows) {
+  std::int64_t step = 1;
+  while (step < 64 && 2 * step * 20 <= rows) step *= 2;
+  return step;
+}
+
 Batch filled_up(Batch batch, const Arch& arch) {
-  constexpr std::int64_t kMost = 64;
   const std::int64_t tokens = batch.tokens();
   if (batch.filler > 0 || batch.source || !batch.target.empty() || tokens == 0) return batch;
-  std::int64_t step = 1;
-  const std::int64_t most =
-      arch.positions > 0 ? std::min<std::int64_t>(kMost, arch.positions) : kMost;
-  while (2 * step <= most && 2 * step * 20 <= tokens) step *= 2;
+  // A longer one might have no place where edits put rows before it.
+  const std::int64_t longest = *std::ranges::max_element(batch.length);
+  std::int64_t step = filled_step(tokens);
+  while (step > longest) step /= 2;
   const auto more = static_cast<std::size_t>(step - tokens % step);  // one sequence more always
   const auto longer = [](auto& numbers, std::size_t n, std::int32_t value) {
     if (!numbers.empty()) numbers.insert(numbers.end(), n, value);

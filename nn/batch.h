@@ -40,8 +40,12 @@ struct Batch {
   std::int64_t tokens() const { return static_cast<std::int64_t>(token.size()); }
 };
 
-// The batch and one more sequence, without labels, that makes its tokens a multiple of 64, or of a
-// smaller power of two where that would add more than a twentieth. Batches of as many sequences
+// What a count of rows is filled up to a multiple of: 64, or the smaller power of two that is a
+// twentieth of it at most.
+std::int64_t filled_step(std::int64_t rows);
+
+// The batch and one more sequence, without labels, that makes its tokens a multiple of
+// filled_step(), as far as the longest of the others is long. Batches of as many sequences
 // then often have as many rows, too, and a step of one is the device's work for a step of another
 // (cuda::gathered). Losses stay as they were. As it was: where it has targets, which no sequence
 // can be without, or a source.

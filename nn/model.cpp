@@ -37,16 +37,15 @@ std::vector<std::int32_t> labelled_rows(const Sequence& s, const Batch& batch) {
   const auto has_label = [&](std::size_t row) {
     return s.source[row] >= 0 && batch.token_label[s.source[row]] >= 0;
   };
-  std::size_t labelled = 0, others = 0;
-  for (std::size_t i = 0; i < s.source.size(); ++i) labelled += has_label(i);
-  // Of a batch that was filled up these rows are filled up as well, by the first without a label.
-  if (batch.filler > 0 && labelled > 0) others = (64 - labelled % 64) % 64;
-  std::vector<std::int32_t> rows;
-  for (std::size_t i = 0; i < s.source.size(); ++i) {
-    if (!has_label(i) && (s.source[i] < 0 || others == 0)) continue;
-    others -= !has_label(i);
-    rows.push_back(static_cast<std::int32_t>(i));
-  }
+  std::vector<std::int32_t> rows, others;
+  for (std::size_t i = 0; i < s.source.size(); ++i)
+    if (s.source[i] >= 0) (has_label(i) ? rows : others).push_back(static_cast<std::int32_t>(i));
+  if (batch.filler == 0 || rows.empty()) return rows;
+  // Of a batch that was filled up these rows are filled up as well, by the last without a label.
+  const auto n = static_cast<std::int64_t>(rows.size()), step = filled_step(n);
+  const auto more = std::min<std::int64_t>((step - n % step) % step, std::ssize(others));
+  rows.insert(rows.end(), others.end() - more, others.end());
+  std::ranges::sort(rows);
   return rows;
 }
 
@@ -99,7 +98,8 @@ Sequence Model::embed(const Batch& batch, Ctx& ctx) const {
 }
 
 // Where attention needs its queries to be a sequence's last ones, all from the first row read on
-// are picked. Nothing: all rows are read, or so many that leaving out the rest gains nothing.
+// are picked, and of a batch that was filled up some before it, to make a common number. Nothing:
+// all rows are read, or so many that leaving out the rest gains nothing.
 std::optional<Picked> Model::rows_to_compute(const Sequence& s, const Ctx& ctx,
                                              std::vector<std::int32_t> read) const {
   for (std::size_t i = 0; i < read.size(); ++i)
@@ -108,16 +108,27 @@ std::optional<Picked> Model::rows_to_compute(const Sequence& s, const Ctx& ctx,
           i == 0 ? -1 : read[i - 1], std::ssize(s.source) - 1);
   if (ctx.cache || read.empty()) return std::nullopt;
   if (arch_.causal || relative) {
-    std::vector<std::int32_t> all;
+    struct Part {
+      std::int32_t begin, first, end;
+    };
+    std::vector<Part> parts;
     std::size_t next = 0;
-    std::int32_t end = 0;
+    std::int64_t n = 0;
     for (const int length : s.length) {
-      end += length;
-      if (next < read.size() && read[next] < end)
-        for (std::int32_t row = read[next]; row < end; ++row) all.push_back(row);
+      const std::int32_t begin = parts.empty() ? 0 : parts.back().end, end = begin + length;
+      parts.push_back({begin, next < read.size() && read[next] < end ? read[next] : end, end});
       while (next < read.size() && read[next] < end) ++next;
+      n += end - parts.back().first;
     }
-    read = std::move(all);
+    const std::int64_t step = ctx.batch->filler > 0 ? filled_step(n) : 1;
+    auto more = static_cast<std::int32_t>((step - n % step) % step);
+    for (auto part = parts.rbegin(); part != parts.rend(); ++part) {
+      const std::int32_t few = std::min(more, part->first - part->begin);
+      part->first -= few, more -= few;
+    }
+    read.clear();
+    for (const Part& part : parts)
+      for (std::int32_t row = part.first; row < part.end; ++row) read.push_back(row);
   }
   if (8 * read.size() > 7 * s.source.size()) return std::nullopt;
   Sequence shape = s.picked(read);
@@ -232,6 +243,7 @@ Tensor Model::lm_logits(const Sequence& s, const std::vector<std::int32_t>& rows
 }
 
 void Model::move_to(Device device) {
+  const pool::Purpose purpose("weights");
   build_.device = device;
   const auto move = [&](Weight& w) {
     if (!w) return;

@@ -117,6 +117,8 @@ int Template::first_text(const Sequence& s, int from, int end, const Ctx& ctx) c
 
 std::vector<Gap> Template::gaps(const Sequence& s, std::size_t i, int start, const Ctx& ctx) const {
   const int end = start + s.length[i];
+  // A filler is no text of the template's form.
+  if (i + static_cast<std::size_t>(ctx.batch->filler) >= s.length.size()) return {{0, rows()}};
   std::vector<Gap> all;
   int row = start;
   for (const Piece& p : pieces) {

@@ -56,8 +56,8 @@ class Pinned {
   ~Pinned() {
     if (data_ && cudaFreeHost(data_) != cudaSuccess) (void)cudaGetLastError();
   }
-  // The bytes, in a place that stays the same while they are no more than the first ones were. Waits
-  // where earlier ones may not have been read yet.
+  // The bytes, in a place that stays the same while they are no more than the first ones were.
+  // Waits where earlier ones may not have been read yet.
   const std::byte* put(const std::vector<std::byte>& bytes) {
     if (bytes.empty()) return data_;
     if (used_ && used_at_ == waits) wait();
@@ -131,11 +131,17 @@ class Graph {
   cudaGraphExec_t graph_ = nullptr;
 };
 
+// A list that was handed over before.
+struct Known {
+  std::unique_ptr<Graph> graph;  // from its second time on
+  bool in_vain = false;          // there was no room for one
+};
+
 struct State {
   bool noting = false;
   List list, spare;
-  Pinned copied;                                                    // of lists without a graph
-  std::unordered_map<std::uint64_t, std::unique_ptr<Graph>> known;  // by hash; null: seen once
+  Pinned copied;                                   // of lists without a graph
+  std::unordered_map<std::uint64_t, Known> known;  // by hash
   std::size_t graphs = 0;
   Work work;
 };
@@ -148,32 +154,49 @@ State& state() {
 void drop_oldest(State& s) {
   auto oldest = s.known.end();
   for (auto at = s.known.begin(); at != s.known.end(); ++at)
-    if (at->second && (oldest == s.known.end() || at->second->used < oldest->second->used))
+    if (at->second.graph &&
+        (oldest == s.known.end() || at->second.graph->used < oldest->second.graph->used))
       oldest = at;
   wait();  // it may be running
   s.known.erase(oldest);
   --s.graphs;
 }
 
-// A list that comes for the second time will come again: it is made a graph.
-void start(State& s, const List& list) {
-  ++s.work.lists;
+// Null where the device has no room for it: the list is then no worse off than without graphs.
+std::unique_ptr<Graph> graph_of(const List& list) {
+  try {
+    return std::make_unique<Graph>(list);
+  } catch (const Error&) {
+    return nullptr;
+  }
+}
+
+// The graph that stands for the list, which is made when it comes for the second time: it will come
+// again. Null: it is started command by command.
+Graph* graph_for(State& s, const List& list) {
   const std::uint64_t hash = hash_of(list.commands);
   if (s.known.size() > kMostSeen) wait(), s.known.clear(), s.graphs = 0;
-  const auto [at, is_new] = s.known.try_emplace(hash);
-  if (is_new || (at->second && !at->second->is(list)))
-    return start_all(list.commands, s.copied.put(list.copied));
-  if (!at->second) {
-    auto graph = std::make_unique<Graph>(list);
-    if (s.graphs == kMostGraphs) drop_oldest(s);
-    s.known[hash] = std::move(graph);
-    ++s.graphs, ++s.work.graphs;
-  } else {
+  if (s.known.try_emplace(hash).second) return nullptr;
+  if (const Known& known = s.known[hash]; known.graph) {
+    if (!known.graph->is(list)) return nullptr;
     ++s.work.replayed;
+    return known.graph.get();
   }
-  Graph& graph = *s.known.at(hash);
-  graph.used = static_cast<std::uint64_t>(s.work.lists);
-  graph.launch(list);
+  if (s.known[hash].in_vain) return nullptr;
+  if (s.graphs == kMostGraphs) drop_oldest(s);
+  Known& known = s.known[hash];
+  known.graph = graph_of(list);
+  known.in_vain = !known.graph;
+  if (known.graph) ++s.graphs, ++s.work.graphs;
+  return known.graph.get();
+}
+
+void start(State& s, const List& list) {
+  ++s.work.lists;
+  Graph* const graph = graph_for(s, list);
+  if (!graph) return start_all(list.commands, s.copied.put(list.copied));
+  graph->used = static_cast<std::uint64_t>(s.work.lists);
+  graph->launch(list);
 }
 
 bool graphs_wanted() {
@@ -209,9 +232,14 @@ std::size_t keep_copied(const void* from, std::size_t bytes) {
 void start_noted() {
   State& s = state();
   if (s.list.empty()) return;
-  std::swap(s.list, s.spare);  // what is started here must not be noted again
+  std::swap(s.list, s.spare);  // a wait on the way comes here again, and finds nothing
   s.list.clear();
-  start(s, s.spare);
+  try {
+    start(s, s.spare);
+  } catch (...) {
+    forget_uploads();  // their copies may not have been made
+    throw;
+  }
 }
 
 void has_waited() { ++waits; }

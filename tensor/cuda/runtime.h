@@ -39,10 +39,10 @@ void wait();  // for all work so far; throws what went wrong in it
 
 // Calls `step`, and hands its work over not call by call but when it ends, or wants numbers on the
 // host. Work that is the same as some earlier step's, to the last argument and address, then is one
-// CUDA graph: a step of a small model takes longer to hand over than to do. A step's work is the
-// same as another's where their batches have as many rows and sequences; what the rows hold, the
-// rate and the draws may differ. Throws what `step` does. For the host, and where GRAFT_GRAPHS is
-// 0, it is a call and no more.
+// CUDA graph: a step of a small model takes longer to hand over than to do. A step's work often is
+// that of another one whose batch has as many rows and sequences (filled_up); what the rows hold,
+// the draws and adamw's rate may differ. Throws what `step` does. For the host, and where
+// GRAFT_GRAPHS is 0, it is a call and no more.
 void gathered(Device, const std::function<void()>& step);
 
 // What gathered() has done so far.

@@ -12,7 +12,7 @@ namespace {
 
 using Index = std::int64_t;
 
-void check_cublas(cublasStatus_t status, const char* call, const std::string& doing) {
+void check_cublas(cublasStatus_t status, const char* call, std::string_view doing) {
   check(status == CUBLAS_STATUS_SUCCESS, "cuda: {} ({}): cuBLAS says {}", doing, call,
         static_cast<int>(status));
 }
@@ -30,6 +30,7 @@ cublasHandle_t handle() {
     cublasHandle_t h = nullptr;
     check_cublas(cublasCreate(&h), "cublasCreate", "starting cuBLAS");
     check_cublas(cublasSetStream(h, stream()), "cublasSetStream", "starting cuBLAS");
+    const pool::Purpose purpose("cuBLAS");
     static const Array workspace =
         Array::empty({Index{kWorkspace} / 4}, {Dtype::f32, Device::cuda});
     check_cublas(
@@ -104,11 +105,13 @@ template <class T, class S>
 void multiply(const Product& p) {
   using C = Compute<T>;
   const C by = static_cast<C>(p.by), keep = static_cast<C>(p.keep);
-  check_cublas(cublasGemmEx(handle(), p.a_op, p.b_op, int(p.m), int(p.n), int(p.k), &by, p.a,
-                            CublasType<S>::data, int(p.a_step), p.b, CublasType<S>::data,
-                            int(p.b_step), &keep, p.c, CublasType<T>::data, int(p.c_step),
-                            CublasType<T>::compute, CUBLAS_GEMM_DEFAULT),
-               "cublasGemmEx", fmt::format("product [{}, {}] [{}, {}]", p.m, p.k, p.k, p.n));
+  const cublasStatus_t status = cublasGemmEx(
+      handle(), p.a_op, p.b_op, int(p.m), int(p.n), int(p.k), &by, p.a, CublasType<S>::data,
+      int(p.a_step), p.b, CublasType<S>::data, int(p.b_step), &keep, p.c, CublasType<T>::data,
+      int(p.c_step), CublasType<T>::compute, CUBLAS_GEMM_DEFAULT);
+  if (status != CUBLAS_STATUS_SUCCESS)
+    check_cublas(status, "cublasGemmEx",
+                 fmt::format("product [{}, {}] [{}, {}], columns first", p.m, p.k, p.k, p.n));
 }
 
 void product(Array& c, const Array& a, const Array& b, double alpha, double beta) {

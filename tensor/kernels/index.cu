@@ -1,5 +1,6 @@
 // Rows by index, and means over the rows of a sequence, on the device.
 #include <algorithm>
+#include <numeric>
 
 #include "tensor/cuda/launch.h"
 #include "tensor/kernels.h"
@@ -28,23 +29,20 @@ __global__ void gather_kernel(T* y, const S* table, const std::int32_t* row, Ind
   }
 }
 
-// Block r adds all rows with row r's index, in their order, if r is the first of them: no two
-// blocks write to one row of the table, and no sum depends on which block comes first.
+// Block b adds the rows order[first[b]], ... of x, in their order, to row to[b] of the table, which
+// no other block writes to. to[b] < 0: there is no such block.
 template <class T, class S>
-__global__ void scatter_kernel(T* table, const S* x, const std::int32_t* row, Index rows,
+__global__ void scatter_kernel(T* table, const S* x, const std::int32_t* to,
+                               const std::int32_t* first, const std::int32_t* order,
                                Index columns) {
   using C = Compute<T>;
-  const Index own = blockIdx.x;
-  const std::int32_t to = row[own];
-  if (to < 0) return;
-  int earlier = 0;
-  for (Index r = threadIdx.x; r < own; r += blockDim.x) earlier |= row[r] == to;
-  if (__syncthreads_or(earlier)) return;
+  const Index target = to[blockIdx.x];
+  if (target < 0) return;
+  const std::int32_t begin = first[blockIdx.x], end = first[blockIdx.x + 1];
   for (Index c = threadIdx.x; c < columns; c += blockDim.x) {
-    C sum = static_cast<C>(table[to * columns + c]);
-    for (Index r = own; r < rows; ++r)
-      if (row[r] == to) sum += static_cast<C>(x[r * columns + c]);
-    table[to * columns + c] = static_cast<T>(sum);
+    C sum = static_cast<C>(table[target * columns + c]);
+    for (Index i = begin; i < end; ++i) sum += static_cast<C>(x[order[i] * columns + c]);
+    table[target * columns + c] = static_cast<T>(sum);
   }
 }
 
@@ -70,6 +68,28 @@ __global__ void segment_mean_grad_kernel(T* dx, const T* dy, const std::int32_t*
     const T value = static_cast<T>(static_cast<C>(dy[blockIdx.x * columns + c]) / n);
     for (Index r = begin; r < end; ++r) dx[r * columns + c] = value;
   }
+}
+
+// What scatter_kernel reads: to [n], first [n + 1], order [n], one after another. Rows of one index
+// stand together, in their order; there are as many groups as rows, the last ones empty, so that a
+// grid depends on the number of rows alone.
+Array groups_of(const Array& row) {
+  const auto n = static_cast<std::size_t>(row.numel());
+  const auto* index = row.data<std::int32_t>();
+  Array all = Array::empty({row.numel() * 3 + 1}, Dtype::i32);
+  auto *const to = all.data<std::int32_t>(), *const first = to + n, *const order = first + n + 1;
+  std::iota(order, order + n, 0);
+  const auto before = [index](std::int32_t a, std::int32_t b) { return index[a] < index[b]; };
+  if (!std::is_sorted(order, order + n, before)) std::stable_sort(order, order + n, before);
+  std::fill(to, to + n, -1);
+  std::fill(first, first + n + 1, static_cast<std::int32_t>(n));
+  std::size_t groups = 0;
+  for (std::size_t i = 0; i < n; ++i) {
+    if (i > 0 && index[order[i]] == index[order[i - 1]]) continue;
+    to[groups] = index[order[i]];
+    first[groups++] = static_cast<std::int32_t>(i);
+  }
+  return all;
 }
 
 // First row of each sequence, and one more.
@@ -102,10 +122,11 @@ void gather(Array& y, const Array& table, const Array& row) {
 void scatter_add(Array& table, const Array& x, const Array& row) {
   check_rows("scatter_add", row, table.dim(0));
   if (x.numel() == 0) return;
-  const DeviceInts index(row);
+  const DeviceInts groups(groups_of(row.to(Device::cpu)));
+  const std::int32_t *const to = groups.data(), *const first = to + row.numel();
   dispatch_sum("scatter_add", table, x, [&]<class T, class S>(T, S) {
     launch("scatter_add", scatter_kernel<T, S>, Grid{unsigned(row.numel())}, table.device_data<T>(),
-           x.device_data<S>(), index.data(), row.numel(), table.dim(-1));
+           x.device_data<S>(), to, first, first + row.numel() + 1, table.dim(-1));
   });
 }
 

@@ -32,14 +32,21 @@ Array random_on_device(Shape shape, std::uint32_t stream) {
   return random_array(std::move(shape), stream).to(Device::cuda);
 }
 
-// Two batches of each size in turn, six times; of a size the lengths, tokens and labels differ.
+// Batches of two sizes in turn, six times. Of a size the lengths, tokens and labels differ, and how
+// many labels there are: 41 or 42, which makes 42 rows.
 std::vector<Batch> batches(const Arch& arch) {
   std::vector<Batch> all;
-  for (std::uint32_t i = 0; i < 6; ++i)
-    for (const std::vector<int>& length : {i % 2 ? std::vector{5, 2, 9} : std::vector{9, 4, 3},
-                                           {7, 1 + int(i) % 3, 12 - int(i) % 3}}) {
-      Batch b = ragged(arch, length, 3 * i);
+  for (int i = 0; i < 6; ++i)
+    for (const std::vector<int>& length :
+         {i % 2 ? std::vector{20, 15, 18} : std::vector{12, 22, 19},
+          {17, 20 + i % 2, 21 - i % 2, 2}}) {
+      Batch b = ragged(arch, length, std::uint32_t(3 * i));
       b.target.clear();
+      for (std::size_t t = 0, at = 0; t < b.token.size(); ++t) {
+        const bool asked = t % 5 != 4 && int(at) < 41 + i % 2;
+        b.token_label[t] = asked ? std::int32_t((t * 5 + std::size_t(i)) % 29) : -1;
+        at += asked;
+      }
       all.push_back(filled_up(b, arch));
     }
   return all;
@@ -161,7 +168,7 @@ TEST_CASE("steps as graphs have the bits of steps call by call: ragged batches, 
   for (const Case& c : {Case{"LoRA with dropout", encoder, "lora:r=2,on=q+v,dropout=0.2"},
                         {"full", decoder, "full"},
                         {"rotary positions, bf16", llama_like(), "houlsby:m=3", Dtype::bf16},
-                        {"made again", decoder, "prefix:length=2", {}, Checkpoint::blocks}}) {
+                        {"made again", decoder, "prefix:length=1", {}, Checkpoint::blocks}}) {
 #ifdef GRAFT_SANITIZED
     if (c.method == "full" || c.half) continue;
 #endif
@@ -178,11 +185,12 @@ TEST_CASE("steps as graphs have the bits of steps call by call: ragged batches, 
     REQUIRE(got.values.size() == want.values.size());
     for (std::size_t i = 0; i < got.values.size(); ++i)
       CHECK(same_bits(got.values[i], want.values[i]));
-    // One list for each of the 12 steps: nothing was asked for in between. Up to three of each size
-    // come before its graph stands in: until as much memory is free as a step takes, and once more.
+    // One list for each of the 12 steps: nothing was asked for in between. Until as much memory is
+    // free as a step takes they differ by their addresses, and where the last block leaves out
+    // other numbers of rows by their shapes.
     CHECK(since.lists() == 12);
-    CHECK(since.graphs() == 2);
-    CHECK(since.replayed() >= 6);
+    CHECK(since.graphs() >= 2);
+    CHECK(since.replayed() >= 3);
   }
 }
 
