@@ -45,7 +45,8 @@ class Adapter {
   virtual bool edits_weights() const { return false; }
 
   virtual Tensor penalty() const { return {}; }  // a regulariser to add to the loss
-  virtual void after_backward(int /*step*/) {}   // budget schedules
+  // Budget schedules. Where a loss that is scaled overflowed it comes again for the same step.
+  virtual void after_backward(int /*step*/) {}
 
   // Takes the edits and copies out of the model, which is then as without them, and puts them back
   // as they were, each edit on or off. Throws where it is merged, or where a copy's place is taken.

@@ -39,6 +39,7 @@ struct AdamW {
   int step;  // counts from 1
   // Gradients whose norm is larger are multiplied by clip / norm; 0: none are.
   double clip = 0;
+  double scale = 1;  // gradients are so many times what they are taken for, norm and all
 };
 struct AdamWTensor {
   Array w, m, v, grad;  // the first three are written

@@ -27,7 +27,8 @@ json Setup::json() const {
                    {"decoder", decoder},
                    {"decoder_weights", decoder_weights},
                    {"decoder_width", decoder_width}};
-  if (device != "cpu") j["device"] = device;
+  if (where.device != "cpu") j["device"] = where.device;
+  if (where.compute != "f32") j["compute"] = where.compute;
   if (!about.empty()) j["about"] = about;
   return j;
 }
@@ -48,7 +49,7 @@ Setup Setup::from(const nlohmann::json& j) {
     s.decoder = j.value("decoder", "");
     s.decoder_weights = j.value("decoder_weights", "");
     s.decoder_width = j.value("decoder_width", 0);
-    s.device = j.value("device", "cpu");
+    s.where = {j.value("device", "cpu"), j.value("compute", "f32")};
     s.about = j.value("about", "");
   } catch (const nlohmann::json::exception& error) {
     fail("set-up: {}", error.what());

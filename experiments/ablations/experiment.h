@@ -27,8 +27,10 @@ struct Setup {
   std::string decoder = "";          // the causal base of language tasks; "": they are off
   std::string decoder_weights = "";  // its hash
   int decoder_width = 0;
-  std::string device = "cpu";  // where all is computed; results of two are never mixed
-  std::string about = "";      // what the base's folder says of it in about.txt, for the page
+  // Where all is computed and in what type models train; results of two are never mixed. Floors and
+  // features, which train no model, are f32.
+  Computing where = {};
+  std::string about = "";  // what the base's folder says of it in about.txt, for the page
 
   // The same bases, as far as both have them.
   bool same_bases(const Setup& other) const;

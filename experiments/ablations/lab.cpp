@@ -58,10 +58,16 @@ std::string core_name() {
 }
 
 Lab::Lab(Methods methods, std::function<std::filesystem::path(const std::string&)> base_folder,
-         Device device)
-    : methods_(std::move(methods)), base_folder_(std::move(base_folder)), device_(device) {}
+         const Computing& where)
+    : methods_(std::move(methods)),
+      base_folder_(std::move(base_folder)),
+      where_(where),
+      device_(device_of(where)) {}
 
-std::string Lab::core() const { return device_ == Device::cpu ? core_name() : cuda::device_name(); }
+std::string Lab::core() const {
+  if (device_ == Device::cpu) return core_name();
+  return cuda::device_name() + (where_.compute == "f32" ? "" : ", " + where_.compute);
+}
 
 Lab::Base& Lab::load(const std::string& name) {
   const auto at = bases_.find(name);
@@ -181,7 +187,7 @@ void Lab::run_features(const json& config, std::uint64_t seed, Run& run) {
 void Lab::run_finetune(const Arm& arm, const Measurement& measure, Run& run) {
   Base& b = load(arm.config.at("base"));
   RunSpec spec = spec_of(arm).on(b.model->arch());
-  spec.device = name(device_);
+  spec.device = where_.device, spec.compute = where_.compute;
   const EncodedTask& task = this->task(arm.config);
   AtBest at_best;
   if (measure)

@@ -15,6 +15,7 @@
 #include <memory>
 
 #include "experiments/harness/record.h"
+#include "experiments/runs/computing.h"
 #include "experiments/runs/finetune.h"
 
 namespace graft {
@@ -25,7 +26,7 @@ using Measurement = std::function<void(Model&, Adaptation&, const EncodedTask&, 
 class Lab {
  public:
   Lab(Methods methods, std::function<std::filesystem::path(const std::string&)> base_folder,
-      Device = Device::cpu);
+      const Computing& = {});
 
   // Trains and scores one arm. Metrics: test and dev (higher is better: a loss is negated),
   // trainable, head, base, share (of base), best epoch. scores["test"]: one value per test example,
@@ -36,9 +37,9 @@ class Lab {
   std::function<bool()> give_up;
 
   // What its runs' bits depend on beside their arms: the processor's instruction set, or the
-  // device.
+  // device and the type that models train in.
   std::string core() const;
-  Device device() const { return device_; }
+  const Computing& where() const { return where_; }
   const Methods& methods() const { return methods_; }
   Model& base(const std::string& name);
   const EncodedTask& task(const nlohmann::json& config);
@@ -58,6 +59,7 @@ class Lab {
 
   Methods methods_;
   std::function<std::filesystem::path(const std::string&)> base_folder_;
+  Computing where_;
   Device device_;
   std::map<std::string, Base> bases_;
   std::map<std::string, TaskData> data_;      // by task and rows

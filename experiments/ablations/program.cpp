@@ -7,6 +7,7 @@
 #include "experiments/ablations/runner.h"
 #include "experiments/cli/command.h"
 #include "experiments/cli/main.h"
+#include "experiments/cli/on_device.h"
 #include "nn/models/folder.h"
 
 namespace graft {
@@ -20,7 +21,7 @@ struct ProgramOptions {
   std::vector<std::string> tasks;
   int seeds = 0;
   double minutes = 0;
-  std::string device = "cpu";
+  Computing where;
 };
 
 void add_options(const cli::Command& app, ProgramOptions& o, const Experiment& e) {
@@ -40,7 +41,7 @@ void add_options(const cli::Command& app, ProgramOptions& o, const Experiment& e
   app.add_option("--shard", o.shard, "i/n: this job's part of the arms").capture_default_str();
   app.add_option("--minutes", o.minutes, "start no arm after so long; 0: no limit")
       .capture_default_str();
-  app.add_option("--device", o.device, cli::kDeviceHelp).capture_default_str();
+  cli::add_computing(app, o.where);
 }
 
 // The committed results of an experiment, where they are of the same base and not what is being
@@ -80,7 +81,7 @@ std::vector<fs::path> siblings_of(const Experiment& e, const fs::path& out, cons
 }
 
 void run_program(const Experiment& e, ProgramOptions o, const Methods& methods) {
-  const Device device = device_named(o.device);  // before anything is written
+  (void)device_of(o.where);  // throws before anything is written
   Scale scale = o.full ? full_scale() : quick_scale();
   if (o.seeds > 0) {
     scale.seeds.clear();
@@ -94,13 +95,13 @@ void run_program(const Experiment& e, ProgramOptions o, const Methods& methods) 
   run.campaign.minutes = o.minutes;
   run.campaign.out = out;
   Setup setup = setup_for(e, cli::base_folder, o.base, o.tasks, scale, !o.full, o.decoder);
-  setup.device = o.device;
+  setup.where = o.where;
   check_setup(methods, cli::base_folder, e, setup);
   keep_setup(out, e.name, run.kind, setup);
   run.campaign.siblings = siblings_of(e, out, setup);
   const Committed committed(e, setup, out);
   run.campaign.committed = committed.path;
-  Lab lab(methods, cli::base_folder, device);
+  Lab lab(methods, cli::base_folder, o.where);
   const Outcome outcome = run_arms(lab, e, setup, run, committed.view.get());
   for (const std::string& note : outcome.notes) fmt::print("{}\n", note);
   fmt::print("{} runs trained now\nreport: {}\n", outcome.trained,
@@ -130,7 +131,7 @@ int experiment_main(int argc, const char* const* argv, const std::string& name,
 
 void run_main(const MainOptions& o, const Methods& methods) {
   const auto begun = std::chrono::steady_clock::now();
-  const Device device = device_named(o.device);
+  (void)device_of(o.where);  // throws before anything is written
   std::vector<Experiment> all = all_experiments();
   std::vector<std::string> notes;
   const bool text = load_arch(cli::base_folder(o.base)).crosses();
@@ -145,12 +146,12 @@ void run_main(const MainOptions& o, const Methods& methods) {
   for (const Experiment& e : all) {
     setups.push_back(setup_for(e, cli::base_folder, o.base, {}, scale, true,
                                e.language_tasks.empty() ? "" : o.decoder));
-    setups.back().device = o.device;
+    setups.back().where = o.where;
     check_setup(methods, cli::base_folder, e, setups.back());
   }
   for (std::size_t i = 0; i < all.size(); ++i)
     keep_setup(o.out / all[i].name, all[i].name, RunKind::quick, setups[i]);
-  Lab lab(methods, cli::base_folder, device);
+  Lab lab(methods, cli::base_folder, o.where);
   int trained = 0, planned = 0;
   for (std::size_t i = 0; i < all.size(); ++i) {
     const double gone =

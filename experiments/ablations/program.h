@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <string>
 
+#include "experiments/runs/computing.h"
 #include "peft/methods.h"
 
 namespace graft {
@@ -19,7 +20,7 @@ struct MainOptions {
   std::filesystem::path out;
   double minutes = 30;
   bool quick = false;  // the smallest scale
-  std::string device = "cpu";
+  Computing where;
 };
 void run_main(const MainOptions&, const Methods&);
 

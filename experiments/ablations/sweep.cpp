@@ -155,8 +155,8 @@ void figure(Page& page, const std::vector<Row>& rows, const std::vector<std::str
 }  // namespace
 
 SweepSpec SweepSpec::from(const json& spec) {
-  static const std::vector<std::string> own{"name",  "metric",       "grid",  "device",
-                                            "seeds", "tuning_seeds", "middle"};
+  static const std::vector<std::string> own{"name",  "metric",       "grid",   "device",
+                                            "seeds", "tuning_seeds", "middle", "compute"};
   check(spec.is_object(), "sweep: the specification is not a JSON object");
   Grid grid = one("", json::object());
   for (const auto& [key, value] : spec.items()) {
@@ -172,7 +172,7 @@ SweepSpec SweepSpec::from(const json& spec) {
           "sweep: needs \"{}\"", key);
   get(spec, "name", s.name), get(spec, "metric", s.metric), get(spec, "seeds", s.seeds);
   get(spec, "tuning_seeds", s.tuning_seeds), get(spec, "middle", s.middle);
-  get(spec, "device", s.device);
+  get(spec, "device", s.where.device), get(spec, "compute", s.where.compute);
   check(s.metric == "test" || s.metric == "dev", "sweep: metric '{}'; there are test and dev",
         s.metric);
   check(s.middle > 0 && !s.seeds.empty(), "sweep: needs seeds, and a middle above 0");
@@ -194,13 +194,14 @@ bool is_sweep_folder(const fs::path& folder) { return fs::exists(folder / "sweep
 fs::path run_sweep(Lab& lab, const BaseFolder& base_folder, const json& spec, const fs::path& out,
                    const Shard& shard, double minutes) {
   const SweepSpec s = SweepSpec::from(spec);
-  check(name(lab.device()) == s.device, "sweep: it is for device {}, the lab has {}", s.device,
-        name(lab.device()));
+  check(lab.where() == s.where, "sweep: it is for device {} in {}, the lab has {} in {}",
+        s.where.device, s.where.compute, lab.where().device, lab.where().compute);
   if (is_sweep_folder(out)) {
     const json before = json::parse(read_file(out / "sweep.json"), nullptr, false);
     check(before.is_object() && before.value("name", "") == s.name &&
-              before.value("device", "cpu") == s.device,
-          "sweep: {} holds another sweep, or one of another device; choose another --out",
+              before.value("device", "cpu") == s.where.device &&
+              before.value("compute", "f32") == s.where.compute,
+          "sweep: {} holds another sweep, or one of another device or type; choose another --out",
           out.string());
   }
   for (const json& config : s.configs) check_config(lab.methods(), base_folder, config);

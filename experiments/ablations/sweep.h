@@ -6,8 +6,8 @@
 //
 // An axis of the grid is a key of a run (lr, epochs, batch, head, ...), "base", "task", "method",
 // or a word that stands in braces in the method. Without lr the rate of every arm is tuned (around
-// "middle", with "tuning_seeds"). metric: test or dev; "device": cpu or cuda. Keys that are not
-// known are errors.
+// "middle", with "tuning_seeds"). metric: test or dev; "device": cpu or cuda; "compute": f32, or on
+// a device bf16 or f16. Keys that are not known are errors.
 #pragma once
 
 #include "experiments/ablations/runner.h"
@@ -15,7 +15,8 @@
 namespace graft {
 
 struct SweepSpec {
-  std::string name, metric = "test", device = "cpu";
+  std::string name, metric = "test";
+  Computing where;
   std::vector<nlohmann::json> configs;  // one for each point of the grid
   std::vector<std::uint64_t> seeds{1, 2, 3}, tuning_seeds{101};
   double middle = 1e-3;
@@ -25,7 +26,7 @@ struct SweepSpec {
 };
 
 // Checks every configuration, then runs what is not recorded in `out`, then writes its page. The
-// lab is for the sweep's device.
+// lab is for the sweep's device and type.
 std::filesystem::path run_sweep(Lab&, const BaseFolder&, const nlohmann::json& spec,
                                 const std::filesystem::path& out, const Shard&, double minutes);
 

@@ -41,6 +41,7 @@ std::vector<std::string> split_list(const std::string& text) {
 
 struct Bench {
   explicit Bench(const MultitaskOptions& o) {
+    (void)o.spec.settled();  // throws before anything is read
     const fs::path folder = base_folder(o.model);
     model = load_model(folder);
     const Tokenizer tokenizer = Tokenizer::load(folder);
@@ -249,7 +250,11 @@ void add_multitask(const Command& app, const Methods& methods) {
   command.add_option("--pool", o.spec.run.pool, "mean, cls or last").capture_default_str();
   add_training_options(command, o.spec.run, o.encode);
   command.add_option("--device", o.spec.run.device, kDeviceHelp).capture_default_str();
-  command.add_option("--compute", o.spec.run.compute, kComputeHelp).capture_default_str();
+  command
+      .add_option("--compute", o.spec.run.compute,
+                  "f32, or on a device bf16: rows and the frozen base are stored so, what trains "
+                  "stays f32")
+      .capture_default_str();
   command.add_option("--state-seconds", o.state_seconds, "between checkpoints of the whole state")
       .capture_default_str();
   command.add_option("--log", o.log, "a file: each step's loss, rate and examples, as JSON lines");

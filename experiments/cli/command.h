@@ -18,7 +18,8 @@ namespace graft::cli {
 
 inline constexpr const char* kDeviceHelp = "cpu, or cuda where this is built with it";
 inline constexpr const char* kComputeHelp =
-    "f32, or on a device bf16: rows and the frozen base are stored so, what trains stays f32";
+    "f32, or on a device bf16 or f16: rows and the frozen base are stored so, what trains stays "
+    "f32";
 
 // One option of a command, which it lives as long as.
 class Option {

@@ -242,17 +242,22 @@ RunResult finetune(Model& base, const EncodedTask& task, const RunSpec& given,
       for (int i = within; i < per_epoch; ++i, ++step) {
         const std::size_t first = std::size_t(i) * spec.batch;
         const std::size_t count = std::min<std::size_t>(spec.batch, task.train.size() - first);
-        grads.clear();
-        double loss = 0, norm = 0;
-        cuda::gathered(base.build().device, [&] {
+        double loss = 0;
+        const auto one_step = [&] {
           const StepLoss of_step =
               gather_gradients(base, adaptation, task, spec, order, first, count,
-                               {spec.seed, static_cast<std::uint32_t>(step)}, grads, &frozen);
+                               {spec.seed, static_cast<std::uint32_t>(step)}, grads, &frozen,
+                               state.loss_scale.value);
           adaptation.after_backward(step);
-          optimizer.start(grads, schedule.at(step));
+          optimizer.start(grads, schedule.at(step), state.loss_scale.value);
           loss = of_step.value();
-          norm = optimizer.finish();
-        });
+        };
+        do {
+          grads.clear();
+          cuda::gathered(base.build().device, one_step);
+        } while (optimizer.overflowed() && state.loss_scale.lower());
+        const double norm = optimizer.finish();
+        state.loss_scale.step_done();
         if (places.log)
           places.log({step, epoch, loss, schedule.at(step), norm,
                       ids_of(task.train, order, first, count)});

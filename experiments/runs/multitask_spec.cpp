@@ -42,6 +42,9 @@ bool reads(const std::string& weights, const std::string& key) {
 }
 
 MultitaskSpec MultitaskSpec::settled() const {
+  check(run.compute != "f16",
+        "multitask: compute f16; there are f32 and bf16: f16's loss is scaled, and the rules would "
+        "see scaled gradients");
   MultitaskSpec s = *this;
   const WeightSpec::Kind kind = weights_named(weights);
   const bool uniform = kind == WeightSpec::Kind::uniform;

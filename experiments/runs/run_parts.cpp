@@ -38,7 +38,7 @@ Batch first_examples(const EncodedTask& task, const Adaptation& adaptation) {
 
 double StepLoss::value() const {
   double total = 0;
-  for (const Array& part : parts_) total += part.item();
+  for (const Array& part : parts_) total += part.item() / scale_;
   check(std::isfinite(total), "train: the loss is {} (method {}, lr {}); lower the rate", total,
         of_, rate_);
   return total;
@@ -47,15 +47,15 @@ double StepLoss::value() const {
 StepLoss gather_gradients(const Model& model, const Adaptation& adaptation, const EncodedTask& task,
                           const RunSpec& spec, const std::vector<std::int32_t>& order,
                           std::size_t first, std::size_t count, Key key, Gradients& grads,
-                          FrozenRows* frozen) {
+                          FrozenRows* frozen, double scale) {
   double divisor = 0;
-  if (spec.micro > 0)
+  if (spec.micro > 0 || scale != 1)
     divisor = label_count(task, make_batch(task, task.train, order, first, count));
   const std::size_t step = spec.micro > 0 ? spec.micro : count;
-  StepLoss total(adaptation.spec(), spec.lr);
+  StepLoss total(adaptation.spec(), spec.lr, scale);
   for (std::size_t at = 0; at < count; at += step) {
     Batch batch = make_batch(task, task.train, order, first + at, std::min(step, count - at));
-    batch.divisor = divisor;
+    batch.divisor = divisor / scale;
     if (model.build().device == Device::cuda) batch = filled_up(std::move(batch), model.arch());
     Ctx ctx{.train = true,
             .key = key,
@@ -64,7 +64,7 @@ StepLoss gather_gradients(const Model& model, const Adaptation& adaptation, cons
     Tensor loss = batch_loss(model, task, batch, ctx);
     if (at == 0) {
       const Tensor penalty = adaptation.penalty();
-      if (penalty.defined()) loss = loss + penalty;
+      if (penalty.defined()) loss = loss + (scale == 1 ? penalty : penalty * scale);
     }
     backward(loss, grads);
     total.add(loss);
@@ -106,21 +106,6 @@ std::vector<std::uint32_t> ids_of(const std::vector<EncodedExample>& examples,
   for (std::size_t i = first; i < first + count; ++i)
     ids.push_back(examples[static_cast<std::size_t>(order[i])].id);
   return ids;
-}
-
-Dtype compute_named(const std::string& compute) {
-  for (const Dtype d : {Dtype::f32, Dtype::f16, Dtype::bf16})
-    if (compute == name(d)) return d;
-  fail("compute {}: there are f32, f16 and bf16", compute);
-}
-
-std::unique_ptr<HalfPrecision> computing_in(Model& model, const std::string& compute,
-                                            const Parameters& except) {
-  const Dtype dtype = compute_named(compute);
-  if (!is_half(dtype)) return nullptr;
-  auto half = std::make_unique<HalfPrecision>(model, dtype, except);
-  pool::reset_peak();  // what the device held before is not what the run needs
-  return half;
 }
 
 void begin(const Model& base, const std::vector<const EncodedTask*>& tasks, const RunSpec& spec,

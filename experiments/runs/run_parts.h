@@ -1,30 +1,35 @@
 // The parts that runs of one task and of several share.
 #pragma once
 
+#include "experiments/runs/computing.h"
 #include "experiments/runs/finetune.h"
-#include "nn/half_precision.h"
 
 namespace graft {
 
 // A step's loss, whose numbers may still be on their way from the device.
 class StepLoss {
  public:
-  StepLoss(std::string of, double rate) : of_(std::move(of)), rate_(rate) {}
+  // The parts are `scale` times the loss's.
+  StepLoss(std::string of, double rate, double scale)
+      : of_(std::move(of)), rate_(rate), scale_(scale) {}
   void add(const Tensor& part) { parts_.push_back(part.value()); }
-  double value() const;  // waits for them; throws where they are not finite
+  // Waits for them; throws where they are not finite. So parameters may have moved by then.
+  double value() const;
 
  private:
   std::string of_;
-  double rate_;
+  double rate_, scale_;
   std::vector<Array> parts_;
 };
 
 // One optimizer step's gradients of rows [first, first + count) of `order`, micro-batch after
 // micro-batch: the bits do not depend on the cut, but where a method edits weights
-// (Adapter::edits_weights). On a device micro-batches are filled up (filled_up).
+// (Adapter::edits_weights). On a device micro-batches are filled up (filled_up). The gradients are
+// those of `scale` times the loss.
 StepLoss gather_gradients(const Model&, const Adaptation&, const EncodedTask&, const RunSpec&,
                           const std::vector<std::int32_t>& order, std::size_t first,
-                          std::size_t count, Key, Gradients&, FrozenRows* = nullptr);
+                          std::size_t count, Key, Gradients&, FrozenRows* = nullptr,
+                          double scale = 1);
 
 std::uint64_t hash_of(const Parameters&);
 // Of every token and label: two tasks with one name are not one task.
@@ -45,12 +50,6 @@ class HeadAside {
   Model& model_;
   std::unique_ptr<Head> before_;
 };
-
-// From now on the model computes in that type, while the result lives: f32 (and there is none), f16
-// or bf16. `except` stays as it is: what adapters hold (Adaptation::stored).
-std::unique_ptr<HalfPrecision> computing_in(Model&, const std::string& compute,
-                                            const Parameters& except = {});
-Dtype compute_named(const std::string&);  // throws for others
 
 // Example::id of those rows.
 std::vector<std::uint32_t> ids_of(const std::vector<EncodedExample>&,

@@ -8,10 +8,8 @@ namespace graft {
 
 namespace {
 void check_compute(const RunSpec& s) {
-  check(
-      s.compute == "f32" || s.compute == "bf16",
-      "run: compute '{}'; there are f32 and bf16 (f16's small gradients would need a scaled loss)",
-      s.compute);
+  check(s.compute == "f32" || s.compute == "bf16" || s.compute == "f16",
+        "run: compute '{}'; there are f32, f16 and bf16", s.compute);
   check(s.compute == "f32" || s.device != "cpu",
         "run: compute {} on device {}; the host computes in f32 alone", s.compute, s.device);
 }

@@ -1,5 +1,6 @@
 #include "experiments/runs/run_state.h"
 
+#include "experiments/runs/computing.h"
 #include "nn/files/strict_json.h"
 
 namespace graft {
@@ -15,7 +16,9 @@ RunState::RunState(const RunPlaces& places, const RunSpec& spec, std::string on,
       on_(std::move(on)),
       parameters_(parameters),
       held_(std::move(held)),
-      optimizer_(optimizer) {}
+      optimizer_(optimizer) {
+  loss_scale = LossScale::of(compute_named(spec.compute));
+}
 
 // A run that goes on from a finished or a stopped one may be longer, if the steps that were done
 // would have had the same rates.
@@ -61,6 +64,8 @@ int RunState::load(const Schedule& schedule, int per_epoch) {
     train_loss = history.at("train_loss").get<std::vector<double>>();
     loss_sum = history.at("loss_sum");
     best_epoch = history.at("best_epoch");
+    loss_scale.value = history.value("loss_scale", loss_scale.value);
+    loss_scale.steps = history.value("loss_scale_steps", 0);
   } catch (const nlohmann::json::exception& e) {
     fail("resume: the history in '{}' is damaged: {}", from, e.what());
   }
@@ -74,7 +79,7 @@ int RunState::load(const Schedule& schedule, int per_epoch) {
     const auto best = saved.more.find("best " + p->label());
     check(best != saved.more.end() && best->second.shape() == p->value.shape(),
           "resume: '{}' lacks the best values of '{}'", from, p->label());
-    best_.push_back(best->second);
+    best_.push_back(best->second.to(p->value.value().device()));
   }
   return saved.step;
 }
@@ -96,8 +101,10 @@ TrainingState RunState::state() const {
       {"dev", dev},
       {"train_loss", train_loss},
       {"loss_sum", loss_sum},
-      {"best_epoch",
-       best_epoch}}.dump();
+      {"best_epoch", best_epoch},
+      {"loss_scale", loss_scale.value},
+      {"loss_scale_steps",
+       loss_scale.steps}}.dump();
   for (std::size_t i = 0; i < best_.size(); ++i)
     s.more["best " + parameters_[i]->label()] = best_[i];
   return s;
@@ -110,8 +117,10 @@ void RunState::end_epoch(double dev_metric, std::size_t examples) {
   const int epoch = static_cast<int>(dev.size()) - 1;
   if (epoch > 0 && dev_metric <= dev[best_epoch]) return;  // of equals the earliest
   best_epoch = epoch;
-  best_.clear();
-  for (const auto& p : parameters_) best_.push_back(p->value.value().clone());
+  // Into the same memory every time: a step then finds the same blocks free (pool::settle).
+  if (best_.empty())
+    for (const auto& p : parameters_) best_.push_back(p->value.value().clone());
+  for (std::size_t i = 0; i < best_.size(); ++i) best_[i].copy_from(parameters_[i]->value.value());
 }
 
 void RunState::restore_best() {

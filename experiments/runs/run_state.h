@@ -4,6 +4,7 @@
 #include <chrono>
 
 #include "experiments/runs/finetune.h"
+#include "nn/optim/loss_scale.h"
 #include "peft/training_state.h"
 
 namespace graft {
@@ -30,6 +31,7 @@ class RunState {
   std::vector<double> dev, train_loss;
   double loss_sum = 0;  // over the examples of this epoch
   int best_epoch = 0;
+  LossScale loss_scale;
 
  private:
   TrainingState state() const;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numbers>
+#include <numeric>
 
 #include "tensor/kernels.h"
 
@@ -39,6 +40,7 @@ double Schedule::at(int step) const {
 Optimizer::Optimizer(Parameters parameters, OptimSpec spec)
     : parameters_(std::move(parameters)), spec_(spec) {
   check(!parameters_.empty(), "optimizer: there is nothing to train");
+  const pool::Purpose purpose("the optimizer");
   for (const auto& p : parameters_) {
     check(p->trains(), "optimizer: '{}' is frozen", p->label());
     auto& state = state_.emplace_back();
@@ -60,16 +62,21 @@ double Optimizer::step(Gradients& grads, double lr) {
   return finish();
 }
 
-void Optimizer::start(Gradients& grads, double lr) {
+void Optimizer::start(Gradients& grads, double lr, double scale) {
   std::vector<Array> all;
   for (const auto& p : parameters_) {
     check(grads.has(p->value), "optimizer: no gradient reached '{}'", p->label());
     all.push_back(grads[p->value].as_contiguous());
   }
   squares_ = kernels::sum_squares(all);
+  each_.clear();
+  scale_ = scale;
   if (spec_.kind == OptimSpec::Kind::adamw) return adamw(all, lr);
-  const double norm = norm_of_started();
-  const double shrink = spec_.clip > 0 && norm > spec_.clip ? spec_.clip / norm : 1;
+  if (overflowed()) return;
+  double squares = 0;
+  for (const double one : squares_of_started()) squares += one;
+  const double norm = std::sqrt(squares) / scale;
+  const double shrink = (spec_.clip > 0 && norm > spec_.clip ? spec_.clip / norm : 1) / scale;
   for (std::size_t i = 0; i < parameters_.size(); ++i) {
     Array grad = all[i];
     if (shrink != 1) {
@@ -80,24 +87,29 @@ void Optimizer::start(Gradients& grads, double lr) {
   }
 }
 
-double Optimizer::finish() {
-  const double norm = norm_of_started();
-  ++steps_;
-  squares_ = {};
-  return norm;
+bool Optimizer::overflowed() const {
+  const std::vector<double>& each = squares_of_started();
+  return !std::isfinite(std::accumulate(each.begin(), each.end(), 0.0));
 }
 
-double Optimizer::norm_of_started() const {
-  check(squares_.defined(), "optimizer: no step was started");
+double Optimizer::finish() {
   double squares = 0;
-  const std::vector<double> each = squares_.to_vector();
+  const std::vector<double>& each = squares_of_started();
   for (std::size_t i = 0; i < each.size(); ++i) {
-    check(std::isfinite(each[i]),
+    squares += each[i];
+    check(std::isfinite(squares),
           "optimizer: the gradient of '{}' is not finite at step {}; lower the rate",
           parameters_[i]->label(), steps_ + 1);
-    squares += each[i];
   }
-  return std::sqrt(squares);
+  ++steps_;
+  squares_ = {};
+  return std::sqrt(squares) / scale_;
+}
+
+const std::vector<double>& Optimizer::squares_of_started() const {
+  check(squares_.defined(), "optimizer: no step was started");
+  if (each_.empty()) each_ = squares_.to_vector();
+  return each_;
 }
 
 void Optimizer::adamw(const std::vector<Array>& grads, double lr) {
@@ -107,7 +119,8 @@ void Optimizer::adamw(const std::vector<Array>& grads, double lr) {
     all.push_back({p.value.value(), state_[i][0], state_[i][1], grads[i], lr * p.lr_scale,
                    p.decay ? spec_.decay : 0});
   }
-  kernels::adamw(all, AdamW{spec_.beta1, spec_.beta2, spec_.eps, steps_ + 1, spec_.clip}, squares_);
+  kernels::adamw(all, {spec_.beta1, spec_.beta2, spec_.eps, steps_ + 1, spec_.clip, scale_},
+                 squares_);
 }
 
 void Optimizer::update(std::size_t i, const Array& grad, double lr) {

@@ -37,7 +37,9 @@ class Optimizer {
   double step(Gradients&, double lr);
   // The same in two parts. With adamw the first one asks for no number of the device's, so that
   // all of a step can be on its way before the second one waits for the norm.
-  void start(Gradients&, double lr);
+  // The gradients are `scale` times what they are taken for (LossScale).
+  void start(Gradients&, double lr, double scale = 1);
+  bool overflowed() const;  // a gradient is not finite; nothing has changed, and it may start again
   double finish();
 
   int steps() const { return steps_; }
@@ -49,7 +51,7 @@ class Optimizer {
 
  private:
   void adamw(const std::vector<Array>& grads, double lr);  // of all parameters in one pass
-  double norm_of_started() const;
+  const std::vector<double>& squares_of_started() const;
   void update(std::size_t i, const Array& grad, double lr);  // by the other kinds
   void adafactor(std::size_t i, const Array& grad, double lr, double decay);
   std::vector<std::pair<std::string, Shape>> state_shapes(const Parameter&) const;
@@ -58,7 +60,9 @@ class Optimizer {
   OptimSpec spec_;
   std::vector<std::vector<Array>> state_;  // per parameter
   int steps_ = 0;
-  Array squares_;  // of the step that was started: each gradient's sum of squares
+  Array squares_;                     // of the step that was started: each gradient's, summed
+  mutable std::vector<double> each_;  // the same, once they have been asked for
+  double scale_ = 1;                  // and what the gradients are scaled by
 };
 
 // Rates over a run of `steps` steps, warm-up included.

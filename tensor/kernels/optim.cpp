@@ -25,7 +25,7 @@ struct Numbers {
 }  // namespace
 
 // The order of operations of PyTorch's single-tensor AdamW (lerp, then addcmul, then addcdiv):
-//   g *= shrink, which is 1, or clip / norm
+//   g *= shrink, which is 1 or clip / norm, over `scale`
 //   w *= 1 - lr decay
 //   m += (1 - beta1) (g - m)
 //   v  = beta2 v + (1 - beta2) g g
@@ -39,7 +39,8 @@ void adamw(const std::vector<AdamWTensor>& tensors, const AdamW& o, const Array&
   if (squares.defined())
     for (const double one : squares.to_vector()) sum += one;
   if (!std::isfinite(sum)) return;
-  const double norm = std::sqrt(sum), shrinks = o.clip > 0 && norm > o.clip ? o.clip / norm : 1;
+  const double norm = std::sqrt(sum) / o.scale;
+  const double shrinks = (o.clip > 0 && norm > o.clip ? o.clip / norm : 1) / o.scale;
   for (std::size_t i = 0; i < tensors.size(); ++i)
     check(tensors[i].w.dtype() == tensors[0].w.dtype(), "adamw: tensor {} is {}, the first {}", i,
           name(tensors[i].w.dtype()), name(tensors[0].w.dtype()));

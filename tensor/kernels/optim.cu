@@ -27,13 +27,14 @@ struct AdamWList {
 
 static_assert(sizeof(AdamWList<double>) + sizeof(Runs) + 3 * sizeof(void*) <= 4096);
 
-// shrinks[0] = clip / norm where the norm is larger, 1 else; NaN where it is not finite. In the
-// host's order.
-__global__ void shrink_kernel(double* shrinks, const double* squares, Index n, double clip) {
+// shrinks[0] = clip / norm where the norm is larger, 1 else, over `scale`; NaN where it is not
+// finite. In the host's order.
+__global__ void shrink_kernel(double* shrinks, const double* squares, Index n, double clip,
+                              double scale) {
   double sum = 0;
   for (Index i = 0; i < n; ++i) sum += squares[i];
-  const double norm = std::sqrt(sum);
-  *shrinks = sum - sum == 0 ? (clip > 0 && norm > clip ? clip / norm : 1) : NAN;
+  const double norm = std::sqrt(sum) / scale;
+  *shrinks = sum - sum == 0 ? (clip > 0 && norm > clip ? clip / norm : 1) / scale : NAN;
 }
 
 template <class T>
@@ -78,7 +79,7 @@ void adamw(const std::vector<AdamWTensor>& tensors, const AdamW& o, const Array&
   Array shrinks = Array::empty({1}, {Dtype::f64, Device::cuda});
   launch("adamw's clipping", shrink_kernel, Grid{1, 1}, shrinks.device_data<double>(),
          squares.defined() ? squares.device_data<double>() : nullptr,
-         squares.defined() ? squares.numel() : 0, o.clip);
+         squares.defined() ? squares.numel() : 0, o.clip, o.scale);
   dispatch(tensors[0].w, [&]<class T>(T) {
     std::vector<T> numbers{static_cast<T>(1 - o.beta1), static_cast<T>(1 - o.beta2),
                            static_cast<T>(o.beta2), static_cast<T>(o.eps),

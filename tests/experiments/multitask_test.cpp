@@ -236,6 +236,9 @@ TEST_CASE("an encoder-decoder answers several tasks in words") {
 }
 
 TEST_CASE("what a run over tasks cannot do it says in a line") {
+  MultitaskSpec half;
+  half.run.device = "cuda", half.run.compute = "f16";
+  contains(error_of([&] { (void)half.settled(); }), "compute f16; there are f32 and bf16");
   const auto refused = [](auto change, const std::string& why) {
     Run run;
     change(run.spec);

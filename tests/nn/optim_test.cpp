@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "nn/optim/loss_scale.h"
 #include "nn/optim/optimizer.h"
 #include "tests/nn/folder.h"
 #include "tests/nn/small_models.h"
@@ -169,6 +170,70 @@ TEST_CASE("the gradient is clipped by its norm over all parameters") {
   grads = small.gradients(1);
   large.step(grads, 0.1);
   CHECK(same_bits(grads[small.parameters[0]->value], untouched[two.parameters[0]->value]));
+}
+
+TEST_CASE("gradients that are scaled by a power of two take the same step, to the last bit") {
+  for (const Kind kind : {Kind::adamw, Kind::sgd, Kind::adafactor})
+    for (const double clip : {0.0, 0.5}) {
+      Two plain(Dtype::f32), scaled(Dtype::f32);
+      Optimizer one(plain.parameters, {.kind = kind, .clip = clip}),
+          other(scaled.parameters, {.kind = kind, .clip = clip});
+      for (int t = 1; t <= 3; ++t) {
+        Gradients grads = plain.gradients(t), larger = scaled.gradients(t);
+        for (const auto& p : scaled.parameters) {
+          Array& g = larger[p->value];
+          kernels::scale(g, g, 4096);
+        }
+        const double norm = one.step(grads, 0.02);
+        other.start(larger, 0.02, 4096);
+        CHECK(!other.overflowed());
+        CHECK(other.finish() == norm);
+      }
+      for (std::size_t k = 0; k < 2; ++k)
+        CHECK(same_bits(plain.parameters[k]->value.value(), scaled.parameters[k]->value.value()));
+    }
+}
+
+TEST_CASE("a step whose gradient overflows may be started again") {
+  for (const Kind kind : {Kind::adamw, Kind::sgd, Kind::adafactor}) {
+    Two two(Dtype::f32), want(Dtype::f32);
+    Optimizer optimizer(two.parameters, {.kind = kind}), plain(want.parameters, {.kind = kind});
+    Gradients grads = two.gradients(1);
+    grads[two.parameters[0]->value].data<float>()[1] = INFINITY;
+    LossScale scale = LossScale::of(Dtype::f16);
+    optimizer.start(grads, 0.02, scale.value);
+    CHECK(optimizer.overflowed());
+    CHECK(scale.lower());
+    grads = two.gradients(1);
+    for (const auto& p : two.parameters)
+      kernels::scale(grads[p->value], grads[p->value], scale.value);
+    optimizer.start(grads, 0.02, scale.value);
+    CHECK(!optimizer.overflowed());
+    Gradients plainly = want.gradients(1);
+    CHECK(optimizer.finish() == plain.step(plainly, 0.02));
+    for (std::size_t k = 0; k < 2; ++k)
+      CHECK(same_bits(two.parameters[k]->value.value(), want.parameters[k]->value.value()));
+    CHECK(optimizer.steps() == 1);
+  }
+}
+
+TEST_CASE("the loss's scale is halved by an overflow and doubled after 2000 steps without") {
+  LossScale f32 = LossScale::of(Dtype::f32), f16 = LossScale::of(Dtype::f16);
+  CHECK(f32.value == 1);
+  CHECK(LossScale::of(Dtype::bf16).value == 1);
+  CHECK(!f32.lower());
+  for (int i = 0; i < 3000; ++i) f32.step_done();
+  CHECK(f32.value == 1);
+  CHECK(f16.lower());
+  CHECK(f16.value == LossScale::kFirst / 2);
+  for (int i = 0; i < 1999; ++i) f16.step_done();
+  CHECK(f16.value == LossScale::kFirst / 2);
+  f16.step_done();
+  CHECK(f16.value == LossScale::kFirst);
+  for (int i = 0; i < 100000; ++i) f16.step_done();
+  CHECK(f16.value == LossScale::kMost);
+  while (f16.value > 1) CHECK(f16.lower());
+  CHECK(!f16.lower());
 }
 
 TEST_CASE("a gradient that is missing or not a number is an error by name, and nothing changes") {
