@@ -84,6 +84,9 @@ stage "steps of training, LLaMA's shape, 2048 tokens a sequence"
 timeout 100 "$bin/bench_device" 10 llama | tee "$logs/llama" || failure "bench_device llama"
 timeout 100 "$bin/bench_device" 10 llama --bf16 | tee "$logs/llama-bf16" ||
   failure "bench_device llama --bf16"
+stage "steps of training, LLaMA's shape with 1 G parameters, 4 x 2048 tokens, bf16"
+timeout 200 "$bin/bench_device" 10 llama-1b lora-qv,lora-all --bf16 | tee "$logs/llama-1b" ||
+  failure "bench_device llama-1b --bf16"
 
 stage "the contract of every method"
 before=$failed
@@ -110,4 +113,4 @@ fi
 end_stage
 echo
 printf '%s' "$table"
-cat "$logs"/{gpt2,gpt2-bf16,llama,llama-bf16}
+cat "$logs"/{gpt2,gpt2-bf16,llama,llama-bf16,llama-1b}

@@ -16,7 +16,7 @@ import sys
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-LOSS_WITHIN, NORM_WITHIN = 1e-4, 1e-2  # relative, at every step
+WITHIN = {"f32": (1e-4, 1e-2), "bf16": (1e-2, 0.1)}  # loss and norm, relative, at every step
 TURN, PRODUCTS = 0.5, 3
 
 
@@ -42,7 +42,10 @@ class Side:
         self.process.stdin.flush()
         return self.answer()
 
-    def peak(self):
+    def peak(self, o):
+        """Of the host's memory, or what the program itself had on the device."""
+        if o.device != "cpu":
+            return self.ask("memory")["peak"]
         with open(f"/proc/{self.process.pid}/status") as file:
             return 1024 * int(next(line for line in file if line.startswith("VmHWM")).split()[1])
 
@@ -69,15 +72,16 @@ def differences(a, b):
                  for key in ("loss", "norm"))
 
 
-def agree(a, b):
-    loss, norm = differences(a, b)
-    return loss <= LOSS_WITHIN and norm <= NORM_WITHIN  # false for what is no number
+def agree(a, b, o):
+    within = WITHIN[o.compute]
+    return all(d <= w for d, w in zip(differences(a, b), within))  # false for what is no number
 
 
 def commands(folder, o):
-    return dict(graft=[o.bench_train, "run", folder],
+    where = ["--device", o.device, "--compute", o.compute]
+    return dict(graft=[o.bench_train, "run", folder, *where],
                 pytorch=[sys.executable, os.path.join(HERE, "pytorch_side.py"), folder,
-                         str(o.threads)])
+                         "--threads", str(o.threads), *where, *["--compile"] * o.compile])
 
 
 def environment(o):
@@ -102,6 +106,9 @@ def turn_length(sides):
 
 def take_turns(sides, o):
     """Turns of a step each, or of so many that the slower side takes half a second."""
+    if o.device != "cpu":  # both have met every batch, and graphs or compiled code are made
+        for side in sides.values():
+            side.ask(f"steps 1 {3 * o.batches}")
     each = turn_length(sides)
     turns = []
     for i in range(o.steps):
@@ -110,7 +117,7 @@ def take_turns(sides, o):
         for side in turn.values():
             side["seconds"] /= each
         a, b = turn["graft"], turn["pytorch"]
-        turn.update(ratio=a["seconds"] / b["seconds"], agree=agree(a, b))
+        turn.update(ratio=a["seconds"] / b["seconds"], agree=agree(a, b, o))
         turns.append(turn)
         print(f"turn {i + 1:>2} of {each}: graft {said(a)}; pytorch {said(b)}; ratio "
               f"{turn['ratio']:.3f}{'' if turn['agree'] else '  DISAGREE'}", flush=True)
@@ -138,8 +145,8 @@ def starts(folder, o):
 def run_cell(workload, method, o):
     texts = [x for name in ("sst2", "tokenizer") if vars(o)[name]
              for x in (f"--{name}", vars(o)[name])]
-    made = subprocess.run([o.bench_train, "prepare", workload, method, "--out", o.work, *texts],
-                          stdout=subprocess.PIPE, text=True)
+    made = subprocess.run([o.bench_train, "prepare", workload, method, "--out", o.work, "--batches",
+                           str(o.batches), *texts], stdout=subprocess.PIPE, text=True)
     if made.returncode:
         sys.exit(1)
     folder = made.stdout.strip()
@@ -150,15 +157,16 @@ def run_cell(workload, method, o):
     sides = {name: Side(command, environment(o)) for name, command in commands(folder, o).items()}
     first = {name: side.first for name, side in sides.items()}
     turns = take_turns(sides, o)
-    memory = {name: side.peak() for name, side in sides.items()}
+    memory = {name: side.peak(o) for name, side in sides.items()}
     products = plain_products(sides)
     for side in sides.values():
         side.close()
     start = {name: more[name] + [sides[name].start] for name in sides}
-    alike = (agree(first["graft"], first["pytorch"]) and all(t["agree"] for t in turns) and
+    alike = (agree(first["graft"], first["pytorch"], o) and all(t["agree"] for t in turns) and
              first["graft"]["trainable"] == first["pytorch"]["trainable"])
     return dict(workload=workload, method=method, spec=cell["spec"], about=cell["about"],
-                threads=o.threads, valid=alike,
+                threads=o.threads, device=o.device, compute=o.compute, compiled=o.compile,
+                valid=alike,
                 trainable={name: f["trainable"] for name, f in first.items()},
                 versions=dict(first["pytorch"]["versions"], kernels=first["graft"]["kernels"]),
                 processor=processor(), first=first, turns=turns,
@@ -185,8 +193,9 @@ def report(c):
     print(f"start    {start['graft'] / start['pytorch']:.3f} of PyTorch's: {start['graft']:.2f} "
           f"and {start['pytorch']:.2f} s until the first step was done, median of "
           f"{len(c['start']['graft'])}")
-    print(f"products of 4096^3, GFLOP/s: ours {p['ours']:.0f}, OpenBLAS {p['blas']:.0f} (core "
-          f"{p['core']}), PyTorch {p['mm']:.0f}, which is {p['mm'] / p['blas']:.2f} of OpenBLAS's")
+    blas = "OpenBLAS" if c["device"] == "cpu" else "cuBLAS"
+    print(f"products of 4096^3, GFLOP/s: ours {p['ours']:.0f}, {blas} {p['blas']:.0f} "
+          f"({p['core']}), PyTorch {p['mm']:.0f}, which is {p['mm'] / p['blas']:.2f} of {blas}'s")
     print(f"largest difference over {steps} steps: loss {loss:.1e}, gradient's norm {norm:.1e}; "
           f"numbers that train: {c['trainable']['graft']} and {c['trainable']['pytorch']}")
     if not c["valid"]:
@@ -195,7 +204,7 @@ def report(c):
 
 def table(cells):
     print("\n| workload | method | time, ours / PyTorch's | quartiles | memory | start | product, "
-          "PyTorch's / OpenBLAS's |\n|---|---|---|---|---|---|---|")
+          "PyTorch's / BLAS's |\n|---|---|---|---|---|---|---|")
     for c in cells:
         r, m = c["ratio"], c["memory"]
         start = {name: statistics.median(s) for name, s in c["start"].items()}
@@ -211,7 +220,9 @@ def keep(cell, path):
     if os.path.exists(path):
         with open(path) as file:
             cells = json.load(file)["cells"]
-    same = lambda c: all(c[k] == cell[k] for k in ("workload", "method", "threads"))
+    on = dict(device="cpu", compute="f32", compiled=False)  # where an older file does not say
+    same = lambda c: (all(c[k] == cell[k] for k in ("workload", "method", "threads")) and
+                      all(c.get(k, v) == cell[k] for k, v in on.items()))
     at = next((i for i, c in enumerate(cells) if same(c)), len(cells))
     cells[at:at + 1] = [cell]
     with open(path + ".new", "w") as file:
@@ -221,12 +232,17 @@ def keep(cell, path):
 
 
 def chosen(o):
-    listed = subprocess.run([o.bench_train, "list"], stdout=subprocess.PIPE, text=True, check=True)
+    listed = subprocess.run([o.bench_train, "list", "--device", o.device],
+                            stdout=subprocess.PIPE, text=True, check=True)
     all_cells = [tuple(line.split()) for line in listed.stdout.splitlines()]
     if o.workloads and o.methods:  # bench_train says of a cell that there is not why
         return [(w, m) for w in o.workloads.split(",") for m in o.methods.split(",")]
-    return [(w, m) for w, m in all_cells
+    some = [(w, m) for w, m in all_cells
             if w in (o.workloads or w).split(",") and m in (o.methods or m).split(",")]
+    if not some:
+        sys.exit(f"against_pytorch: no cell of --workloads '{o.workloads}', --methods "
+                 f"'{o.methods}' is for device {o.device}; `bench_train list` has them all")
+    return some
 
 
 def main():
@@ -237,8 +253,11 @@ def main():
     parser.add_argument("--work", required=True)
     for name in ("workloads", "methods", "sst2", "tokenizer"):
         parser.add_argument(f"--{name}", default="")
-    for name, value in (("steps", 20), ("starts", 1), ("threads", os.cpu_count())):
+    for name, value in (("steps", 20), ("starts", 1), ("threads", os.cpu_count()), ("batches", 40)):
         parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--compute", choices=tuple(WITHIN), default="f32")
+    parser.add_argument("--compile", action="store_true")
     o = parser.parse_args()
     os.makedirs(o.out, exist_ok=True)
     results = os.path.join(o.out, "against_pytorch.json")

@@ -11,13 +11,12 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <sstream>
 
 #include "experiments/bench/trainer.h"
 #include "experiments/bench/workloads.h"
 #include "experiments/bench/yardstick.h"
-#include "nn/parameter.h"
 #include "tensor/cuda/runtime.h"
-#include "tensor/kernels.h"
 
 namespace graft {
 namespace {
@@ -56,39 +55,16 @@ double useful_flop(const Arch& arch, const Workload& w, bool full) {
          12.0 * arch.layers * n * w.length * d;
 }
 
-// FLOP/s of c = a b^T, square.
-double matrix_rate(std::int64_t n, Dtype dtype) {
-  const ArrayKind kind{dtype, Device::cuda};
-  // Numbers like those of a model: a device computes faster with constants.
-  const Init normal{Init::Kind::normal, 1};
-  const Build build{.device = kind.device};
-  const Array a = initial(build, normal, {n, n}, {}, "a").to(kind),
-              b = initial(build, normal, {n, n}, {}, "b").to(kind);
-  Array c = Array::empty({n, n}, kind);
-  std::vector<double> seconds;
-  const double first = now();
-  while (now() - first < 0.5) {  // until its clock has risen
-    kernels::gemm(c, a, b.transpose(), 1, 0);
-    cuda::wait();
-  }
-  for (int i = 0; i < 8; ++i) {
-    const double begun = now();
-    kernels::gemm(c, a, b.transpose(), 1, 0);
-    cuda::wait();
-    seconds.push_back(now() - begun);
-  }
-  return 2.0 * double(n) * double(n) * double(n) / median(seconds);
-}
-
-void run(const std::string& workload, int steps, bool host, Dtype dtype) {
+void run(const std::string& workload, const std::vector<std::string>& methods, int steps, bool host,
+         Dtype dtype) {
   (void)device_named("cuda");
-  const double rate = matrix_rate(4096, dtype);
+  const double rate = device_matrix_rate(4096, dtype);
   fmt::print("{}; {} product 4096^3: {:.1f} TFLOP/s; medians of {} steps\n", cuda::device_name(),
              name(dtype), rate / 1e12, steps);
   fmt::print("{:<10}{:<15}{:>10}{:>14}{:>10}{:>12}{:>10}{:>12}{:>12}{:>12}\n", "workload", "method",
              "ms", "call by call", "commands", "useful/max", "peak MB", "loss", "gradient",
              "host's loss");
-  for (const std::string& method : method_names()) {
+  for (const std::string& method : methods) {
     const Cell cell = cell_named(workload, method);
     check(cell.workload.length > 0, "bench_device: workload {} has no fixed length", workload);
     if (!cell.why_not.empty()) continue;
@@ -111,9 +87,11 @@ void run(const std::string& workload, int steps, bool host, Dtype dtype) {
       check(cuda::work().replayed > before.replayed || cuda::work().lists == before.lists,
             "bench_device: {} {}: no graph stood in for a step like the ones before", workload,
             method);
+      const char* given = std::getenv("GRAFT_GRAPHS");
+      const std::string graphs = given ? given : "1";
       setenv("GRAFT_GRAPHS", "0", 1);
       for (int i = 0; i < steps; ++i) one_by_one.push_back(trainer->step(batch, kRate).seconds);
-      unsetenv("GRAFT_GRAPHS");
+      setenv("GRAFT_GRAPHS", graphs.c_str(), 1);
     }
     const double peak = double(pool::peak_bytes(Device::cuda));
     std::string beside = "-";
@@ -143,16 +121,22 @@ int main(int argc, char** argv) {
   const auto flag = [&given](const char* name) { return std::erase(given, name) > 0; };
   const bool host = flag("--host"), bf16 = flag("--bf16");
   const int steps = given.empty() ? 20 : std::atoi(given[0].c_str());
-  if (steps < 1 || given.size() > 2) {
+  if (steps < 1 || given.size() > 3) {
     fmt::print(stderr,
-               "usage: bench_device [steps] [workload] [--bf16] [--host]\n"
+               "usage: bench_device [steps] [workload] [methods] [--bf16] [--host]\n"
                "  --bf16  rows and what is frozen in bf16, masters and sums in f32\n"
                "  --host  two steps of each method on the host in f32, too, and their losses "
                "compared\n");
     return 2;
   }
+  std::vector<std::string> methods = graft::method_names();
+  if (given.size() > 2) {
+    methods.clear();
+    std::istringstream names(given[2]);
+    for (std::string name; std::getline(names, name, ',');) methods.push_back(name);
+  }
   try {
-    graft::run(given.size() > 1 ? given[1] : "gpt2", steps, host,
+    graft::run(given.size() > 1 ? given[1] : "gpt2", methods, steps, host,
                bf16 ? graft::Dtype::bf16 : graft::Dtype::f32);
   } catch (const graft::Error& error) {
     fmt::print(stderr, "{}\n", error.what());

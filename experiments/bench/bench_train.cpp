@@ -1,16 +1,18 @@
 // Training steps of the workloads and methods that experiments/bench/against_pytorch.sh compares
 // with PyTorch's.
 //
-//     bench_train list
+//     bench_train list [--device cuda]
 //     bench_train prepare WORKLOAD METHOD --out FOLDER --batches N   prints the cell's folder
-//     bench_train run CELL
+//     bench_train run CELL [--device cuda] [--compute bf16]
 //     bench_train draw RESULTS.json STEM   writes STEM-time.svg and STEM-memory.svg
 //
 // run says one JSON line when its first step is done, and then answers lines of standard input with
 // one each, so that two programs can take turns:
 //     steps I N    N steps, with batches I, I + 1, ...; behind the last comes the first again:
 //                  {"loss": [...], "norm": [...], "seconds": of all}
-//     products     GFLOP/s of a product of 4096^3, ours and OpenBLAS's: {"ours", "blas", "core"}
+//     products     GFLOP/s of a product of 4096^3, ours and OpenBLAS's: {"ours", "blas", "core"};
+//                  on a device both are cuBLAS's
+//     memory       the most bytes there were at once on the device: {"peak"}
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <functional>
@@ -24,8 +26,10 @@
 #include "experiments/bench/workloads.h"
 #include "experiments/bench/yardstick.h"
 #include "experiments/harness/plot.h"
+#include "experiments/runs/computing.h"
 #include "nn/files/strict_json.h"
 #include "nn/models/folder.h"
+#include "tensor/cuda/runtime.h"
 
 namespace graft {
 namespace {
@@ -37,10 +41,11 @@ void say(const json& line) {
   std::fflush(stdout);
 }
 
-void list() {
+void list(Device device) {
   for (const Workload& w : workloads())
     for (const std::string& method : method_names())
-      if (const Cell cell = cell_named(w.name, method); cell.why_not.empty())
+      if (const Cell cell = cell_named(w.name, method);
+          cell.why_not.empty() && (!w.for_devices || device == Device::cuda))
         fmt::print("{} {}\n", w.name, method);
 }
 
@@ -54,7 +59,11 @@ json steps(Trainer& trainer, const PreparedCell& cell, std::size_t first, std::s
   return {{"loss", loss}, {"norm", norm}, {"seconds", seconds}};
 }
 
-json products() {
+json products(const Computing& where) {
+  if (where.device == "cuda") {
+    const double rate = device_matrix_rate(4096, compute_named(where.compute)) / 1e9;
+    return {{"ours", rate}, {"blas", rate}, {"core", cuda::device_name()}};
+  }
   static Products all;
   static const double warm = all.ours() + all.openblas();
   check(warm > 0, "bench_train: the clock stands still");
@@ -64,9 +73,14 @@ json products() {
           {"core", openblas_core()}};
 }
 
-void run(const std::string& folder) {
+void run(const std::string& folder, const Computing& where) {
   const PreparedCell cell = read_cell(folder);
-  Trainer trainer(load_model(cell.model), cell.spec);
+  auto model = load_model(cell.model);
+  model->move_to(device_of(where));
+  Trainer trainer(std::move(model), cell.spec);
+  if (const Dtype compute = compute_named(where.compute); is_half(compute))
+    trainer.compute_in(compute);
+  pool::reset_peak();
   json line = steps(trainer, cell, 0, 1);
   line["trainable"] = trainer.trainable();
   line["kernels"] = core_name();
@@ -77,11 +91,15 @@ void run(const std::string& folder) {
     std::size_t first = 0, count = 0;
     words >> verb;
     if (verb == "products") {
-      say(products());
+      say(products(where));
+      continue;
+    }
+    if (verb == "memory") {
+      say({{"peak", pool::peak_bytes(Device::cuda)}});
       continue;
     }
     check(verb == "steps" && words >> first >> count && count > 0,
-          "bench_train: '{}'; need `steps I N` or `products`", asked);
+          "bench_train: '{}'; need `steps I N`, `products` or `memory`", asked);
     say(steps(trainer, cell, first, count));
   }
 }
@@ -118,14 +136,17 @@ void draw_ratios(const std::string& results, const std::string& stem) {
     return PlotPoint{0, m.at("graft").get<double>() / m.at("pytorch").get<double>(), {}};
   };
   draw(bars(cells, "Time of a training step, with its quartiles", time), stem + "-time");
-  draw(bars(cells, "Peak resident memory of training", memory), stem + "-memory");
+  draw(bars(cells, "Peak memory of training", memory), stem + "-memory");
   fmt::print("{0}-time.svg, {0}-memory.svg\n", stem);
 }
 
 int main_of(int argc, char** argv) {
   CLI::App app("Training steps, timed beside PyTorch's");
   app.require_subcommand(1);
-  app.add_subcommand("list", "The cells there are")->callback(list);
+  std::string listed_for = "cpu";
+  CLI::App* listed = app.add_subcommand("list", "The cells there are");
+  listed->add_option("--device", listed_for)->check(CLI::IsMember({"cpu", "cuda"}));
+  listed->callback([&] { list(listed_for == "cuda" ? Device::cuda : Device::cpu); });
   std::string workload, method, out, folder;
   int batches = 40;
   TextSource from;
@@ -141,7 +162,11 @@ int main_of(int argc, char** argv) {
   });
   CLI::App* ran = app.add_subcommand("run", "Train, a step for each line that is read");
   ran->add_option("cell", folder)->required();
-  ran->callback([&] { run(folder); });
+  Computing where;
+  ran->add_option("--device", where.device, "cpu or cuda")->capture_default_str();
+  ran->add_option("--compute", where.compute, "f32, or on a device bf16 or f16")
+      ->capture_default_str();
+  ran->callback([&] { run(folder, where); });
   std::string results, stem;
   CLI::App* drawn = app.add_subcommand("draw", "Figures of what against_pytorch.sh measured");
   drawn->add_option("results", results)->required();

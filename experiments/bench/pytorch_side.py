@@ -1,15 +1,18 @@
 #!/usr/bin/env python3
 """PyTorch's side of against_pytorch.sh: the cell's steps in PyTorch eager, transformers and PEFT.
 
-    pytorch_side.py CELL THREADS
+    pytorch_side.py CELL [--threads N] [--device cpu|cuda] [--compute f32|bf16] [--compile]
 
 CELL is a folder that `bench_train prepare` wrote. Reads and answers lines as `bench_train run`.
+In bf16 what is frozen is stored so, what trains is f32, and the forward pass is autocast.
 
 What a user of these libraries gets who looks after speed: SDPA attention, foreach clipping, the
 fused AdamW over what trains alone, gradients set to none; batches padded to their longest text.
 Methods that PEFT has are made by get_peft_model and take the adapter's first values. It has no
 Houlsby adapters, BitFit or full fine-tuning: these are the few lines of plain PyTorch below.
 """
+import argparse
+import contextlib
 import json
 import os
 import re
@@ -106,34 +109,50 @@ def build(cell, folder):
     return model.train()
 
 
+def placed(model, o):
+    """On the device; what is frozen in half precision, where that is asked for."""
+    for p in model.parameters():
+        if o.compute == "bf16" and not p.requires_grad:
+            p.data = p.data.to(torch.bfloat16)
+    return model.to(o.device)
+
+
 def padded(batch, cell, pad):
     rows = [torch.tensor(row) for row in batch["token"]]
     ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=pad)
     if cell["language"]:
         assert len({len(row) for row in rows}) == 1
-        return dict(input_ids=ids, labels=ids)
+        labels = ids.clone()
+        labels[:, 0] = -100  # no row of ours tells the first; a prompt's last row would, in PEFT
+        return dict(input_ids=ids, labels=labels)
     lengths = torch.tensor([len(row) for row in rows])
     mask = (torch.arange(ids.shape[1])[None] < lengths[:, None]).long()
     return dict(input_ids=ids, attention_mask=mask, labels=torch.tensor(batch["label"]))
 
 
 class Trainer:
-    def __init__(self, folder):
+    def __init__(self, folder, o):
         with open(os.path.join(folder, "cell.json")) as file:
             self.cell = json.load(file)
-        self.model = build(self.cell, folder)
+        self.model = placed(build(self.cell, folder), o)
         pad = self.model.config.pad_token_id or 0
         with open(os.path.join(folder, "batches.json")) as file:
-            self.batches = [padded(b, self.cell, pad) for b in json.load(file)]
+            self.batches = [{name: x.to(o.device) for name, x in padded(b, self.cell, pad).items()}
+                            for b in json.load(file)]
         self.trained = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW([
             dict(params=[p for p in self.trained if p.ndim > 1], weight_decay=DECAY),
             dict(params=[p for p in self.trained if p.ndim == 1], weight_decay=0.0)],
             lr=self.cell["rate"], eps=1e-8, fused=True)
         self.more = dict(use_cache=False) if self.cell["language"] else {}
+        self.called = torch.compile(self.model) if o.compile else self.model
+        half = o.compute == "bf16"
+        self.computing = lambda: (torch.autocast(o.device, torch.bfloat16) if half else
+                                  contextlib.nullcontext())
 
     def step(self, i):
-        loss = self.model(**self.batches[i % len(self.batches)], **self.more).loss
+        with self.computing():
+            loss = self.called(**self.batches[i % len(self.batches)], **self.more).loss
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.trained, CLIP, foreach=True)
@@ -147,33 +166,47 @@ class Trainer:
 
 
 class Products:
-    def __init__(self, n=4096):
-        self.n = n
-        self.a, self.b, self.c = (torch.rand(n, n) for _ in range(3))
+    def __init__(self, o, n=4096):
+        self.n, self.wait = n, torch.cuda.synchronize if o.device == "cuda" else lambda: None
+        dtype = torch.bfloat16 if o.compute == "bf16" else torch.float32
+        self.a, self.b, self.c = (torch.rand(n, n).to(o.device, dtype) for _ in range(3))
 
     def __call__(self):
+        self.wait()
         begun = time.perf_counter()
         torch.mm(self.a, self.b.t(), out=self.c)
+        self.wait()
         return 2 * self.n**3 / (time.perf_counter() - begun) / 1e9
 
 
 def main():
-    folder, threads = sys.argv[1], int(sys.argv[2])
-    torch.set_num_threads(threads)
-    trainer = Trainer(folder)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("cell")
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--compute", choices=("f32", "bf16"), default="f32")
+    parser.add_argument("--compile", action="store_true")
+    o = parser.parse_args()
+    torch.set_num_threads(o.threads)
+    trainer = Trainer(o.cell, o)
     say = lambda **line: print(json.dumps(line), flush=True)
     first = trainer.steps(0, 1)
     reached = [p for p in trainer.trained if p.grad is not None]  # not ESM's head for contacts
     say(**first, trainable=sum(p.numel() for p in reached),
         versions=dict(torch=torch.__version__, transformers=hf.__version__,
-                      capability=torch.backends.cpu.get_cpu_capability()))
+                      capability=torch.backends.cpu.get_cpu_capability(),
+                      **(dict(device=torch.cuda.get_device_name()) if o.device == "cuda" else {})))
     products = None
     for line in sys.stdin:
         if line.strip() == "products":
             if products is None:
-                products = Products()
-                products()
+                products = Products(o)
+                begun = time.perf_counter()
+                while time.perf_counter() - begun < 0.5:  # until its clock has risen, as ours
+                    products()
             say(mm=products())
+        elif line.strip() == "memory":
+            say(peak=torch.cuda.max_memory_allocated())
         else:
             say(**trainer.steps(*map(int, line.split()[1:])))
 

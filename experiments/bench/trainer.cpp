@@ -30,7 +30,10 @@ StepResult Trainer::step(const Batch& batch, double rate, Checkpoint checkpoint)
   const double begun = now();
   cuda::gathered(model_->build().device, [&] {
     Ctx ctx{.train = true, .checkpoint = checkpoint, .frozen = frozen_.get()};
-    const Tensor l = loss(batch, ctx);
+    // As runs have it (gather_gradients).
+    const bool there = model_->build().device == Device::cuda;
+    const Batch full = there ? filled_up(batch, model_->arch()) : Batch();
+    const Tensor l = loss(there ? full : batch, ctx);
     Gradients grads = backward(l);
     optimizer_.start(grads, rate);
     out.loss = l.item();

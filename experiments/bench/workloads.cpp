@@ -33,7 +33,8 @@ const std::string& one_of(const std::string& name, const std::vector<std::string
   return *at;
 }
 
-bool writes(const Workload& w) { return w.base == "gpt2" || w.base == "llama"; }
+bool is_llama(const Workload& w) { return w.base.starts_with("llama"); }
+bool writes(const Workload& w) { return w.base == "gpt2" || is_llama(w); }
 
 TaskData supersense() { return task_named("supersense"); }
 
@@ -161,7 +162,8 @@ const std::vector<Workload>& workloads() {
       {"bert", "bert", "BERT base's shape, 32 sentences", 32, 0},
       {"encoder-8", "encoder", "the shipped encoder on supersense, 8 texts", 8, 0},
       {"encoder-32", "encoder", "the shipped encoder on supersense, 32 texts", 32, 0},
-      {"llama", "llama", "LLaMA's shape, 16 x 1024, 2048 tokens", 1, 2048}};
+      {"llama", "llama", "LLaMA's shape, 16 x 1024, 2048 tokens", 1, 2048},
+      {"llama-1b", "llama-1b", "LLaMA's shape, 16 x 2048, 4 x 2048 tokens", 4, 2048, true}};
   return all;
 }
 
@@ -174,11 +176,11 @@ const Workload& workload_named(const std::string& name) {
 
 Arch arch_of(const Workload& w) {
   if (w.base == "encoder") return load_arch(base_folder("encoder"));
-  Arch a = arch_named(w.base == "bert" ? "bert-base" : w.base == "llama" ? "llama-7b" : "gpt2");
-  if (w.base == "llama") {
-    a.width = 1024, a.layers = 16, a.heads = a.kv_heads = 16, a.hidden = 2816;
-    a.positions = 4096;
-  }
+  Arch a = arch_named(w.base == "bert" ? "bert-base" : is_llama(w) ? "llama-7b" : "gpt2");
+  if (is_llama(w)) a.layers = 16, a.positions = 4096;
+  if (w.base == "llama") a.width = 1024, a.heads = a.kv_heads = 16, a.hidden = 2816;
+  // As LLaMA 3.2 1B but for its vocabulary: heads of 64, four to a key head.
+  if (w.base == "llama-1b") a.width = 2048, a.heads = 32, a.kv_heads = 8, a.hidden = 8192;
   a.dropout = a.attention_dropout = a.head_dropout = 0;  // no two generators draw alike
   return w.base == "bert" ? without_lm_head(a) : a;
 }
@@ -213,9 +215,9 @@ Cell cell_named(const std::string& workload, const std::string& method) {
   if (method == "prompt" && w.base == "encoder")
     cell.why_not =
         "transformers' esm leaves out its norm of the embeddings where a prompt is put in";
-  if (method == "llama-adapter" && w.base != "llama")
+  if (method == "llama-adapter" && !is_llama(w))
     cell.why_not = "PEFT's LLaMA-Adapter is for LLaMA (its GPT-2 lacks the output matrix there)";
-  if (method == "bitfit" && w.base == "llama") cell.why_not = "LLaMA has no biases";
+  if (method == "bitfit" && is_llama(w)) cell.why_not = "LLaMA has no biases";
   return cell;
 }
 

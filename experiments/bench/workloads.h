@@ -15,11 +15,12 @@
 namespace graft {
 
 struct Workload {
-  std::string name, base;  // base: the model folder's name, which workloads may share
-  std::string about;       // in words
-  int sequences, length;   // length 0: as the texts are
+  std::string name, base;    // base: the model folder's name, which workloads may share
+  std::string about;         // in words
+  int sequences, length;     // length 0: as the texts are
+  bool for_devices = false;  // too large for a host, where it must be asked for with its methods
 };
-// gpt2, bert, encoder-8, encoder-32, llama. Throws for another name, listing these.
+// gpt2, bert, encoder-8, encoder-32, llama, llama-1b. Throws for another name, listing these.
 const std::vector<Workload>& workloads();
 const Workload& workload_named(const std::string&);
 Arch arch_of(const Workload&);

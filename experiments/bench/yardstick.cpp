@@ -8,6 +8,8 @@
 #include <fstream>
 
 #include "experiments/ablations/lab.h"
+#include "nn/parameter.h"
+#include "tensor/cuda/runtime.h"
 #include "tensor/kernels.h"
 
 namespace graft {
@@ -100,6 +102,29 @@ PlainRate plain_rate() {
 std::string to_string(const PlainRate& r) {
   return fmt::format("product of 4096^3: ours {:.0f} GFLOP/s ({}), OpenBLAS {:.0f} (core {})",
                      r.ours / 1e9, core_name(), r.openblas / 1e9, openblas_core());
+}
+
+double device_matrix_rate(std::int64_t n, Dtype dtype) {
+  const ArrayKind kind{dtype, Device::cuda};
+  // Numbers like those of a model: a device computes faster with constants.
+  const Init normal{Init::Kind::normal, 1};
+  const Build build{.device = kind.device};
+  const Array a = initial(build, normal, {n, n}, {}, "a").to(kind),
+              b = initial(build, normal, {n, n}, {}, "b").to(kind);
+  Array c = Array::empty({n, n}, kind);
+  std::vector<double> seconds;
+  const double first = now();
+  while (now() - first < 0.5) {  // until its clock has risen
+    kernels::gemm(c, a, b.transpose(), 1, 0);
+    cuda::wait();
+  }
+  for (int i = 0; i < 8; ++i) {
+    const double begun = now();
+    kernels::gemm(c, a, b.transpose(), 1, 0);
+    cuda::wait();
+    seconds.push_back(now() - begun);
+  }
+  return 2.0 * double(n) * double(n) * double(n) / median(seconds);
 }
 
 }  // namespace graft

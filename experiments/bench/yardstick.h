@@ -48,4 +48,7 @@ void openblas_product(Array& y, const Array& x, bool x_transposed, const Array& 
                       bool w_transposed, float beta);
 std::string openblas_core();  // the kernels that it has chosen for this processor
 
+// FLOP/s of c = a b^T of n^3 on the device, in that type.
+double device_matrix_rate(std::int64_t n, Dtype);
+
 }  // namespace graft

@@ -39,7 +39,7 @@ TEST_SUITE("benchmarks") {
         CHECK(adaptation.count() == adaptation.formula());
         CHECK(adaptation.count() > 0);
       }
-    CHECK(refused == 9);
+    CHECK(refused == 10);
     CHECK(error_of([] { cell_named("gpt3", "full"); }).find("encoder-32") != std::string::npos);
     CHECK(error_of([] { cell_named("gpt2", "lora"); }).find("lora-qv") != std::string::npos);
     CHECK(error_of([] {
