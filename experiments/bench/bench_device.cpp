@@ -22,7 +22,7 @@ namespace graft {
 namespace {
 
 constexpr double kRate = 1e-4;
-constexpr int kWarmUp = 3, kOnHost = 2;
+constexpr int kWarmUp = 6, kOnHost = 2;  // by then a step is a graph
 
 Batch batch_of(const Workload& w, int vocab) {
   Batch b;
