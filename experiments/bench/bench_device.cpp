@@ -85,8 +85,8 @@ void run(const std::string& workload, const std::vector<std::string>& methods, i
       last = trainer->step(batch, kRate);
       commands = cuda::work().commands - before.commands;
       check(cuda::work().replayed > before.replayed || cuda::work().lists == before.lists,
-            "bench_device: {} {}: no graph stood in for a step like the ones before", workload,
-            method);
+            "bench_device: {} {}: no graph stood in for a step like the ones before {}", workload,
+            method, cuda::work().in_vain);
       const char* given = std::getenv("GRAFT_GRAPHS");
       const std::string graphs = given ? given : "1";
       setenv("GRAFT_GRAPHS", "0", 1);

@@ -134,7 +134,7 @@ class Graph {
 // A list that was handed over before.
 struct Known {
   std::unique_ptr<Graph> graph;  // from its second time on
-  bool in_vain = false;          // there was no room for one
+  bool in_vain = false;          // it cannot be made
 };
 
 struct State {
@@ -162,11 +162,13 @@ void drop_oldest(State& s) {
   --s.graphs;
 }
 
-// Null where the device has no room for it: the list is then no worse off than without graphs.
-std::unique_ptr<Graph> graph_of(const List& list) {
+// Null where it cannot be made, such as for want of room: the list is then no worse off than
+// without graphs.
+std::unique_ptr<Graph> graph_of(State& s, const List& list) {
   try {
     return std::make_unique<Graph>(list);
-  } catch (const Error&) {
+  } catch (const Error& error) {
+    s.work.in_vain = error.what();
     return nullptr;
   }
 }
@@ -185,7 +187,7 @@ Graph* graph_for(State& s, const List& list) {
   if (s.known[hash].in_vain) return nullptr;
   if (s.graphs == kMostGraphs) drop_oldest(s);
   Known& known = s.known[hash];
-  known.graph = graph_of(list);
+  known.graph = graph_of(s, list);
   known.in_vain = !known.graph;
   if (known.graph) ++s.graphs, ++s.work.graphs;
   return known.graph.get();

@@ -51,6 +51,7 @@ struct Work {
   long copies = 0, copied_bytes = 0;  // of these, from the host
   long lists = 0, graphs = 0;         // handed over; made into graphs
   long replayed = 0;                  // lists that a graph stood in for
+  std::string in_vain;  // why a graph could not be made, the last time that one could not
 };
 const Work& work();
 

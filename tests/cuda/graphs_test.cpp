@@ -9,6 +9,9 @@
 #include "tests/cuda/device_cases.h"
 #include "tests/nn/folder.h"
 #include "tests/nn/small_models.h"
+#ifdef GRAFT_CUDA_IS_EMULATED
+#include "tests/cuda/emulation/emulation.h"
+#endif
 
 using namespace graft;
 using namespace graft::testing;
@@ -123,6 +126,25 @@ TEST_CASE("a list of work that comes again is one graph, and reads the numbers o
   cuda::gathered(Device::cuda, [&] { step(0, 3); });
   CHECK(since.lists() == 8);
 }
+
+#ifdef GRAFT_CUDA_IS_EMULATED
+TEST_CASE("where no graph can be made a list is started all the same, and why is told") {
+  const Array x = random_on_device({8, 8}, 4);
+  const Since since;
+  emulation::no_room_for_graphs = true;
+  for (int turn = 0; turn < 6; ++turn) {
+    if (turn == 4) emulation::no_room_for_graphs = false;  // it is not tried again
+    Array y = Array::zeros({8, 8}, x.kind());
+    cuda::gathered(Device::cuda, [&] { kernels::axpy(y, x, 7); });
+    CHECK(y.at(9) == doctest::Approx(7 * x.at(9)));
+  }
+  CHECK(since.lists() == 6);
+  CHECK(since.graphs() == 0);
+  CHECK(since.replayed() == 0);
+  contains(cuda::work().in_vain, "making a graph of ");
+  contains(cuda::work().in_vain, "out of memory");
+}
+#endif
 
 TEST_CASE("numbers that a step asks for on the host are there, and an error leaves what was done") {
   if (!device_is_there()) return;

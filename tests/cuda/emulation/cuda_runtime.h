@@ -47,6 +47,7 @@ void* shared();  // the memory that the launch asked for
 // Does the work, or adds it to the graph that is being captured.
 void submit(std::function<void()> work);
 bool capturing();
+extern bool no_room_for_graphs;
 void reverse(bool on);
 
 void wait_for_block();
@@ -185,6 +186,7 @@ inline cudaError_t cudaStreamEndCapture(cudaStream_t, cudaGraph_t* graph) {
 }
 inline cudaError_t cudaGraphInstantiate(cudaGraphExec_t* ready, cudaGraph_t graph,
                                         unsigned long long) {
+  if (graft::emulation::no_room_for_graphs) return cudaErrorMemoryAllocation;
   return *ready = new std::vector<std::function<void()>>(*graph), cudaSuccess;
 }
 inline cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t) {

@@ -15,6 +15,7 @@ namespace graft::emulation {
 
 Place now;
 cudaGraph_t captured = nullptr;
+bool no_room_for_graphs = false;
 
 namespace {
 
