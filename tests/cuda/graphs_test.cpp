@@ -35,16 +35,26 @@ Array random_on_device(Shape shape, std::uint32_t stream) {
   return random_array(std::move(shape), stream).to(Device::cuda);
 }
 
+Batch ragged_without_targets(const Arch& arch, const std::vector<int>& length,
+                             std::uint32_t first) {
+  Batch b = ragged(arch, length, first);
+  b.target.clear();
+  return b;
+}
+
 // Batches of two sizes in turn, six times. Of a size the lengths, tokens and labels differ, and how
 // many labels there are: 41 or 42, which makes 42 rows.
 std::vector<Batch> batches(const Arch& arch) {
+#ifdef GRAFT_SANITIZED  // where a token of a step takes a tenth of a second
+  return {filled_up(ragged_without_targets(arch, {3, 2}, 0), arch),
+          filled_up(ragged_without_targets(arch, {1, 4}, 3), arch)};
+#endif
   std::vector<Batch> all;
   for (int i = 0; i < 6; ++i)
     for (const std::vector<int>& length :
          {i % 2 ? std::vector{20, 15, 18} : std::vector{12, 22, 19},
           {17, 20 + i % 2, 21 - i % 2, 2}}) {
-      Batch b = ragged(arch, length, std::uint32_t(3 * i));
-      b.target.clear();
+      Batch b = ragged_without_targets(arch, length, std::uint32_t(3 * i));
       for (std::size_t t = 0, at = 0; t < b.token.size(); ++t) {
         const bool asked = t % 5 != 4 && int(at) < 41 + i % 2;
         b.token_label[t] = asked ? std::int32_t((t * 5 + std::size_t(i)) % 29) : -1;
@@ -207,12 +217,14 @@ TEST_CASE("steps as graphs have the bits of steps call by call: ragged batches, 
     REQUIRE(got.values.size() == want.values.size());
     for (std::size_t i = 0; i < got.values.size(); ++i)
       CHECK(same_bits(got.values[i], want.values[i]));
+#ifndef GRAFT_SANITIZED
     // One list for each of the 12 steps: nothing was asked for in between. Until as much memory is
     // free as a step takes they differ by their addresses, and where the last block leaves out
     // other numbers of rows by their shapes.
     CHECK(since.lists() == 12);
     CHECK(since.graphs() >= 2);
     CHECK(since.replayed() >= 3);
+#endif
   }
 }
 
