@@ -63,7 +63,7 @@ class Pinned {
     if (used_ && used_at_ == waits) wait();
     if (bytes.size() > size_) {
       if (data_) GRAFT_CUDA_CHECK(cudaFreeHost(data_), "giving {} bytes back", size_);
-      data_ = nullptr;
+      data_ = nullptr, size_ = 0;  // where there is no other
       void* block = nullptr;
       GRAFT_CUDA_CHECK(cudaMallocHost(&block, bytes.size()), "getting {} bytes of the host",
                        bytes.size());
