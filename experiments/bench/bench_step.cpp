@@ -6,14 +6,16 @@
 // Useful FLOP of a step, per token and block, with P numbers in the block's matrices and s tokens
 // in the sequence: LoRA 4P + 12sd (forward and the gradient of the input; 6r(a+b) for each LoRA
 // matrix besides), full 6P + 12sd. A vocabulary head, where there is one: 4dV, or 6dV where it
-// trains. Padding, and what is computed twice, do not count. Everything alternates in one process;
-// medians are printed, without the first steps, which are slower: the pool still asks the system
-// for memory then.
+// trains. Padding, and what is computed twice, do not count. Everything takes turns in one process,
+// every second turn the other way round. A ratio is of two times of one turn; its median and
+// quartiles over the turns are printed, without the first ones, which are slower: the pool still
+// asks the system for memory then.
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <functional>
 
 #include "experiments/ablations/lab.h"
 #include "experiments/bench/step_products.h"
@@ -79,6 +81,20 @@ Flop useful(const Arch& arch, const Batch& batch) {
           n * layers * 6 * p + attention + 1.5 * head};
 }
 
+// One of the things that take turns, and its seconds in each.
+struct Timed {
+  std::function<double()> once;
+  std::vector<double> seconds = {};
+};
+
+// Of each turn `scale` times a's time over b's.
+Spread ratio(const Timed& a, const Timed& b, double scale = 1) {
+  std::vector<double> of;
+  for (std::size_t i = 0; i < a.seconds.size(); ++i)
+    of.push_back(scale * a.seconds[i] / b.seconds[i]);
+  return spread(of);
+}
+
 void run(const std::string& name, int steps) {
   const Workload workload = workload_named(name);
   check(workload.base != "llama", "bench_step: a gated block's products are not counted here");
@@ -92,48 +108,56 @@ void run(const std::string& name, int steps) {
   StepProducts products(*bare, batch.tokens(),
                         std::ranges::count_if(batch.token_label, [](int l) { return l >= 0; }),
                         kRank);
-  std::vector<double> sgemm, a, b, c, forgetful, ours, blas;
+  const auto step = [&](Trainer& trainer, const char* what, Checkpoint checkpoint) {
+    return [&trainer, &batch, what, checkpoint] {
+      const StepResult r = trainer.step(batch, kRate, checkpoint);
+      fmt::print("  {} {:.4f} s, loss {:.4f}, gradient {:.3g};", what, r.seconds, r.loss, r.norm);
+      return r.seconds;
+    };
+  };
+  Timed sgemm{[&] { return square.openblas(); }};
+  Timed a{step(lora, "lora", Checkpoint::none)}, b{step(full, "full", Checkpoint::none)};
+  Timed c{[&] { return bare_step(*bare, batch); }};
+  Timed forgetful{step(lora, "with checkpoints", Checkpoint::inner)};
+  Timed ours{[&] { return products.ours(); }}, blas{[&] { return products.openblas(); }};
+  std::vector<Timed*> turn = {&sgemm, &b, &a, &c, &forgetful, &ours, &blas};
   for (int i = -kWarmUp; i < steps; ++i) {
     if (i == 0)
-      for (auto* times : {&sgemm, &a, &b, &c, &forgetful, &ours, &blas}) times->clear();
-    sgemm.push_back(square.openblas());
-    const StepResult l = lora.step(batch, kRate), w = full.step(batch, kRate);
-    a.push_back(l.seconds), b.push_back(w.seconds), c.push_back(bare_step(*bare, batch));
-    forgetful.push_back(lora.step(batch, kRate, Checkpoint::inner).seconds);
-    ours.push_back(products.ours()), blas.push_back(products.openblas());
-    fmt::print(
-        "step {}: sgemm {:.0f} GFLOP/s; lora {:.4f} s, loss {:.4f}, gradient {:.3g}; full {:.4f} "
-        "s, loss {:.4f}, gradient {:.3g}\n",
-        i + kWarmUp, square.flop() / sgemm.back() / 1e9, l.seconds, l.loss, l.norm, w.seconds,
-        w.loss, w.norm);
+      for (Timed* timed : turn) timed->seconds.clear();
+    fmt::print("turn {}:", i + kWarmUp);
+    for (Timed* timed : turn) timed->seconds.push_back(timed->once());
+    fmt::print(" sgemm {:.0f} GFLOP/s\n", square.flop() / sgemm.seconds.back() / 1e9);
     std::fflush(stdout);
+    std::ranges::reverse(turn);
   }
-  const double rate = square.flop() / median(sgemm);
   const Flop flop = useful(arch, batch);
-  const double lora_rate = flop.lora / median(a), full_rate = flop.full / median(b);
   fmt::print("\nOpenBLAS core {}, sgemm 4096^3 {:.0f} GFLOP/s; our kernels: {}\n", openblas_core(),
-             rate / 1e9, core_name());
-  fmt::print("{}: {} layers, width {}, {} sequences, {} tokens, medians of {} steps\n", name,
-             arch.layers, arch.width, workload.sequences, n, steps);
+             square.flop() / median(sgemm.seconds) / 1e9, core_name());
+  fmt::print("{}: {} layers, width {}, {} sequences, {} tokens, {} turns\n", name, arch.layers,
+             arch.width, workload.sequences, n, steps);
   fmt::print(
-      "seconds: lora {:.4f}, full {:.4f}, no adapter {:.4f}; products {:.4f}, by OpenBLAS "
-      "{:.4f}\n",
-      median(a), median(b), median(c), median(ours), median(blas));
-  const auto line = [](const char* what, double value, const char* reach) {
-    fmt::print("{:<46}{:.3f}   (reach: {})\n", what, value, reach);
+      "seconds, medians: lora {:.4f}, full {:.4f}, no adapter {:.4f}; products {:.4f}, by OpenBLAS "
+      "{:.4f}\nratios, medians (quartiles):\n",
+      median(a.seconds), median(b.seconds), median(c.seconds), median(ours.seconds),
+      median(blas.seconds));
+  const auto line = [](const char* what, const Spread& s, const char* reach) {
+    fmt::print("{:<46}{:.3f} ({:.3f} to {:.3f})   reach: {}\n", what, s.median, s.low, s.high,
+               reach);
   };
-  line("lora step, useful FLOP/s / sgemm's", lora_rate / rate, "at least 0.80");
-  line("lora step / the step without adapter", median(a) / median(c), "at most 1.06");
-  line("lora step / full step", median(a) / median(b), "at most 0.70");
-  line("full rate / lora rate", full_rate / lora_rate, "at least 0.95");
-  line("a step's products, ours / OpenBLAS's", median(ours) / median(blas), "at most 1.05");
-  const auto kept = [&](Checkpoint c) {
-    return double(lora.kept_bytes(batch, c)) / (n * arch.layers) /
-           ((6.0 * arch.width + arch.hidden) * 4);
+  line("lora step, useful FLOP/s / sgemm's", ratio(sgemm, a, flop.lora / square.flop()),
+       "at least 0.80");
+  line("lora step / the step without adapter", ratio(a, c), "at most 1.06");
+  line("lora step / full step", ratio(a, b), "at most 0.70");
+  line("full rate / lora rate", ratio(a, b, flop.full / flop.lora), "at least 0.95");
+  line("a step's products, ours / OpenBLAS's", ratio(ours, blas), "at most 1.05");
+  line("lora step, --checkpoint inner / without", ratio(forgetful, a), "at most 1.30");
+  const auto kept = [&](const char* what, Checkpoint checkpoint, const char* reach) {
+    const double bytes = double(lora.kept_bytes(batch, checkpoint)) / (n * arch.layers);
+    fmt::print("{:<46}{:.3f}   reach: {}\n", what, bytes / ((6.0 * arch.width + arch.hidden) * 4),
+               reach);
   };
-  line("lora: bytes kept / token / block / ((6d+F) 4)", kept(Checkpoint::none), "at most 1.05");
-  line("  the same, --checkpoint inner", kept(Checkpoint::inner), "at most 0.30");
-  line("lora step, --checkpoint inner / without", median(forgetful) / median(a), "at most 1.30");
+  kept("lora: bytes kept / token / block / ((6d+F) 4)", Checkpoint::none, "at most 1.05");
+  kept("  the same, --checkpoint inner", Checkpoint::inner, "at most 0.30");
 }
 
 }  // namespace
