@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <limits>
 
 namespace graft {
 namespace {
@@ -71,7 +72,10 @@ int Options::integer(const std::string& key, int standard, int least) {
   int n = 0;
   const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), n);
   check(error == std::errc() && end == value.data() + value.size() && n >= least,
-        "{}: {}={}; need a whole number of at least {}", method_, key, value, least);
+        "{}: {}={}; need a whole number of at least {}{}", method_, key, value, least,
+        error == std::errc::result_out_of_range
+            ? fmt::format(", at most {}", std::numeric_limits<int>::max())
+            : "");
   return n;
 }
 

@@ -67,8 +67,10 @@ def show(s, digits=3):
 
 
 def differences(a, b):
-    """The largest relative ones of the losses and of the gradients' norms."""
-    return tuple(max(abs(x - y) / abs(y) for x, y in zip(a[key], b[key], strict=True))
+    """The largest relative ones of the losses and of the gradients' norms; NaN if one is that."""
+    def largest(of):
+        return next((d for d in of if d != d), max(of))  # max alone would pass over a NaN
+    return tuple(largest([abs(x - y) / abs(y) for x, y in zip(a[key], b[key], strict=True)])
                  for key in ("loss", "norm"))
 
 

@@ -20,9 +20,9 @@
 #
 # Both sides open the same folders: weights, the adapter's first values, tokens. A cell whose losses
 # or gradients differ is void, and then the exit status is 1. A cell that is run again takes the
-# place of its earlier run in the file. Needs the preset built, and for `encoder-*` the data of
-# experiments/run.sh. $PYTHON, or else a virtual environment made in the user's cache folder, has
-# torch, transformers and peft; for a device torch must be built for CUDA.
+# place of its earlier run in the file. Needs the preset built, and for `encoder-*`, and for `bert`
+# without --sst2, the data of experiments/run.sh. $PYTHON, or else a virtual environment made in the
+# user's cache folder, has torch, transformers and peft; for a device torch must be built for CUDA.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 unset OPENBLAS_CORETYPE

@@ -13,6 +13,7 @@ Houlsby adapters, BitFit or full fine-tuning: these are the few lines of plain P
 """
 import argparse
 import contextlib
+import importlib.metadata
 import json
 import os
 import re
@@ -194,6 +195,7 @@ def main():
     reached = [p for p in trainer.trained if p.grad is not None]  # not ESM's head for contacts
     say(**first, trainable=sum(p.numel() for p in reached),
         versions=dict(torch=torch.__version__, transformers=hf.__version__,
+                      peft=importlib.metadata.version("peft"),
                       capability=torch.backends.cpu.get_cpu_capability(),
                       **(dict(device=torch.cuda.get_device_name()) if o.device == "cuda" else {})))
     products = None

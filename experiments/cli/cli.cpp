@@ -7,32 +7,42 @@ namespace graft {
 
 namespace cli {
 
-std::filesystem::path base_folder(const std::string& name_or_path) {
-  namespace fs = std::filesystem;
-  const auto is_model = [](const fs::path& folder) {
-    std::error_code ignored;  // a name that no file can have is no model's
-    return fs::exists(folder / "config.json", ignored);
-  };
-  if (is_model(name_or_path)) return name_or_path;
-  std::vector<fs::path> shelves;
-  if (const char* own = std::getenv("GRAFT_BASES")) shelves.emplace_back(own);
-  shelves.emplace_back(fs::path(GRAFT_SOURCE_DIR) / "experiments" / "bases");
-  std::error_code
-      unknown;  // where the program is; its package has bases, too, when it is installed
+namespace {
+
+namespace fs = std::filesystem;
+
+bool is_model(const fs::path& folder) {
+  std::error_code ignored;  // a name that no file can have is no model's
+  return fs::exists(folder / "config.json", ignored);
+}
+
+// Where bases lie.
+std::vector<fs::path> shelves() {
+  std::vector<fs::path> all;
+  if (const char* own = std::getenv("GRAFT_BASES")) all.emplace_back(own);
+  all.emplace_back(fs::path(GRAFT_SOURCE_DIR) / "experiments" / "bases");
+  std::error_code unknown;  // where the program is; its package has bases, too, when installed
   const fs::path program = fs::read_symlink("/proc/self/exe", unknown);
   const fs::path installed = program.parent_path().parent_path() / "share" / "graft" / "bases";
-  if (!unknown && fs::exists(installed)) shelves.push_back(installed);
-  for (const fs::path& shelf : shelves)
+  if (!unknown && fs::exists(installed)) all.push_back(installed);
+  return all;
+}
+
+}  // namespace
+
+std::optional<fs::path> find_base(const std::string& name_or_path) {
+  if (is_model(name_or_path)) return name_or_path;
+  for (const fs::path& shelf : shelves())
     if (is_model(shelf / name_or_path)) return shelf / name_or_path;
+  return std::nullopt;
+}
+
+fs::path base_folder(const std::string& name_or_path) {
+  if (const auto found = find_base(name_or_path)) return *found;
+  std::vector<std::string> places;
+  for (const fs::path& shelf : shelves()) places.push_back(shelf.string());
   fail("model '{}': no such folder with a config.json, and no base of that name in {}",
-       name_or_path,
-       fmt::join(
-           [&] {
-             std::vector<std::string> texts;
-             for (const fs::path& s : shelves) texts.push_back(s.string());
-             return texts;
-           }(),
-           ", "));
+       name_or_path, fmt::join(places, ", "));
 }
 
 }  // namespace cli

@@ -11,10 +11,10 @@
 namespace graft::cli {
 namespace {
 
-Arch arch_of(const std::string& name_or_folder) {
-  namespace fs = std::filesystem;
-  if (fs::exists(fs::path(name_or_folder) / "config.json")) return load_arch(name_or_folder);
-  return arch_named(name_or_folder);
+// Of a base or a model's folder; else of a preset.
+Arch arch_of(const std::string& name) {
+  if (const auto base = find_base(name)) return load_arch(*base);
+  return arch_named(name);
 }
 
 void methods_command(const Methods& methods) {
@@ -106,16 +106,17 @@ void add_model_commands(const Command& app, const Methods& methods) {
   const Command count =
       app.add_subcommand("count", "Trainable parameters of a method, from shapes alone");
   count
-      .add_option("--arch", arch,
-                  "a model folder or a preset: opt-6.7b, gpt3-175b, bert-base, llama-7b, ...; an "
-                  "unknown name lists all")
+      .add_option("--arch,--model", arch,
+                  "a base's name, a model folder, or a preset: opt-6.7b, gpt3-175b, bert-base, "
+                  "llama-7b, ...; an unknown name lists all presets")
       .required();
   count.add_option("--method", spec, "e.g. lora:r=16,on=q+v").required();
   count.callback([&] { count_command(methods, arch, spec); });
 
   const Command explain =
       app.add_subcommand("explain", "Every edit and every trainable tensor of a method in a model");
-  explain.add_option("--model,--arch", arch, "a model folder or a preset").required();
+  explain.add_option("--model,--arch", arch, "a base's name, a model folder or a preset")
+      .required();
   explain.add_option("--method", spec, "e.g. houlsby:m=64|bitfit").required();
   explain.callback([&] { explain_command(methods, arch, spec); });
 

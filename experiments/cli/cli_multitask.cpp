@@ -8,6 +8,7 @@
 #include "experiments/harness/progress.h"
 #include "experiments/runs/multitask.h"
 #include "experiments/runs/named_task.h"
+#include "experiments/runs/out_folder.h"
 #include "experiments/runs/step_log.h"
 #include "nn/files/atomic.h"
 #include "nn/models/folder.h"
@@ -148,9 +149,7 @@ void print_outcome(const MultitaskResult& r) {
 
 void multitask_command(const MultitaskOptions& o, const Methods& methods) {
   (void)device_named(o.spec.run.device);  // before anything is written
-  std::error_code error;
-  fs::create_directories(o.out, error);
-  check(!error, "multitask: cannot make folder '{}': {}", o.out, error.message());
+  const OutFolder out("multitask", o.out);
   const fs::path done = fs::path(o.out) / "run.json";
   check(!fs::exists(done), "multitask: '{}' is a finished run; give another --out", done.string());
   Bench bench(o);

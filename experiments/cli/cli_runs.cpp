@@ -8,6 +8,7 @@
 #include "experiments/harness/progress.h"
 #include "experiments/runs/finetune.h"
 #include "experiments/runs/named_task.h"
+#include "experiments/runs/out_folder.h"
 #include "experiments/runs/prompt_words.h"
 #include "experiments/runs/start.h"
 #include "experiments/runs/step_log.h"
@@ -202,9 +203,7 @@ void print_frozen(const RunResult& r) {
 
 void train_command(TrainOptions o, const Methods& methods) {
   (void)device_named(o.run.device);  // before anything is written
-  std::error_code error;
-  fs::create_directories(o.out, error);
-  check(!error, "train: cannot make folder '{}': {}", o.out, error.message());
+  const OutFolder out("train", o.out);
   const fs::path done = fs::path(o.out) / "run.json";
   check(!fs::exists(done),
         "train: '{}' is a finished run; give another --out, and --resume to go on from it",
@@ -336,6 +335,7 @@ void add_run_commands(const Command& app, const Methods& methods) {
   train.add_option("--device", o.run.device, kDeviceHelp).capture_default_str();
   train.add_option("--compute", o.run.compute, kComputeHelp).capture_default_str();
   train.add_option("--state-seconds", o.state_seconds, "between checkpoints of the whole state")
+      .not_negative()
       .capture_default_str();
   train.add_option("--log", o.log, "a file: each step's loss, rate and examples, as JSON lines");
   const Option resume = train.add_option(

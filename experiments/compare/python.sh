@@ -3,12 +3,14 @@
 comparing_python() {
   local venv=${XDG_CACHE_HOME:-${HOME:?HOME is not set}/.cache}/graft/compare-venv
   python=${PYTHON:-$venv/bin/python}
-  if [[ -n ${PYTHON:-} || -e $venv/ready ]]; then return; fi
+  local torch=torch==2.15.0 others=(transformers==5.23.0 peft==0.21.2 safetensors==0.8.0)
+  local wanted="$torch ${others[*]}"  # an environment with other versions is brought to these
+  if [[ -n ${PYTHON:-} || $(cat "$venv/ready" 2> /dev/null) == "$wanted" ]]; then return; fi
   echo "making a virtual environment with torch, transformers and peft in $venv"
   python3 -m venv "$venv"
   # The build for the CPU is far smaller; where its index is out of reach, PyPI's will do.
-  "$python" -m pip install -q torch==2.15.0 --index-url https://download.pytorch.org/whl/cpu ||
-    "$python" -m pip install -q torch==2.15.0
-  "$python" -m pip install -q transformers==5.23.0 peft==0.21.2 safetensors==0.8.0
-  touch "$venv/ready"
+  "$python" -m pip install -q "$torch" --index-url https://download.pytorch.org/whl/cpu ||
+    "$python" -m pip install -q "$torch"
+  "$python" -m pip install -q "${others[@]}"
+  echo "$wanted" > "$venv/ready"
 }

@@ -8,6 +8,7 @@
 #include <optional>
 
 #include "experiments/harness/progress.h"
+#include "experiments/runs/out_folder.h"
 #include "nn/files/atomic.h"
 #include "nn/files/safetensors.h"
 #include "nn/models/folder.h"
@@ -220,7 +221,7 @@ void validate(const PretrainSpec& s) {
 PretrainResult pretrain(const PretrainSpec& spec) {
   validate(spec);
   const Objective objective = objective_of(spec.arch, spec.objective);
-  fs::create_directories(spec.out);
+  const OutFolder out("pretrain", spec.out);
   const Tokenizer tokenizer = tokenizer_for(spec, objective);
   const CorpusWindows train(spec.train, tokenizer, spec.length, objective);
   const CorpusWindows heldout(spec.heldout, tokenizer, spec.length, objective);

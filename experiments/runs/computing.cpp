@@ -8,12 +8,14 @@ Dtype compute_named(const std::string& compute) {
   fail("compute {}: there are f32, f16 and bf16", compute);
 }
 
-Device device_of(const Computing& c) {
-  const Dtype compute = compute_named(c.compute);
-  const Device device = device_named(c.device);
-  check(!is_half(compute) || device != Device::cpu,
+void check_compute(const Computing& c) {
+  check(!is_half(compute_named(c.compute)) || c.device != "cpu",
         "compute {}: the host computes in f32 alone; give a --device", c.compute);
-  return device;
+}
+
+Device device_of(const Computing& c) {
+  check_compute(c);
+  return device_named(c.device);
 }
 
 std::unique_ptr<HalfPrecision> computing_in(Model& model, const std::string& compute,

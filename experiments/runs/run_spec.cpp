@@ -2,23 +2,15 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "experiments/runs/computing.h"
 #include "experiments/runs/finetune.h"
 
 namespace graft {
 
-namespace {
-void check_compute(const RunSpec& s) {
-  check(s.compute == "f32" || s.compute == "bf16" || s.compute == "f16",
-        "run: compute '{}'; there are f32, f16 and bf16", s.compute);
-  check(s.compute == "f32" || s.device != "cpu",
-        "run: compute {} on device {}; the host computes in f32 alone", s.compute, s.device);
-}
-}  // namespace
-
 RunSpec RunSpec::on(const Arch& arch) const {
   RunSpec s = *this;
   (void)checkpoint_named(checkpoint);
-  check_compute(s);
+  check_compute({s.device, s.compute});
   if (!arch.crosses()) {
     check(head != "text",
           "head=text: a model of family {} has no encoder to read and decoder to "
@@ -90,7 +82,7 @@ RunSpec RunSpec::from(const nlohmann::json& j) {
   get("eps", s.eps), get("epochs", s.epochs), get("batch", s.batch), get("micro", s.micro);
   get("seed", s.seed), get("device", s.device);
   get("compute", s.compute);
-  check_compute(s);
+  check_compute({s.device, s.compute});
   bool blocks = false;
   get("checkpoint_blocks", blocks);
   if (blocks) s.checkpoint = "blocks";

@@ -138,6 +138,7 @@ TEST_CASE("what a spec gets wrong is one clear error, and the model stays as it 
   contains(refusal("lra:r=8"), "method 'lra' is unknown; there are head, full");
   contains(refusal("lora:r=0"), "lora: r=0; need a whole number of at least 1");
   contains(refusal("lora:r=-1"), "r=-1");
+  contains(refusal("lora:r=3000000000"), "need a whole number of at least 1, at most 2147483647");
   contains(refusal("lora:r=1.5"), "r=1.5");
   contains(refusal("lora:r=25"), "need r <= 24");
   contains(refusal("lora:r"), "'r' is not key=value");
