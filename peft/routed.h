@@ -91,7 +91,7 @@ class Routed {
 
 // Trains the adapters of a Routed side by side: each with its own mean loss, clipping and
 // optimizer, as if it were alone with its own sequences in their order. With the same seeds its
-// numbers are those of training it alone, bit for bit on AVX-512 cores; with dropout as long as
+// numbers are those of training it alone, bit for bit; with dropout as long as
 // both count the same steps (Ctx::key).
 class RoutedTraining {
  public:

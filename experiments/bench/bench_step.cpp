@@ -3,9 +3,10 @@
 // useful work only; what LoRA adds to the frozen model's own passes; what the promise of the same
 // bits costs; and what a step keeps in memory.
 //
-// Useful FLOP of a step, per token and block, with P numbers in the block's matrices and s tokens
-// in the sequence: LoRA 4P + 12sd (forward and the gradient of the input; 6r(a+b) for each LoRA
-// matrix besides), full 6P + 12sd. A vocabulary head, where there is one: 4dV, or 6dV where it
+// Useful FLOP of a step, per token and block, with P numbers in the block's matrices and s rows
+// that a token attends to: LoRA 4P + 12sd (forward and the gradient of the input; 6r(a+b) for each
+// LoRA matrix besides), full 6P + 12sd. In a causal model s is half of the sequence's tokens: the
+// other half is not computed. A vocabulary head, where there is one: 4dV, or 6dV where it
 // trains. Padding, and what is computed twice, do not count. Everything takes turns in one process,
 // every second turn the other way round. A ratio is of two times of one turn; its median and
 // quartiles over the turns are printed, without the first ones, which are slower: the pool still
@@ -75,7 +76,8 @@ struct Flop {
 Flop useful(const Arch& arch, const Batch& batch) {
   const double d = arch.width, p = 4 * d * d + 2 * d * arch.hidden, layers = arch.layers;
   double n = 0, pairs = 0;
-  for (const int length : batch.length) n += length, pairs += double(length) * length;
+  for (const int length : batch.length)
+    n += length, pairs += arch.causal ? 0.5 * length * (length + 1) : double(length) * length;
   const double head = arch.causal ? 4 * n * d * arch.vocab : 0, attention = layers * 12 * pairs * d;
   return {n * layers * (4 * p + 6 * kRank * 4 * d) + attention + head,
           n * layers * 6 * p + attention + 1.5 * head};
@@ -97,9 +99,9 @@ Spread ratio(const Timed& a, const Timed& b, double scale = 1) {
 
 void run(const std::string& name, int steps) {
   const Workload workload = workload_named(name);
-  check(workload.base != "llama", "bench_step: a gated block's products are not counted here");
   packed::set_limit(std::size_t{1} << 32);  // no model here takes the room from another
   const Arch arch = arch_of(workload);
+  check(!arch.gated, "bench_step: a gated block's products are not counted here");
   const Batch batch = batch_of(arch, workload);
   Trainer lora(built(arch), fmt::format("lora:r={},on=q+v", kRank)), full(built(arch), "full");
   const auto bare = built(arch);
@@ -120,11 +122,11 @@ void run(const std::string& name, int steps) {
   Timed c{[&] { return bare_step(*bare, batch); }};
   Timed forgetful{step(lora, "with checkpoints", Checkpoint::inner)};
   Timed ours{[&] { return products.ours(); }}, blas{[&] { return products.openblas(); }};
-  std::vector<Timed*> turn = {&sgemm, &b, &a, &c, &forgetful, &ours, &blas};
+  std::vector<Timed*> turn = {&b, &sgemm, &a, &c, &forgetful, &ours, &blas};
   for (int i = -kWarmUp; i < steps; ++i) {
     if (i == 0)
       for (Timed* timed : turn) timed->seconds.clear();
-    fmt::print("turn {}:", i + kWarmUp);
+    fmt::print("{} {}:", i < 0 ? "warm-up" : "turn", i < 0 ? i + kWarmUp : i);
     for (Timed* timed : turn) timed->seconds.push_back(timed->once());
     fmt::print(" sgemm {:.0f} GFLOP/s\n", square.flop() / sgemm.seconds.back() / 1e9);
     std::fflush(stdout);
@@ -133,8 +135,10 @@ void run(const std::string& name, int steps) {
   const Flop flop = useful(arch, batch);
   fmt::print("\nOpenBLAS core {}, sgemm 4096^3 {:.0f} GFLOP/s; our kernels: {}\n", openblas_core(),
              square.flop() / median(sgemm.seconds) / 1e9, core_name());
-  fmt::print("{}: {} layers, width {}, {} sequences, {} tokens, {} turns\n", name, arch.layers,
-             arch.width, workload.sequences, n, steps);
+  fmt::print(
+      "{}: {} layers, width {}, {} sequences, {} tokens, {} turns; {:.0f} MB of frozen weights "
+      "packed, of two models\n",
+      name, arch.layers, arch.width, workload.sequences, n, steps, double(packed::bytes()) / 1e6);
   fmt::print(
       "seconds, medians: lora {:.4f}, full {:.4f}, no adapter {:.4f}; products {:.4f}, by OpenBLAS "
       "{:.4f}\nratios, medians (quartiles):\n",

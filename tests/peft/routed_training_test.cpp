@@ -3,6 +3,7 @@
 
 #include <cmath>
 
+#include "peft/adapter_set.h"
 #include "tests/peft/method_cases.h"
 
 using namespace graft;
@@ -43,9 +44,32 @@ std::unique_ptr<Head> head_for(const Model& model, int classes) {
                                                             : Pool::cls);
 }
 
-// Each adapter on its own: its own sequences alone, its own head.
-Course trained_alone(const Arch& arch, const std::vector<std::string>& specs, bool heads) {
+// A step of adapter i, which is in the model, on its own sequences alone.
+void take_step(Course& course, std::size_t i, int step, const Model& model, Optimizer& optimizer) {
+  const Batch whole = batch_of(model.arch(), step);
+  std::vector<int> own;
+  for (int s = 0; s < whole.sequences(); ++s)
+    if (whole.adapter[std::size_t(s)] == int(i)) own.push_back(s);
+  const Batch batch = some_of(whole, own);
+  Ctx ctx = training(step, Checkpoint::none);
+  const Sequence rows = model.forward(batch, ctx);
+  const Tensor loss = model.has_head()
+                          ? model.head().loss(model.head().scores(model, rows, batch, ctx), batch)
+                          : model.lm_loss(rows, batch, ctx);
+  course.losses[i].push_back(loss.item());
+  Gradients gradients = backward(loss);
+  course.norms[i].push_back(optimizer.step(gradients, kRates[i]));
+}
+
+Course of_adapters(std::size_t count) {
   Course course;
+  course.losses.resize(count), course.norms.resize(count), course.values.resize(count);
+  return course;
+}
+
+// Each adapter on its own, with its own head.
+Course trained_alone(const Arch& arch, const std::vector<std::string>& specs, bool heads) {
+  Course course = of_adapters(specs.size());
   for (std::size_t i = 0; i < specs.size(); ++i) {
     SmallModel model(arch);
     const Adaptation adaptation(all_methods(), specs[i], model);
@@ -55,26 +79,28 @@ Course trained_alone(const Arch& arch, const std::vector<std::string>& specs, bo
       for (const auto& p : train_head(model)) all.push_back(p);
     }
     Optimizer optimizer(all, kOptims[i]);
-    std::vector<double> losses, norms;
-    for (int step = 0; step < kSteps; ++step) {
-      const Batch whole = batch_of(arch, step);
-      std::vector<int> own;
-      for (int s = 0; s < whole.sequences(); ++s)
-        if (whole.adapter[std::size_t(s)] == int(i)) own.push_back(s);
-      const Batch batch = some_of(whole, own);
-      Ctx ctx = training(step, Checkpoint::none);
-      const Sequence rows = model.forward(batch, ctx);
-      const Tensor loss =
-          heads ? model.head().loss(model.head().scores(model, rows, batch, ctx), batch)
-                : model.lm_loss(rows, batch, ctx);
-      losses.push_back(loss.item());
-      Gradients gradients = backward(loss);
-      norms.push_back(optimizer.step(gradients, kRates[i]));
-    }
-    course.losses.push_back(losses), course.norms.push_back(norms);
-    course.values.emplace_back();
-    for (const auto& p : all) course.values.back().push_back(p->value.value());
+    for (int step = 0; step < kSteps; ++step) take_step(course, i, step, model, optimizer);
+    for (const auto& p : all) course.values[i].push_back(p->value.value());
   }
+  return course;
+}
+
+// A step of each adapter after the other, again and again, in one base.
+Course trained_by_turns(const Arch& arch, const std::vector<std::string>& specs) {
+  SmallModel model(arch);
+  AdapterSet set(all_methods(), model);
+  std::vector<Optimizer> optimizers;
+  for (std::size_t i = 0; i < specs.size(); ++i)
+    optimizers.emplace_back(set.add(fmt::format("{}", i), specs[i]).parameters(), kOptims[i]);
+  Course course = of_adapters(specs.size());
+  for (int step = 0; step < kSteps; ++step)
+    for (std::size_t i = 0; i < specs.size(); ++i) {
+      set.activate({fmt::format("{}", i)});
+      take_step(course, i, step, model, optimizers[i]);
+    }
+  for (std::size_t i = 0; i < specs.size(); ++i)
+    for (const auto& p : set.at(fmt::format("{}", i)).parameters())
+      course.values[i].push_back(p->value.value());
   return course;
 }
 
@@ -86,8 +112,7 @@ Course trained_together(const Arch& arch, const std::vector<std::string>& specs,
   Routed routed(all_methods(), routes, model);
   for (int i = 0; heads && i < routed.size(); ++i) routed.set_head(i, head_for(model, 3 + i));
   RoutedTraining training_of(routed, model, kOptims);
-  Course course;
-  course.losses.resize(specs.size()), course.norms.resize(specs.size());
+  Course course = of_adapters(specs.size());
   for (int step = 0; step < kSteps; ++step) {
     const auto steps = training_of.step(batch_of(arch, step), training(step, checkpoint), kRates);
     for (std::size_t i = 0; i < specs.size(); ++i) {
@@ -95,18 +120,12 @@ Course trained_together(const Arch& arch, const std::vector<std::string>& specs,
       course.norms[i].push_back(steps[i].norm);
     }
   }
-  for (int i = 0; i < routed.size(); ++i) {
-    course.values.emplace_back();
-    for (const auto& p : routed.parameters(i)) course.values.back().push_back(p->value.value());
-  }
+  for (std::size_t i = 0; i < specs.size(); ++i)
+    for (const auto& p : routed.parameters(int(i))) course.values[i].push_back(p->value.value());
   return course;
 }
 
-void trains_as_alone(const Arch& arch, const std::vector<std::string>& specs, bool heads = false,
-                     Checkpoint checkpoint = Checkpoint::none) {
-  CAPTURE(arch.family);
-  const Course want = trained_alone(arch, specs, heads),
-               got = trained_together(arch, specs, heads, checkpoint);
+void same_course(const Course& got, const Course& want, const std::vector<std::string>& specs) {
   CHECK(got.losses == want.losses);
   CHECK(got.norms == want.norms);
   for (std::size_t i = 0; i < specs.size(); ++i) {
@@ -115,6 +134,13 @@ void trains_as_alone(const Arch& arch, const std::vector<std::string>& specs, bo
     for (std::size_t p = 0; p < want.values[i].size(); ++p)
       CHECK(same_bits(got.values[i][p], want.values[i][p]));
   }
+}
+
+void trains_as_alone(const Arch& arch, const std::vector<std::string>& specs, bool heads = false,
+                     Checkpoint checkpoint = Checkpoint::none) {
+  CAPTURE(arch.family);
+  same_course(trained_together(arch, specs, heads, checkpoint), trained_alone(arch, specs, heads),
+              specs);
 }
 
 }  // namespace
@@ -132,6 +158,18 @@ TEST_CASE("an adapter trained beside others ends with the bits of training it al
         arch,
         {"llama_adapter:length=2,init=random", "prefix:length=3,mlp=yes,mid=3", "parallel:m=2"},
         false, Checkpoint::blocks);
+  }
+}
+
+TEST_CASE("adapters that train by turns in one base end with the bits of training each alone") {
+  const Threads one(1);
+  for (Arch arch : {small_arch(Stack::decoder), llama_like(), contract_arch(Body::both)}) {
+    CAPTURE(arch.family);
+    arch.dropout = arch.attention_dropout = 0.1;
+    for (const std::vector<std::string>& specs :
+         {std::vector<std::string>{"lora:r=2,on=q+v,dropout=0.2", "prefix:length=2", "houlsby:m=3"},
+          std::vector<std::string>{"layernorm", "full", "lora:r=1|layernorm"}})
+      same_course(trained_by_turns(arch, specs), trained_alone(arch, specs, false), specs);
   }
 }
 
