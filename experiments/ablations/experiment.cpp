@@ -27,6 +27,11 @@ json Setup::json() const {
                    {"decoder", decoder},
                    {"decoder_weights", decoder_weights},
                    {"decoder_width", decoder_width}};
+  for (const std::string& task : tasks)
+    if (scale.of_task.contains(task)) {
+      const Scale::Span own = scale.span(task);
+      j["of_task"][task] = {{"train", own.train}, {"epochs", own.epochs}};
+    }
   if (where.device != "cpu") j["device"] = where.device;
   if (where.compute != "f32") j["compute"] = where.compute;
   if (!about.empty()) j["about"] = about;
@@ -42,6 +47,9 @@ Setup Setup::from(const nlohmann::json& j) {
     s.scale = {j.at("rows").at("train"), j.at("rows").at("dev"), j.at("rows").at("test"),
                j.at("epochs"),           j.at("batch"),          j.at("seeds"),
                j.at("tuning_seeds")};
+    const nlohmann::json of_task = j.value("of_task", nlohmann::json::object());
+    for (const auto& [task, own] : of_task.items())
+      s.scale.of_task[task] = {own.at("train"), own.at("epochs")};
     j.at("few").get_to(s.few);
     j.at("layers").get_to(s.layers);
     j.at("width").get_to(s.width);
@@ -80,11 +88,12 @@ const char* const kForMnli =
     "one word above, below or beside the other?) is nearer to it, and is run by --task hyper3.";
 
 json arm_config(const Setup& s, const std::string& task, const std::string& method) {
+  const Scale::Span span = s.scale.span(task);
   return {{"base", s.base},
           {"task", task},
-          {"rows", {{"train", s.scale.train}, {"dev", s.scale.dev}, {"test", s.scale.test}}},
+          {"rows", {{"train", span.train}, {"dev", s.scale.dev}, {"test", s.scale.test}}},
           {"method", method},
-          {"epochs", s.scale.epochs},
+          {"epochs", span.epochs},
           {"batch", s.scale.batch}};
 }
 

@@ -67,10 +67,15 @@ std::string listed(const std::vector<std::uint64_t>& seeds) {
 void set_up(Page& page, const View& now, const View* committed) {
   const Setup& s = now.setup();
   const auto scale_of = [](const Setup& u) {
-    return fmt::format(
+    std::string text = fmt::format(
         "{} / {} / {} rows (train / dev / test, at most), {} epoch(s), batches of {}, seeds {}",
         u.scale.train, u.scale.dev, u.scale.test, u.scale.epochs, u.scale.batch,
         listed(u.scale.seeds));
+    for (const std::string& task : u.tasks)
+      if (const auto own = u.scale.of_task.find(task); own != u.scale.of_task.end())
+        text += fmt::format("; {}: {} rows of training, {} epoch(s)", task, own->second.train,
+                            own->second.epochs);
+    return text;
   };
   std::set<std::string> cores, bases;
   double seconds = 0;
@@ -261,15 +266,20 @@ Setup keep_setup(const fs::path& folder, const std::string& experiment, RunKind 
     const ResultsFolder old = open_results(folder);
     json a = old.setup.json(), b = setup.json();
     for (json* j : {&a, &b}) {
-      j->erase("tasks"), j->erase("seeds"), j->erase("about");
+      j->erase("tasks"), j->erase("seeds"), j->erase("about"), j->erase("of_task");
       // A causal base may join later, with its tasks.
       if (old.setup.decoder.empty() || setup.decoder.empty())
         for (const char* key : {"decoder", "decoder_weights", "decoder_width"}) j->erase(key);
     }
-    check(old.experiment == experiment && old.kind == kind && a == b,
+    const bool same_spans = std::ranges::all_of(setup.tasks, [&](const std::string& task) {
+      return std::ranges::count(old.setup.tasks, task) == 0 ||
+             old.setup.scale.span(task) == setup.scale.span(task);
+    });
+    check(old.experiment == experiment && old.kind == kind && a == b && same_spans,
           "{} holds results of another set-up ({} {}); choose another --out", folder.string(),
           old.experiment, a.dump());
     joined.tasks = old.setup.tasks;
+    joined.scale.of_task.insert(old.setup.scale.of_task.begin(), old.setup.scale.of_task.end());
     if (setup.decoder.empty())
       joined.decoder = old.setup.decoder, joined.decoder_weights = old.setup.decoder_weights,
       joined.decoder_width = old.setup.decoder_width;

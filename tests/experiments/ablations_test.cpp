@@ -330,45 +330,34 @@ TEST_CASE("a results folder keeps to one set-up and takes more tasks and seeds")
   const Bench bench;
   const Experiment e = lora_rank_sweep();
   Setup s = setup_of(e);
-  keep_setup(bench.path / "out", e.name, RunKind::full, s);
+  const auto keep = [&](const Setup& setup) {
+    return keep_setup(bench.path / "out", e.name, RunKind::full, setup);
+  };
+  const auto refused = [&](const Setup& setup) {
+    CHECK(has(error_of([&] { keep(setup); }), "another set-up"));
+  };
+  keep(s);
   Setup more = s;
   more.tasks = {"topic"}, more.scale.seeds = {1, 2};
-  const Setup joined = keep_setup(bench.path / "out", e.name, RunKind::full, more);
+  const Setup joined = keep(more);
   CHECK(joined.tasks == std::vector<std::string>{"supersense", "topic"});
   CHECK(joined.scale.seeds.size() == 5);
   Setup sister = s;
   sister.weights = "another base of the same name";
-  CHECK(has(error_of([&] { keep_setup(bench.path / "out", e.name, RunKind::full, sister); }),
-            "another set-up"));
+  refused(sister);
+  Setup longer = s;  // a task may have rows and epochs of its own, always the same ones
+  longer.tasks = {"hyper3"}, longer.scale.of_task = {{"hyper3", {70, 3}}};
+  keep(longer);
+  const Setup both = open_results(bench.path / "out").setup;
+  for (const std::string task : {"topic", "hyper3"}) {
+    const json config = arm_config(both, task, "full");
+    CHECK(config.at("rows").at("train") == (task == "topic" ? s.scale.train : 70));
+    CHECK(config.at("epochs") == (task == "topic" ? s.scale.epochs : 3));
+  }
+  longer.scale.of_task["hyper3"].epochs = 4;
+  refused(longer);
   s.scale.epochs = 9;
-  CHECK(has(error_of([&] { keep_setup(bench.path / "out", e.name, RunKind::full, s); }),
-            "another set-up"));
-}
-
-TEST_CASE("a sweep expands its grid and refuses what it does not know") {
-  const json good = {{"name", "ranks"},
-                     {"base", "tiny"},
-                     {"task", "t"},
-                     {"method", "lora:r={r},on={on}"},
-                     {"grid", {{"r", {1, 2}}, {"on", {"q", "q+v"}}, {"lr", {1e-3, 1e-2}}}}};
-  const SweepSpec spec = SweepSpec::from(good);
-  CHECK(spec.configs.size() == 8);
-  CHECK(spec.configs[0].at("method") == "lora:r=1,on=q");
-  const auto error_with = [&](const char* key, const json& value) {
-    json bad = good;
-    bad[key] = value;
-    return error_of([&] { SweepSpec::from(bad); });
-  };
-  CHECK(has(error_with("sedes", json{1}), "unknown key 'sedes'"));
-  CHECK(has(error_with("metric", "speed"), "metric 'speed'"));
-  CHECK(has(error_with("grid", {{"r", {1}}, {"on", {"q"}}, {"rank", {1}}}), "axis 'rank'"));
-  CHECK(has(error_with("grid", {{"r", {1}}}), "word in braces"));
-  CHECK(has(error_with("grid", {{"r", 1}, {"on", {"q"}}}), "axis 'r' needs a list"));
-  CHECK(has(error_with("seeds", "three"), "wrong type"));
-  CHECK(has(error_of([] {
-              SweepSpec::from({{"name", "x"}, {"method", "head"}});
-            }),
-            "needs \"task\""));
+  refused(s);
 }
 
 TEST_CASE("a sweep checks every arm before it runs any, then runs them and writes a page") {
