@@ -178,5 +178,5 @@ TEST_CASE("a run says where its base must lie") {
   contains(error_of([] { RunSpec::from(RunSpec{.compute = "bf16"}.json()); }),
            "the host computes in f32 alone");
   contains(error_of([] { RunSpec::from(RunSpec{.device = "cuda", .compute = "f8"}.json()); }),
-           "compute 'f8'; there are f32, f16 and bf16");
+           "compute f8: there are f32, f16 and bf16");
 }
