@@ -271,15 +271,19 @@ Setup keep_setup(const fs::path& folder, const std::string& experiment, RunKind 
       if (old.setup.decoder.empty() || setup.decoder.empty())
         for (const char* key : {"decoder", "decoder_weights", "decoder_width"}) j->erase(key);
     }
-    const bool same_spans = std::ranges::all_of(setup.tasks, [&](const std::string& task) {
-      return std::ranges::count(old.setup.tasks, task) == 0 ||
-             old.setup.scale.span(task) == setup.scale.span(task);
+    const bool same_spans = std::ranges::none_of(setup.tasks, [&](const std::string& task) {
+      return std::ranges::count(old.setup.tasks, task) > 0 &&
+             old.setup.scale.span(task) != setup.scale.span(task);
     });
     check(old.experiment == experiment && old.kind == kind && a == b && same_spans,
           "{} holds results of another set-up ({} {}); choose another --out", folder.string(),
-          old.experiment, a.dump());
+          old.experiment, old.setup.json().dump());
     joined.tasks = old.setup.tasks;
-    joined.scale.of_task.insert(old.setup.scale.of_task.begin(), old.setup.scale.of_task.end());
+    for (const std::string& task : old.setup.tasks) {  // these keep what they were run with
+      joined.scale.of_task.erase(task);
+      if (const auto own = old.setup.scale.of_task.find(task); own != old.setup.scale.of_task.end())
+        joined.scale.of_task.insert(*own);
+    }
     if (setup.decoder.empty())
       joined.decoder = old.setup.decoder, joined.decoder_weights = old.setup.decoder_weights,
       joined.decoder_width = old.setup.decoder_width;

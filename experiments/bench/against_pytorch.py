@@ -66,11 +66,14 @@ def show(s, digits=3):
     return f"{s['median']:.{digits}f} ({s['low']:.{digits}f} to {s['high']:.{digits}f})"
 
 
+def largest(of):
+    of = list(of)
+    return next((d for d in of if d != d), max(of))  # max alone would pass over a NaN
+
+
 def differences(a, b):
     """The largest relative ones of the losses and of the gradients' norms; NaN if one is that."""
-    def largest(of):
-        return next((d for d in of if d != d), max(of))  # max alone would pass over a NaN
-    return tuple(largest([abs(x - y) / abs(y) for x, y in zip(a[key], b[key], strict=True)])
+    return tuple(largest(abs(x - y) / abs(y) for x, y in zip(a[key], b[key], strict=True))
                  for key in ("loss", "norm"))
 
 
@@ -186,7 +189,7 @@ def processor():
 def report(c):
     p, m = c["products"], c["memory"]
     start = {name: statistics.median(s) for name, s in c["start"].items()}
-    loss, norm = map(max, zip(*(differences(t["graft"], t["pytorch"]) for t in c["turns"])))
+    loss, norm = map(largest, zip(*(differences(t["graft"], t["pytorch"]) for t in c["turns"])))
     steps = sum(len(t["graft"]["loss"]) for t in c["turns"])
     print(f"time     {show(c['ratio'])} of PyTorch's; {show(c['seconds']['graft'])} s and "
           f"{show(c['seconds']['pytorch'])} s")

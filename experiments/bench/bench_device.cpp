@@ -51,8 +51,9 @@ double useful_flop(const Arch& arch, const Workload& w, bool full) {
   const double n = double(w.sequences) * w.length, d = arch.width,
                heads = double(arch.kv_heads) / arch.heads;
   const double p = (2 + 2 * heads) * d * d + (arch.gated ? 3 : 2) * d * arch.hidden;
+  const double attended = arch.causal ? 0.5 * (w.length + 1) : w.length;
   return (full ? 6 : 4) * n * (arch.layers * p + d * arch.vocab) +
-         12.0 * arch.layers * n * w.length * d;
+         12.0 * arch.layers * n * attended * d;
 }
 
 void run(const std::string& workload, const std::vector<std::string>& methods, int steps, bool host,

@@ -1,6 +1,8 @@
 // graft methods, count, explain, check: what can be said of a method without training it.
 #include <omp.h>
 
+#include <algorithm>
+
 #include "experiments/cli/cli.h"
 #include "nn/models/folder.h"
 #include "nn/models/presets.h"
@@ -14,6 +16,10 @@ namespace {
 // Of a base or a model's folder; else of a preset.
 Arch arch_of(const std::string& name) {
   if (const auto base = find_base(name)) return load_arch(*base);
+  const std::vector<std::string> presets = arch_names();
+  check(std::ranges::count(presets, name) > 0,
+        "'{}' is no base, no folder with a config.json, and no preset; the presets are {}", name,
+        fmt::join(presets, ", "));
   return arch_named(name);
 }
 

@@ -255,6 +255,7 @@ void add_multitask(const Command& app, const Methods& methods) {
                   "stays f32")
       .capture_default_str();
   command.add_option("--state-seconds", o.state_seconds, "between checkpoints of the whole state")
+      .not_negative()
       .capture_default_str();
   command.add_option("--log", o.log, "a file: each step's loss, rate and examples, as JSON lines");
   const auto check_read = [&](const std::vector<std::pair<const char*, Option>>& given) {

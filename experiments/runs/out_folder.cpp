@@ -6,21 +6,25 @@ namespace graft {
 
 namespace fs = std::filesystem;
 
+namespace {
+
+void remove_empty(const std::vector<fs::path>& folders) {
+  std::error_code full;  // of a folder that holds something, which stays, as does what is above it
+  for (const fs::path& folder : folders) fs::remove(folder, full);
+}
+
+}  // namespace
+
 OutFolder::OutFolder(const std::string& command, const fs::path& folder) {
   std::error_code error;
-  std::vector<fs::path> missing;
   const fs::path whole = fs::absolute(folder / "", error).parent_path();
   for (fs::path at = whole; !fs::exists(at, error) && at.has_relative_path(); at = at.parent_path())
-    missing.push_back(at);
+    if (at.filename() != "." && at.filename() != "..") made_.push_back(at);
   fs::create_directories(whole, error);
-  if (!error) made_ = std::move(missing);
+  if (error) remove_empty(made_);
   check(!error, "{}: cannot make folder '{}': {}", command, folder.string(), error.message());
 }
 
-OutFolder::~OutFolder() {
-  std::error_code error;  // of a folder that holds something, which stays
-  for (const fs::path& folder : made_)
-    if (!fs::remove(folder, error)) return;
-}
+OutFolder::~OutFolder() { remove_empty(made_); }
 
 }  // namespace graft

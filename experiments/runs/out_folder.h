@@ -8,8 +8,8 @@
 namespace graft {
 
 // Makes the folder, and what is missing above it, so that a path that cannot be is found before the
-// work begins. Where it ends while nothing lies in what was made, that is taken away
-// again: a command that failed leaves no folder behind.
+// work begins. In the end those that it made and that are still empty are taken away again: a
+// command that failed leaves no folder behind.
 class OutFolder {
  public:
   // Throws with the command's name where the folder cannot be made.

@@ -354,6 +354,8 @@ TEST_CASE("a results folder keeps to one set-up and takes more tasks and seeds")
     CHECK(config.at("rows").at("train") == (task == "topic" ? s.scale.train : 70));
     CHECK(config.at("epochs") == (task == "topic" ? s.scale.epochs : 3));
   }
+  more.scale.of_task = {{"hyper3", {9, 9}}};  // means nothing for a run of other tasks
+  CHECK(keep(more).scale.span("hyper3") == Scale::Span{70, 3});
   longer.scale.of_task["hyper3"].epochs = 4;
   refused(longer);
   s.scale.epochs = 9;

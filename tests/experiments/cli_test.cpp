@@ -197,13 +197,13 @@ TEST_CASE("graft ends with one line and a status that is not 0 where a command c
           "device 'gpu': there are cpu and cuda");
   CHECK_FALSE(std::filesystem::exists(there));
   for (const std::string command : {"train --task ", "multitask --tasks nought,"}) {
-    refused(command + "nought --model decoder --out '" + there + "/below'", "task 'nought'");
+    refused(command + "nought --model decoder --out '" + there + "/./below/'", "task 'nought'");
     CHECK_FALSE(std::filesystem::exists(there));  // no folder is left of a command that failed
   }
   std::filesystem::create_directory(there);
   refused("train --task nothing --model decoder --out '" + there + "'", "task 'nothing'");
   CHECK(std::filesystem::exists(there));  // but what was there stays
-  refused("count --arch nowhere --method ia3", "no model is called 'nowhere'");
+  refused("count --arch nowhere --method ia3", "'nowhere' is no base, no folder");
   refused("check ia3 --device gpu", "device 'gpu'");
   refused("check ia3 --device cuda --pairs", "excludes");
   refused("eval nowhere --device gpu", "device 'gpu'");
