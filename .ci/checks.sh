@@ -67,7 +67,7 @@ files_are_short() {
 code_is_formatted() {
   local lines
   command -v clang-format-14 > /dev/null || { echo "clang-format-14 is not installed"; return 1; }
-  lines=$(code_files "${rooms[@]}" tests | grep -vE '\.cuh?$' |
+  lines=$(code_files "${rooms[@]}" tests |
     xargs -r -d '\n' clang-format-14 --dry-run -Werror 2>&1 |
     sed -nE 's/^([^ :]+):[0-9]+:[0-9]+: error: .*/clang-format-14 -i \1/p' | sort -u)
   no_lines <<< "$lines"

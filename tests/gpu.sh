@@ -3,13 +3,18 @@
 # accesses and races in them, measures steps of training, and prints one table. Needs CUDA, CMake 3.23
 # and a C++20 compiler, and a device; of libraries no more than what --pack has put aside.
 #
-#   tests/gpu.sh [--quick]     everything; --quick leaves out compute-sanitizer, the longest part.
-#                              Every part has a limit of some minutes.
+#   tests/gpu.sh [option]...   everything, 40 minutes at most: every part has a limit
+#     --parts A,B              these of tests, steps, contract, pytorch, memcheck, racecheck; each
+#                              takes the build of the ones before
+#     --quick                  without the last three, which take longest
+#     --logs FOLDER            where logs go (build/gpu-logs), and the table, row by row: what was
+#                              shown stays where a run is cut off
 #   tests/gpu.sh --pack        on a machine with Debian's packages: puts the libraries' headers and
 #                              static archives (3 MB) into build/gpu-pack, which may then travel with
 #                              the source to a machine that has none of them
 #
-# The last line is "N passed, N failed, N skipped"; logs are kept in build/gpu-logs.
+# The part `pytorch` needs $PYTHON (python3) with torch for CUDA, transformers and peft. The last line
+# is "N passed, N failed, N skipped".
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 pack=build/gpu-pack
@@ -32,21 +37,31 @@ put_aside() {
   du -sh "$pack"
 }
 
-quick=no
-case ${1:-} in
-  --pack) put_aside; exit ;;
-  --quick) quick=yes ;;
-  -h | --help) usage; exit ;;
-  '') ;;
-  *) echo "tests/gpu.sh: unknown option '$1'; see --help" >&2; exit 2 ;;
-esac
+wrong() { echo "tests/gpu.sh: $*; see --help" >&2; exit 2; }
+
+all=(tests steps contract pytorch memcheck racecheck)
+logs=build/gpu-logs parts=("${all[@]}")
+while (($#)); do
+  case $1 in
+    --pack) put_aside; exit ;;
+    --quick) parts=(tests steps contract) ;;
+    --parts) IFS=, read -ra parts <<< "${2:?--parts needs names}"; shift ;;
+    --logs) logs=${2:?--logs needs a folder}; shift ;;
+    -h | --help) usage; exit ;;
+    *) wrong "unknown option '$1'" ;;
+  esac
+  shift
+done
+for part in "${parts[@]}"; do
+  [[ " ${all[*]} " == *" $part "* ]] || wrong "part '$part' is unknown; there are ${all[*]}"
+done
+wanted() { [[ " ${parts[*]} " == *" $1 "* ]]; }
 
 source tests/counting.sh
-logs=build/gpu-logs
 mkdir -p "$logs"
-table=''
-# row NAME RESULT: a line of the table at the end.
-row() { table+=$(printf '%-52s %s' "$1" "$2")$'\n'; }
+: > "$logs/table"
+# row NAME RESULT: a line of the table.
+row() { printf '%-52s %s\n' "$1" "$2" | tee -a "$logs/table"; }
 
 stage "device"
 if ! nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader; then
@@ -59,58 +74,100 @@ options=(-DCMAKE_BUILD_TYPE=Release -DGRAFT_CUDA=ON -DGRAFT_UNITY=ON)
 [[ ! -d $pack ]] || options+=("-DGRAFT_PACK=$PWD/$pack")
 if command -v ninja > /dev/null; then options+=(-G Ninja); fi
 cmake -S . -B build/gpu "${options[@]}"
-cmake --build build/gpu --parallel "$(nproc)" --target graft_gpu_tests bench_device graft
+cmake --build build/gpu --parallel "$(nproc)" --target graft_gpu_tests bench_device bench_train graft
 bin=build/gpu/bin
-
-stage "tests on the device"
 contract='methods keep the contract*'
-run_tests timeout 240 "$bin/graft_gpu_tests" -d -tce="$contract" > >(tee "$logs/tests")
-row "kernels, ops, gradients, runs" "$passed passed, $failed failed, $skipped skipped"
-if ((skipped > 0)); then failure "tests are skipped though there is a device"; fi
 
-stage "steps of training, GPT-2 small's shape"
-if timeout 200 "$bin/bench_device" 20 gpt2 --host | tee "$logs/gpt2"; then
-  row "two steps' losses, device and host" "within 1e-3"
-else
-  failure "bench_device gpt2"
+if wanted tests; then
+  stage "tests on the device"
+  run_tests timeout 240 "$bin/graft_gpu_tests" -d -tce="$contract" > >(tee "$logs/tests")
+  row "kernels, ops, gradients, runs" "$passed passed, $failed failed, $skipped skipped"
+  if ((skipped > 0)); then failure "tests are skipped though there is a device"; fi
 fi
-stage "the same in bf16"
-if timeout 200 "$bin/bench_device" 20 gpt2 --bf16 --host | tee "$logs/gpt2-bf16"; then
-  row "two steps' losses, bf16 on the device, f32 on the host" "within 1e-2"
-else
-  failure "bench_device gpt2 --bf16"
+
+# steps NAME LIMIT OPTION...: bench_device, its table in the log NAME.
+steps() {
+  stage "steps of training: $1"
+  if timeout "$2" "$bin/bench_device" "${@:3}" | tee "$logs/$1"; then
+    row "steps of training, $1" "measured"
+  else
+    row "steps of training, $1" "FAILED"
+    failure "bench_device ${*:3}"
+  fi
+}
+if wanted steps; then
+  # With --host two steps' losses are compared with the host's, within 1e-3, in bf16 within 1e-2.
+  steps gpt2 200 20 gpt2 --host
+  steps gpt2-bf16 200 20 gpt2 --bf16 --host
+  steps llama 100 10 llama
+  steps llama-bf16 100 10 llama --bf16
+  steps llama-1b 200 10 llama-1b lora-qv,lora-all --bf16
 fi
-stage "steps of training, LLaMA's shape, 2048 tokens a sequence"
-timeout 100 "$bin/bench_device" 10 llama | tee "$logs/llama" || failure "bench_device llama"
-timeout 100 "$bin/bench_device" 10 llama --bf16 | tee "$logs/llama-bf16" ||
-  failure "bench_device llama --bf16"
-stage "steps of training, LLaMA's shape with 1 G parameters, 4 x 2048 tokens, bf16"
-timeout 200 "$bin/bench_device" 10 llama-1b lora-qv,lora-all --bf16 | tee "$logs/llama-1b" ||
-  failure "bench_device llama-1b --bf16"
 
-stage "the contract of every method"
-before=$failed
-run_tests timeout 400 "$bin/graft_gpu_tests" -d -tc="$contract" > >(tee "$logs/contract")
-row "contract of every method, three bodies" "$((failed - before)) failed"
+if wanted contract; then
+  stage "the contract of every method"
+  before=$failed
+  run_tests timeout 400 "$bin/graft_gpu_tests" -d -tc="$contract" > >(tee "$logs/contract")
+  row "contract of every method, three bodies" "$((failed - before)) failed"
+fi
 
-if [[ $quick == no ]]; then
+# beside NAME LIMIT OPTION...: steps in turns with PyTorch's.
+beside() {
+  stage "beside PyTorch: $1"
+  if PYTHON=$python timeout "$2" experiments/bench/against_pytorch.sh --build build/gpu \
+    --out "$logs/pytorch-$1" --device cuda "${@:3}" | tee "$logs/pytorch-$1.log"; then
+    row "beside PyTorch, $1" "losses and gradients agree"
+  else
+    row "beside PyTorch, $1" "FAILED"
+    failure "against_pytorch.sh --device cuda ${*:3}"
+  fi
+}
+if wanted pytorch; then
+  python=${PYTHON:-python3}
+  if "$python" -c 'import peft, torch, transformers; assert torch.cuda.is_available()'; then
+    beside gpt2 240 --workloads gpt2 --methods lora-qv,lora-all,houlsby,prefix
+    beside gpt2-bf16 240 --workloads gpt2 --methods lora-qv,lora-all,houlsby,prefix --compute bf16
+    beside llama-1b 240 --workloads llama-1b --methods lora-qv,lora-all --compute bf16 --steps 8
+    beside llama-1b-compiled 300 --workloads llama-1b --methods lora-qv --compute bf16 --compile \
+      --steps 8
+  else
+    row "beside PyTorch" "FAILED: no torch for CUDA, transformers and peft"
+    failure "beside PyTorch: $python has no torch for CUDA, transformers and peft; name one in PYTHON"
+  fi
+fi
+
+# sanitized TOOL TEST-OPTION...: compute-sanitizer on our kernels, its log in $logs/TOOL.
+sanitized() {
+  local tool
   tool=$(command -v compute-sanitizer || echo "${CUDA_HOME:-/usr/local/cuda}/bin/compute-sanitizer")
-  for check in memcheck racecheck; do
-    stage "$check"
-    if timeout 400 "$tool" --tool "$check" --kernel-name kns=graft --error-exitcode 9 \
-      "$bin/graft_gpu_tests" --source-file='*ops_test*,*kernels_test*' \
-      -tce='in half precision*' > "$logs/$check" 2>&1 &&
-      ! grep -qa SKIPPED "$logs/$check" && grep -qaE 'SUMMARY: 0 (errors|hazards)' "$logs/$check"; then
-      row "compute-sanitizer $check" clean
-    else
-      row "compute-sanitizer $check" "FAILED: $logs/$check"
-      tail -n 20 "$logs/$check"
-      failure "compute-sanitizer $check"
-    fi
-  done
+  timeout 400 "$tool" --tool "$1" --kernel-name kns=graft --error-exitcode 9 \
+    "$bin/graft_gpu_tests" "${@:2}" > "$logs/$1" 2>&1
+}
+if wanted memcheck; then
+  stage "memcheck finds a wrong read that is made on purpose"
+  status=0
+  GRAFT_WILD_READ=1 sanitized memcheck -tc='a wild read*' || status=$?
+  if ((status == 9)); then
+    row "compute-sanitizer memcheck, a wild read" "found"
+  else
+    row "compute-sanitizer memcheck, a wild read" "FAILED: not found (status $status)"
+    failure "compute-sanitizer does not look at our kernels"
+  fi
 fi
+for check in memcheck racecheck; do
+  wanted "$check" || continue
+  stage "$check"
+  if sanitized "$check" --source-file='*ops_test*,*kernels_test*' -tce='in half precision*' &&
+    ! grep -qa SKIPPED "$logs/$check" && grep -qaE 'SUMMARY: 0 (errors|hazards)' "$logs/$check"; then
+    row "compute-sanitizer $check" clean
+  else
+    row "compute-sanitizer $check" "FAILED: $logs/$check"
+    tail -n 20 "$logs/$check"
+    failure "compute-sanitizer $check"
+  fi
+done
 
 end_stage
 echo
-printf '%s' "$table"
-cat "$logs"/{gpt2,gpt2-bf16,llama,llama-bf16,llama-1b}
+cat "$logs/table"
+! wanted steps || cat "$logs"/{gpt2,gpt2-bf16,llama,llama-bf16,llama-1b}

@@ -3,10 +3,13 @@
 
 For each cell both programs are started, one after the other, each alone until its first step is
 done; then they take a step each in turn, the other one waiting for its next line. Their losses and
-gradient norms must agree at every step, or the cell is void and the exit status 1.
+gradient norms must agree at every step, or the cell is void and the exit status 1. On a device, where
+a turn is of many steps and there are hundreds, they must at each of the first 20; roundings that
+differ grow with every step, so that of later ones a turn's mean loss must.
 """
 import argparse
 import json
+import math
 import os
 import platform
 import shlex
@@ -17,6 +20,7 @@ import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 WITHIN = {"f32": (1e-4, 1e-2), "bf16": (1e-2, 0.1)}  # loss and norm, relative, at every step
+FIRST, LATER = 20, 2e-2  # on a device: so many steps; later a turn's mean loss, relative or of 1
 TURN, PRODUCTS = 0.5, 3
 
 
@@ -82,6 +86,16 @@ def agree(a, b, o):
     return all(d <= w for d, w in zip(differences(a, b), within))  # false for what is no number
 
 
+def first_steps(side):
+    return {key: side[key][:FIRST] for key in ("loss", "norm")}
+
+
+def agree_on_average(a, b):
+    numbers = [x for side in (a, b) for key in ("loss", "norm") for x in side[key]]
+    mean = [statistics.fmean(side["loss"]) for side in (a, b)]
+    return all(map(math.isfinite, numbers)) and abs(mean[0] - mean[1]) <= LATER * max(mean[1], 1)
+
+
 def commands(folder, o):
     where = ["--device", o.device, "--compute", o.compute]
     return dict(graft=[o.bench_train, "run", folder, *where],
@@ -111,9 +125,13 @@ def turn_length(sides):
 
 def take_turns(sides, o):
     """Turns of a step each, or of so many that the slower side takes half a second."""
+    same = True
     if o.device != "cpu":  # both have met every batch, and graphs or compiled code are made
-        for side in sides.values():
-            side.ask(f"steps 1 {3 * o.batches}")
+        before = {n: first_steps(s.ask(f"steps 1 {3 * o.batches}")) for n, s in sides.items()}
+        same = agree(before["graft"], before["pytorch"], o)
+        loss, norm = differences(before["graft"], before["pytorch"])
+        print(f"first {FIRST} steps: losses within {loss:.1e}, norms within {norm:.1e}"
+              f"{'' if same else '  DISAGREE'}", flush=True)
     each = turn_length(sides)
     turns = []
     for i in range(o.steps):
@@ -122,7 +140,8 @@ def take_turns(sides, o):
         for side in turn.values():
             side["seconds"] /= each
         a, b = turn["graft"], turn["pytorch"]
-        turn.update(ratio=a["seconds"] / b["seconds"], agree=agree(a, b, o))
+        alike = agree(a, b, o) if o.device == "cpu" else same and agree_on_average(a, b)
+        turn.update(ratio=a["seconds"] / b["seconds"], agree=alike)
         turns.append(turn)
         print(f"turn {i + 1:>2} of {each}: graft {said(a)}; pytorch {said(b)}; ratio "
               f"{turn['ratio']:.3f}{'' if turn['agree'] else '  DISAGREE'}", flush=True)

@@ -12,6 +12,7 @@
 #   --device cuda     both on the device, ours by the cuda preset; memory is then the device's
 #   --compute bf16    there: what is frozen in bf16, what trains in f32
 #   --compile         PyTorch's side by torch.compile, which is eager otherwise
+#   --build FOLDER    where bench_train is built (build/cpu; with --device cuda build/cuda)
 #   --sst2 FOLDER     GLUE's SST-2 as published: bert's texts are as long as its sentences, and
 #   --tokenizer FOLDER  BERT's, which says how long; without them the sentences of our own task
 #                     acceptability_wn, and the shipped encoder's tokenizer
@@ -33,10 +34,11 @@ fail() {
   exit 1
 }
 
-out='' where='' compiled='' options=() preset=cpu
+out='' build='' where='' compiled='' options=() preset=cpu
 while (($#)); do
   case $1 in
     -h | --help) usage; exit 0 ;;
+    --build) build=${2:?--build needs a folder}; shift 2 ;;
     --out) out=${2:?--out needs a folder}; shift 2 ;;
     --device)
       [[ ${2:?--device needs cpu or cuda} == cpu ]] || preset=cuda where=-cuda$where
@@ -51,7 +53,7 @@ while (($#)); do
   esac
 done
 out=${out:-results/against-pytorch$where$compiled}
-bench=build/$preset/bin/bench_train
+bench=${build:-build/$preset}/bin/bench_train
 [[ -x $bench ]] || fail "$bench is not built; cmake --preset $preset && cmake --build --preset $preset"
 source experiments/compare/python.sh
 comparing_python

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <memory>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "tensor/cuda/runtime.h"
@@ -111,6 +112,11 @@ class Graph {
     const cudaError_t made = cudaGraphInstantiate(&graph_, graph, 0);
     cudaGraphDestroy(graph);
     GRAFT_CUDA_CHECK(made, "making a graph of {} commands", list.count);
+    // Here rather than at its first start, so that a want of room for it is seen here.
+    const cudaError_t there = cudaGraphUpload(graph_, stream());
+    if (there != cudaSuccess && cudaGraphExecDestroy(std::exchange(graph_, nullptr)) != cudaSuccess)
+      (void)cudaGetLastError();
+    GRAFT_CUDA_CHECK(there, "putting a graph of {} commands on the device", list.count);
   }
   Graph(const Graph&) = delete;
   Graph& operator=(const Graph&) = delete;
@@ -239,7 +245,7 @@ void start_noted() {
   try {
     start(s, s.spare);
   } catch (...) {
-    forget_uploads();  // their copies may not have been made
+    distrust_uploads();
     throw;
   }
 }

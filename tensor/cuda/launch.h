@@ -29,6 +29,10 @@ inline Grid grid_of(std::int64_t n) {
   return {static_cast<unsigned>(blocks < 1 ? 1 : blocks > 4096 ? 4096 : blocks)};
 }
 
+// Lets the kernel be started with so much shared memory; what it was let before stays, since a list
+// or a graph may start it with that. Throws where the device has less. In runtime.cu.
+void allow_shared(const char* name, const void* kernel, std::size_t bytes);
+
 // What a kernel is started with besides its arguments.
 template <class... Parameters>
 struct Started {
@@ -62,10 +66,7 @@ void launch(const char* name, void (*kernel)(Parameters...), const Grid& grid, G
         grid.blocks_y);
   // 48 KB need no asking, but a kernel's own variables count, too.
   if (grid.shared > 40 * 1024)
-    GRAFT_CUDA_CHECK(
-        cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
-                             cudaFuncAttributeMaxDynamicSharedMemorySize, int(grid.shared)),
-        "kernel {}: {} bytes of shared memory", name, grid.shared);
+    allow_shared(name, reinterpret_cast<const void*>(kernel), grid.shared);
 #endif
   const Started<Parameters...> started{name,         kernel,        grid.blocks,
                                        grid.threads, grid.blocks_y, unsigned(grid.shared)};

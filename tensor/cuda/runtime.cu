@@ -3,6 +3,7 @@
 #include <cuda_runtime.h>
 
 #include <cstdlib>
+#include <unordered_map>
 
 #include "tensor/cuda/launch.h"
 
@@ -55,6 +56,18 @@ cudaStream_t stream() {
   return the_stream;
 }
 
+#ifndef GRAFT_CUDA_EMULATED
+void allow_shared(const char* name, const void* kernel, std::size_t bytes) {
+  static auto* const allowed = new std::unordered_map<const void*, std::size_t>;
+  std::size_t& most = (*allowed)[kernel];
+  if (bytes <= most) return;
+  GRAFT_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                        static_cast<int>(bytes)),
+                   "kernel {}: {} bytes of shared memory", name, bytes);
+  most = bytes;
+}
+#endif
+
 void* allocate(std::size_t bytes) {
   void* block = nullptr;
   const cudaError_t status = cudaMalloc(&block, bytes);
@@ -93,9 +106,8 @@ void copy_to_device(void* to, const void* from, std::size_t bytes) {
   using Given = Packed<void*, std::size_t, std::size_t>;
   const Start start = [](const std::byte* given, const std::byte* copied) {
     Given::read(given, [&](void* const* to, const std::size_t* at, const std::size_t* bytes) {
-      GRAFT_CUDA_CHECK(
-          cudaMemcpyAsync(*to, copied + *at, *bytes, cudaMemcpyHostToDevice, stream()),
-          "copying {} bytes to the device", *bytes);
+      GRAFT_CUDA_CHECK(cudaMemcpyAsync(*to, copied + *at, *bytes, cudaMemcpyHostToDevice, stream()),
+                       "copying {} bytes to the device", *bytes);
     });
   };
   const std::size_t at = keep_copied(from, bytes);
@@ -110,16 +122,20 @@ void copy_to_host(void* to, const void* from, std::size_t bytes) {
 }
 
 void copy_on_device(void* to, const void* from, std::size_t bytes) {
-  command([](void* to, const void* from, std::size_t bytes) {
-    GRAFT_CUDA_CHECK(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream()),
-                     "copying {} bytes on the device", bytes);
-  }, to, from, bytes);
+  command(
+      [](void* to, const void* from, std::size_t bytes) {
+        GRAFT_CUDA_CHECK(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream()),
+                         "copying {} bytes on the device", bytes);
+      },
+      to, from, bytes);
 }
 
 void fill_bytes(void* at, int byte, std::size_t bytes) {
-  command([](void* at, std::size_t bytes, int byte) {
-    GRAFT_CUDA_CHECK(cudaMemsetAsync(at, byte, bytes, stream()), "filling {} bytes", bytes);
-  }, at, bytes, byte);
+  command(
+      [](void* at, std::size_t bytes, int byte) {
+        GRAFT_CUDA_CHECK(cudaMemsetAsync(at, byte, bytes, stream()), "filling {} bytes", bytes);
+      },
+      at, bytes, byte);
 }
 
 void wait() {

@@ -10,5 +10,8 @@ namespace graft::cuda {
 // to what this gives.
 Array uploaded(const Array& x);
 void forget_uploads();
+// The same at the next upload: gives no memory back before, so that it may be called wherever work
+// is handed over, also from within the pool.
+void distrust_uploads();
 
 }  // namespace graft::cuda

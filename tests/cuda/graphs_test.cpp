@@ -154,6 +154,27 @@ TEST_CASE("where no graph can be made a list is started all the same, and why is
   contains(cuda::work().in_vain, "making a graph of ");
   contains(cuda::work().in_vain, "out of memory");
 }
+
+TEST_CASE(
+    "work that cannot be started while memory is asked for is an error, not a wait for ever") {
+  const Array table = random_on_device({8, 8}, 5);
+  const Array row = Array::zeros({8000}, Dtype::i32), rows = Array::zeros({1 << 18}, Dtype::i32);
+  Array y = Array::empty({8000, 8}, table.kind()), all = Array::empty({1 << 18, 8}, table.kind());
+  (void)Array::empty({5}, table.kind());  // something that the pool keeps free
+  const auto gather = [&] { kernels::gather(y, table, row); };  // copies the indices
+  contains(error_of([&] {
+             cuda::gathered(Device::cuda, [&] {
+               gather();
+               kernels::gather(all, table, rows);  // more than any list before has copied
+               emulation::no_memory = true;
+               (void)Array::empty({1 << 25}, table.kind());
+             });
+           }),
+           " bytes of the host");
+  emulation::no_memory = false;
+  cuda::gathered(Device::cuda, gather);  // the copy that was never made is not taken for one
+  CHECK(y.at(8 * 7999 + 3) == table.at(3));
+}
 #endif
 
 TEST_CASE("numbers that a step asks for on the host are there, and an error leaves what was done") {

@@ -1,4 +1,6 @@
 // Every kernel on the device against its form for the host.
+#include <cstdlib>
+
 #include "tests/cuda/device_cases.h"
 #include "tests/tensor/kernel_cases.h"
 #ifdef GRAFT_CUDA_IS_EMULATED
@@ -38,6 +40,17 @@ TEST_CASE("every kernel of the device gives what the host's gives, into poisoned
           CHECK(apart(got[i], want[i]) < (dtype == Dtype::f32 ? 1e-5 : 1e-12));
         }
       }
+}
+
+// What tests/gpu.sh proves with that compute-sanitizer looks at our kernels: only there.
+TEST_CASE("a wild read for the tools to find") {
+  if (!std::getenv("GRAFT_WILD_READ") || !device_is_there()) return;
+  const ArrayKind there{Dtype::f32, Device::cuda};
+  const Array table = Array::zeros({4, 8}, there);
+  Array row = Array::zeros({1}, Dtype::i32), y = Array::empty({1, 8}, there);
+  row.fill(1 << 28);  // on the device nobody looks at an index
+  kernels::gather(y, table, row.to(Device::cuda));
+  cuda::wait();
 }
 
 TEST_CASE("two runs of a kernel of the device have the same bits, in whatever order threads run") {

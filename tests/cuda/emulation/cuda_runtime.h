@@ -47,7 +47,7 @@ void* shared();  // the memory that the launch asked for
 // Does the work, or adds it to the graph that is being captured.
 void submit(std::function<void()> work);
 bool capturing();
-extern bool no_room_for_graphs;
+extern bool no_room_for_graphs, no_memory;
 void reverse(bool on);
 
 void wait_for_block();
@@ -150,7 +150,7 @@ inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t*, unsigned) { return c
 inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return outside_of_graphs(); }
 inline cudaError_t cudaMalloc(void** p, std::size_t bytes) {
   if (graft::emulation::capturing()) return cudaErrorStreamCaptureUnsupported;
-  *p = std::aligned_alloc(256, (bytes + 255) / 256 * 256);
+  *p = graft::emulation::no_memory ? nullptr : std::aligned_alloc(256, (bytes + 255) / 256 * 256);
   return *p ? cudaSuccess : cudaErrorMemoryAllocation;
 }
 inline cudaError_t cudaFree(void* p) { return std::free(p), outside_of_graphs(); }
@@ -189,6 +189,7 @@ inline cudaError_t cudaGraphInstantiate(cudaGraphExec_t* ready, cudaGraph_t grap
   if (graft::emulation::no_room_for_graphs) return cudaErrorMemoryAllocation;
   return *ready = new std::vector<std::function<void()>>(*graph), cudaSuccess;
 }
+inline cudaError_t cudaGraphUpload(cudaGraphExec_t, cudaStream_t) { return cudaSuccess; }
 inline cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t) {
   for (const auto& work : *graph) work();
   return cudaSuccess;

@@ -15,7 +15,7 @@ namespace graft::emulation {
 
 Place now;
 cudaGraph_t captured = nullptr;
-bool no_room_for_graphs = false;
+bool no_room_for_graphs = false, no_memory = false;
 
 namespace {
 

@@ -3,5 +3,5 @@
 
 namespace graft::emulation {
 void reverse(bool on);  // threads and blocks run in the opposite order
-extern bool no_room_for_graphs;
+extern bool no_room_for_graphs, no_memory;
 }  // namespace graft::emulation
