@@ -235,6 +235,7 @@ void eval_command(const EvalOptions& o, const Methods& methods) {
       o.model.empty() ? load(o.adapter, o.task, methods, device) : load_model_alone(o, device);
   const auto half = computing_in(*l.model, o.computing.compute,
                                  l.adaptation ? l.adaptation->stored() : Parameters{});
+  if (o.write) check_writes(*l.model, l.task);
   const auto& examples = o.split == "dev" ? l.task.dev : l.task.test;
   const Score s = evaluate(*l.model, l.task, examples);
   fmt::print("{} {} {:.4f} on {} examples\n", o.split, l.task.metric,

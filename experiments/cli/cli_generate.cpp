@@ -4,6 +4,7 @@
 
 #include "experiments/cli/cli.h"
 #include "experiments/cli/on_device.h"
+#include "experiments/data/task_folders.h"
 #include "nn/generate.h"
 #include "nn/models/folder.h"
 #include "nn/models/generation.h"
@@ -20,6 +21,7 @@ struct GenerateOptions {
   std::string model = "decoder", prompt_file;
   std::vector<std::string> adapters, prompts, stop;
   std::string until = "no_better";
+  bool alpaca = false;
   GenerateSpec spec;
   Computing computing;
 };
@@ -162,6 +164,14 @@ std::vector<std::string> prompts_of(const GenerateOptions& o) {
   return all;
 }
 
+// INSTRUCTION or INSTRUCTION<tab>INPUT, as training on a task in Alpaca's format shows it.
+std::string in_alpaca_form(const std::string& prompt) {
+  const std::size_t tab = prompt.find('\t');
+  const std::string instruction = prompt.substr(0, tab);
+  check(!instruction.empty(), "generate: prompt '{}' has no instruction before its tab", prompt);
+  return alpaca_prompt(instruction, tab == std::string::npos ? "" : prompt.substr(tab + 1));
+}
+
 const char* why(Generated::End end) {
   return end == Generated::End::positions ? " [the model has no more positions]" : "";
 }
@@ -181,7 +191,7 @@ void generate_command(GenerateOptions o, const Methods& methods) {
   for (std::string& prompt : prompts) {
     const std::int32_t adapter = w.routed ? adapter_of(*w.routed, prompt) : -1;
     if (w.routed) o.spec.adapter.push_back(adapter);
-    ids.push_back(prompt_tokens(arch, *w.tokenizer, prompt));
+    ids.push_back(prompt_tokens(arch, *w.tokenizer, o.alpaca ? in_alpaca_form(prompt) : prompt));
     if (w.asks_at(adapter)) ids.back().push_back(arch.sep);
   }
   const bool streams = prompts.size() == 1 && o.spec.beams == 1;
@@ -216,6 +226,9 @@ void add_generate(const Command& app, const Methods& methods) {
       .excludes(model);
   c.add_option("--prompt", o.prompts, "may be given several times");
   c.add_option("--prompt-file", o.prompt_file, "one prompt on each line");
+  c.add_flag("--alpaca", o.alpaca,
+             "prompts are instructions, each with a tab and its input behind it if it has one; put "
+             "into Alpaca's form, in which training on such a task saw them");
   c.add_option("--max-tokens", o.spec.max_tokens, "new ones").capture_default_str();
   c.add_option("--min-tokens", o.spec.min_tokens).capture_default_str();
   c.add_option("--stop", o.stop, "tokens that end an answer; else the model's end token");

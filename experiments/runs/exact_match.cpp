@@ -6,11 +6,15 @@
 
 namespace graft {
 
-ExactMatch exact_match(const Model& model, const EncodedTask& task,
-                       const std::vector<EncodedExample>& examples) {
+void check_writes(const Model& model, const EncodedTask& task) {
   check(task.goal == Goal::language, "exact match: task {} has labels, not texts to write",
         task.name);
   check(!model.encoder, "exact match: the model has an encoder; need a decoder");
+}
+
+ExactMatch exact_match(const Model& model, const EncodedTask& task,
+                       const std::vector<EncodedExample>& examples) {
+  check_writes(model, task);
   constexpr std::size_t kTogether = 32;
   ExactMatch result;
   for (std::size_t at = 0; at < examples.size(); at += kTogether) {

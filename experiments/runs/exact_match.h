@@ -11,8 +11,11 @@ struct ExactMatch {
 };
 
 // Greedy answers to the examples' prompts. One is right if it is the continuation token for token,
-// its end token too; one that was cut when it was encoded has no end, and cannot be. Throws for a
-// task without continuations, and for an encoder-decoder.
+// its end token too; one that was cut when it was encoded has no end, and cannot be. Throws as
+// check_writes() does.
 ExactMatch exact_match(const Model&, const EncodedTask&, const std::vector<EncodedExample>&);
+
+// Throws for a task without continuations, and for an encoder-decoder.
+void check_writes(const Model&, const EncodedTask&);
 
 }  // namespace graft

@@ -48,6 +48,10 @@ TEST_CASE("graft multitask trains two tasks; each is scored, replayed and compar
     const std::string test = between(of_task, ", test ", ";");
     contains(b.hears("eval " + b.out("run/adapters/" + std::string(task))), test + " on");
   }
+  const Said written = b.says("eval " + b.out("run/adapters/beasts") + " --generate");
+  CHECK(written.status != 0);
+  contains(written.text, "beasts has labels, not texts to write");
+  CHECK(std::ranges::count(written.text, '\n') == 1);  // and no score before it
   contains(b.hears("replay " + b.out("run/run.json")), "the same bits: weights");
   const Said again = b.says("multitask --model esm" + b.tasks() + " --out " + b.out("run"));
   CHECK(again.status != 0);

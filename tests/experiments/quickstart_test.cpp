@@ -3,6 +3,7 @@
 
 #include <cstdlib>
 
+#include "experiments/data/task_folders.h"
 #include "nn/generate.h"
 #include "nn/models/folder.h"
 #include "nn/models/presets.h"
@@ -79,6 +80,27 @@ TEST_CASE("the quickstart adapts the tiny base to a text, and its adapter writes
       "", "graft", "generate --model " + quoted(merged) + " --prompt '" + prompt + "'");
   CHECK(whole.status == 0);
   CHECK(whole.text == again.text);
+}
+
+TEST_CASE("graft generate puts instructions into the form in which training showed them") {
+  const Folder folder;
+  const auto says = [&](const std::string& prompt, const std::string& tail) {
+    const Said s = program_says("", "graft",
+                                "generate --model " + quoted(experiments() / "bases/tiny") +
+                                    " --prompt '" + prompt + "' --max-tokens 12" + tail);
+    CAPTURE(s.text);
+    CHECK(s.status == 0);
+    return s.text;
+  };
+  const std::string task = "Say what the weather is", place = "the harbour";
+  const std::string alone = says(task, " --alpaca"), both = says(task + "\t" + place, " --alpaca");
+  CHECK(alone == says(alpaca_prompt(task, ""), ""));
+  CHECK(both == says(alpaca_prompt(task, place), ""));
+  CHECK(alone != says(task, ""));
+  CHECK(alone != both);
+  const Said s = program_says("", "graft", "generate --model tiny --alpaca --prompt '\tharbour'");
+  CHECK(s.status == 1);
+  contains(s.text, "has no instruction before its tab");
 }
 
 TEST_CASE("the quickstart says in one line what it cannot read") {
