@@ -98,8 +98,6 @@ const Run& Campaign::trial(const Arm& arm) {
     return *now_->find(name, kind(), arm);
   }
   check(!out_of_time(), "{}: out of time while tuning {}", experiment_, label_of(arm.config));
-  fmt::print("tuning {} at rate {:g}\n", label_of(arm.config), arm.config.at("lr").get<double>());
-  std::fflush(stdout);
   now_->append(lab_.run(name, kind(), arm));
   ++trained_now_;
   return *now_->find(name, kind(), arm);
@@ -108,21 +106,33 @@ const Run& Campaign::trial(const Arm& arm) {
 // The trials that other jobs are at are left to them and asked for again: a job that was killed
 // in the middle of one has left it to the others.
 void Campaign::run_trials(std::vector<Arm> missing) {
-  bool told = false;
-  const auto drop_recorded = [&] {
-    now_->refresh();
-    std::erase_if(missing, [&](const Arm& arm) { return recorded_trial(arm) != nullptr; });
+  now_->refresh();
+  std::erase_if(missing, [&](const Arm& arm) { return recorded_trial(arm) != nullptr; });
+  std::vector<std::string> costs;
+  for (const Arm& arm : missing) costs.push_back(cost_of(arm.config));
+  Remaining left(costs);
+  const auto tell = [&](const Arm& arm) {
+    // The jobs of all shards each do a part, if they all run.
+    const auto seconds = left.seconds();
+    const std::string time =
+        seconds ? fmt::format(", about {} left", duration(*seconds / options_.shard.count)) : "";
+    fmt::print("[{}/{}{}] tuning {} at rate {:g}\n", left.done() + 1, left.total(), time,
+               label_of(arm.config), arm.config.at("lr").get<double>());
+    std::fflush(stdout);
   };
-  for (drop_recorded(); !missing.empty(); drop_recorded()) {
-    bool any = false;
-    for (const Arm& arm : missing) {
+  const auto done = [&](const Arm& arm) {
+    if (!recorded_trial(arm)) {
       const auto held = locks_.take(arm.key());
-      if (!held) continue;
-      any = true;
+      if (!held) return false;
       now_->refresh();  // it may have ended just before
+      if (!recorded_trial(arm) && !sibling(arm, true)) tell(arm);
       trial(arm);
     }
-    if (any) continue;
+    left.finished(cost_of(arm.config), recorded_trial(arm)->seconds);
+    return true;
+  };
+  for (bool told = false; !missing.empty(); now_->refresh()) {
+    if (std::erase_if(missing, done) > 0) continue;
     check(!out_of_time(), "{}: out of time while other jobs were tuning", experiment_);
     if (!told) fmt::print("waiting for the trials that other jobs are at\n");
     told = true;

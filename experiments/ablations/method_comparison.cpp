@@ -1,5 +1,7 @@
 #include "experiments/ablations/method_comparison.h"
 
+#include <algorithm>
+
 #include "experiments/ablations/view.h"
 #include "experiments/harness/page.h"
 #include "experiments/harness/plot.h"
@@ -10,6 +12,7 @@ namespace {
 const char* const kFull = "full fine-tuning";
 const char* const kLora = "LoRA";
 const char* const kAdapters = "adapters";
+const char* const kScratch = "full fine-tuning of a random base";
 const std::vector<std::string> kAdapted{kFull, kLora, kAdapters};
 const char* const kLoraSpec = "lora:r=8,alpha=16,on=q+v";
 const char* const kAdapterSpec = "houlsby:m=16";
@@ -17,22 +20,24 @@ const char* const kAdapterSpec = "houlsby:m=16";
 std::vector<PlannedArm> arms_of(const Setup& s, const std::string& task) {
   std::vector<PlannedArm> arms = baseline_arms(s, task, kLoraSpec, 3.16e-3);
   const auto add = [&](const std::string& label, const std::string& method, double middle, bool few,
-                       const std::string& paper) {
+                       const std::string& paper, const std::string& trained) {
     arms.push_back(
         {label, arm_config(s, task, method), label, middle, few, "adapted", label, paper});
     arms.back().shown = label + ": " + method;
     if (!paper.empty()) arms.back().paper_model = "GLUE average";
+    arms.back().paper_trained = trained;
   };
-  add(kLora, kLoraSpec, 3.16e-3, true, "87.2 (RoBERTa-base)");
-  add(kAdapters, kAdapterSpec, 1e-3, true, "80.0 (BERT-large)");
-  add("LoRA on all matrices", "lora:r=8,alpha=16,on=q+k+v+o+up+down", 1e-3, false, "");
-  add("BitFit", "bitfit", 3.16e-3, false, "");
-  add("LayerNorm", "layernorm", 3.16e-3, false, "");
-  PlannedArm scratch{"full fine-tuning of a random base", arm_config(s, task, "full"), "", 1e-3};
+  add(kLora, kLoraSpec, 3.16e-3, true, "87.2 (RoBERTa-base)", "0.24 % (0.3 M)");
+  add(kAdapters, kAdapterSpec, 1e-3, true, "80.0 (BERT-large)", "3.6 %");
+  add("LoRA on all matrices", "lora:r=8,alpha=16,on=q+k+v+o+up+down", 1e-3, false, "", "");
+  add("BitFit", "bitfit", 3.16e-3, false, "", "");
+  add("LayerNorm", "layernorm", 3.16e-3, false, "", "");
+  PlannedArm scratch{kScratch, arm_config(s, task, "full"), "", 1e-3};
   scratch.config["base"] = s.base + "@random";
   scratch.group = scratch.shown = scratch.label;
   arms.push_back(scratch);
   arms[0].paper = "86.4; 80.4", arms[0].paper_model = "GLUE average; RoBERTa-base; BERT-large";
+  arms[0].paper_trained = "100 %";
   return arms;
 }
 
@@ -41,15 +46,34 @@ void part(Statement& s, const std::string& label, double above, std::vector<Weig
   s.parts.push_back(std::move(pieces));
 }
 
-// By how much each way of adapting beats `floor`, on the tasks that have a margin.
+// By how much each way of adapting beats `floor`.
 Statement beats(const Setup& s, const std::string& id, const std::string& floor,
                 const std::string& text, double (*margin)(const std::string& task)) {
   Statement t{{.id = id, .text = text, .paper = "", .parts = {}, .regime = ""}, {}, {}};
   for (const std::string& task : s.tasks) {
-    if (margin(task) < 0) continue;
     for (const std::string& arm : kAdapted)
       part(t, fmt::format("{} - {}, {}", arm, floor, task), margin(task),
            difference(task, arm, floor));
+  }
+  return t;
+}
+
+// What pretraining is worth: each way against the same on a random base; adapters, which are not
+// run on one, against full fine-tuning of it.
+Statement beats_random(const Setup& s) {
+  Statement t{{.id = "B-2",
+               .text = "On supersense, pretraining is worth at least 10 points: LoRA against LoRA "
+                       "on a random base, the others against full fine-tuning of one.",
+               .paper = "",
+               .parts = {},
+               .regime = ""},
+              {},
+              {}};
+  const std::string task = "supersense";
+  if (std::ranges::count(s.tasks, task) == 0) return t;
+  for (const std::string& arm : kAdapted) {
+    const std::string floor = arm == kLora ? "the method on a random base" : kScratch;
+    part(t, fmt::format("{} - {}, {}", arm, floor, task), 10, difference(task, arm, floor));
   }
   return t;
 }
@@ -84,9 +108,7 @@ std::vector<Statement> claims_of(const Setup& s) {
             "Each way of adapting the base beats bag of words: by more than 8 points on hyper3, "
             "by more than 10 on acceptability_wn, and at all elsewhere.",
             [](const std::string& task) { return margin_over_words(task); }),
-      beats(s, "B-2", "the method on a random base",
-            "On supersense, pretraining is worth at least 10 points.",
-            [](const std::string& task) { return task == "supersense" ? 10. : -1; }),
+      beats_random(s),
       beats(s, "B-3", base_floor(s),
             fmt::format("Each way of adapting the base beats {} by 5 points or more.",
                         s.text ? "the base with nothing trained" : "a head on the frozen base"),
@@ -124,10 +146,12 @@ Experiment method_comparison() {
               "pretraining? A task where it does not carries no claim of the ablations.",
           .tasks = {"supersense", "hyper3", "acceptability_wn"},
           .subject = kLora,
-          .remarks = {"Bag of words and the features' linear model are trained on the same rows as "
-                      "everything else. Thresholds were set before any run.",
-                      "How many rows and epochs hyper3 has was chosen after single runs with fewer "
-                      "rows, whose test scores had been seen; thresholds stayed."},
+          .remarks =
+              {"Bag of words and the features' linear model are trained on the same rows as "
+               "everything else; on all rows of a task they do better (graft tasks --baselines). "
+               "Thresholds were set before any run.",
+               "How many rows and epochs hyper3 has was chosen after single runs with fewer "
+               "rows, whose test scores had been seen; thresholds stayed."},
           .arms = arms_of,
           .claims = claims_of,
           .figures = figures_of,

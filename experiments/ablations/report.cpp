@@ -320,6 +320,14 @@ ResultsFolder open_results(const fs::path& folder) {
           std::make_unique<Records>(folder)};
 }
 
+// Whether every committed run is among these, to the second: then they are a copy of it.
+static bool holds_all(const Records& now, const Records& committed) {
+  return std::ranges::all_of(committed.runs(), [&](const Run& run) {
+    const Run* same = now.find(run.experiment, run.kind, run.arm);
+    return same && same->seconds == run.seconds && same->weights_hash == run.weights_hash;
+  });
+}
+
 fs::path remake_report(const fs::path& folder, const fs::path& shelf,
                        const std::vector<std::string>& notes) {
   if (is_sweep_folder(folder)) return sweep_report(folder);
@@ -348,7 +356,9 @@ fs::path remake_report(const fs::path& folder, const fs::path& shelf,
     std::vector<std::string> notes_here = now.records->notes();
     if (is_results_folder(kept) && !fs::equivalent(kept, part)) {
       full = open_results(kept);
-      if (full.setup.same_bases(now.setup))
+      if (holds_all(*now.records, *full.records))
+        notes_here.push_back("The committed full run is part of this one.");
+      else if (full.setup.same_bases(now.setup))
         committed = std::make_unique<View>(e, *full.records, full.kind, full.setup);
       else
         notes_here.push_back("The committed full run is of another base and not shown here.");

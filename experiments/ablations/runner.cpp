@@ -151,20 +151,22 @@ Prediction predict(const std::vector<Todo>& todo, const View& now, const RunOpti
     if (committed && options.kind == RunKind::quick && committed->rate(t.task, t.arm->label))
       continue;
     const PlannedArm& first = leader(now.arms(t.task), t.arm->group);
-    const bool tuned = std::any_of(have.begin(), have.end(), [&](const Tuning& x) {
-      return x.arm == fmt::format("{}, {}", first.shown, t.task);
-    });
-    if (!tuned) add(tuning_config(first.config), 5 * int(now.setup().scale.tuning_seeds.size()));
+    int trials = 5 * int(now.setup().scale.tuning_seeds.size());
+    for (const Tuning& x : have)
+      if (x.arm == fmt::format("{}, {}", first.shown, t.task))
+        trials -= x.seeds * int(x.trials.size());
+    if (trials > 0) add(tuning_config(first.config), trials);
   }
   return p;
 }
 
-void print_prediction(const std::string& name, const Prediction& p) {
+void print_prediction(const std::string& name, const Prediction& p, int jobs) {
   if (p.runs == 0) {
     fmt::print("{}: every run is recorded already\n", name);
   } else {
-    fmt::print("{}: {} runs to do, about {} on this machine when it is free ({})\n", name, p.runs,
-               duration(p.seconds),
+    const std::string all = jobs > 1 ? fmt::format(" and all {} jobs run", jobs) : "";
+    fmt::print("{}: {} runs to do, about {} on this machine when it is free{} ({})\n", name, p.runs,
+               duration(p.seconds / jobs), all,
                p.unknown == 0 ? "from recorded runs"
                : p.unknown == p.runs
                    ? "a rough guess: no such run is recorded yet"
@@ -338,7 +340,8 @@ Outcome run_arms(Lab& lab, const Experiment& e, const Setup& asked, RunOptions o
                                       e.name, todo.size(), all, s.scale.seeds.size(),
                                       options.campaign.minutes));
     const View planned(e, before, options.kind, s);
-    print_prediction(e.name, predict(todo, planned, options, costs, committed));
+    print_prediction(e.name, predict(todo, planned, options, costs, committed),
+                     options.campaign.shard.count);
   }
   options.campaign.seeds = s.scale.seeds;
   options.campaign.tuning_seeds = s.scale.tuning_seeds;
