@@ -88,6 +88,22 @@ std::vector<std::pair<Site, EditBase*>> Adapter::edits() const {
   return all;
 }
 
+static std::string in_words(const Init& init) {
+  switch (init.kind) {
+    case Init::Kind::zeros:
+      return "0";
+    case Init::Kind::ones:
+      return "1";
+    case Init::Kind::normal:
+      return fmt::format("N(0, {:.3g})", init.scale);
+    case Init::Kind::truncated:
+      return fmt::format("N(0, {:.3g}), cut at two", init.scale);
+    case Init::Kind::uniform:
+      return fmt::format("U(-{0:.3g}, {0:.3g})", init.scale);
+  }
+  return "";
+}
+
 Tensor Adapter::param(const Model& model, const Site& site, const std::string& name, Shape shape,
                       const Init& init, Like like) {
   auto p = std::make_shared<Parameter>();
@@ -101,6 +117,7 @@ Tensor Adapter::param(const Model& model, const Site& site, const std::string& n
   Array value = initial(model.build(), init, std::move(shape), site, name_ + "/" + name);
   p->value = like.trains ? Tensor::leaf(std::move(value), p->label()) : Tensor(std::move(value));
   (like.trains ? parameters_ : constants_).push_back(p);
+  start_[p.get()] = like.start.empty() ? in_words(init) : like.start;
   return p->value;
 }
 
@@ -112,6 +129,7 @@ void Adapter::own(Weight& place, bool trains) {
   Array value = base.value.value().own_copy();
   copy->value = trains ? Tensor::leaf(std::move(value), base.label()) : Tensor(std::move(value));
   (trains ? parameters_ : constants_).push_back(copy);
+  start_[copy.get()] = "the base's";
   owned_.emplace_back(place, copy);
 }
 

@@ -1,6 +1,8 @@
 // Adapter: one way of adapting a frozen model. A subclass is a file, a file is a paper.
 #pragma once
 
+#include <map>
+
 #include "nn/model.h"
 #include "nn/optim/optimizer.h"
 #include "peft/spec.h"
@@ -57,6 +59,8 @@ class Adapter {
   const Parameters& parameters() const { return parameters_; }
   // What does not train, but which no seed and no base would give again: files hold it.
   const Parameters& constants() const { return constants_; }
+  // What a parameter starts as, in words: "N(0, 0.02)", "0", "the base's".
+  const std::string& begins_as(const Parameter& p) const { return start_.at(&p); }
   const std::string& name() const { return name_; }
   // Switches the edits at layers first..last on or off (-1: those outside the blocks).
   void enable(int first, int last, bool on);
@@ -76,7 +80,8 @@ class Adapter {
   struct Like {  // how a parameter trains
     bool decay = true;
     double lr_scale = 1;
-    bool trains = true;  // or it is a constant
+    bool trains = true;      // or it is a constant
+    std::string start = {};  // in words, where attach() puts something else there than Init says
   };
   // A new parameter at a site. Its site and name are its address in files and in noise.
   Tensor param(const Model&, const Site&, const std::string& name, Shape, const Init&, Like);
@@ -95,6 +100,7 @@ class Adapter {
  private:
   std::string name_;
   Parameters parameters_, constants_;
+  std::map<const Parameter*, std::string> start_;
   std::vector<std::pair<Site, Handle>> handles_;
   std::vector<Owned> owned_;
   bool suspended_ = false;

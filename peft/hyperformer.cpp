@@ -160,11 +160,12 @@ struct Hyperformer : Adapter, HyperOptions {
   void attach(Model& m) override {
     const Site root{m.arch().stack, -1, Part::embed};
     const Init normal{Init::Kind::normal, 1};
-    const Like rows{.decay = false, .trains = !frozen() && !described};
+    const std::string start = described ? "the tasks' descriptions" : "";
+    const Like rows{.decay = false, .trains = !frozen() && !described, .start = start};
     z = param(m, root, "task", {tasks, t}, normal, rows);
     if (fresh > 0)
-      z_new =
-          param(m, root, "new.task", {fresh, t}, normal, {.decay = false, .trains = !described});
+      z_new = param(m, root, "new.task", {fresh, t}, normal,
+                    {.decay = false, .trains = !described, .start = start});
     if (described && m.build().storage)  // none of them is, until calibrate() or a file says
       for (Tensor* all : {&z, &z_new})
         if (all->defined()) all->value().fill(0);

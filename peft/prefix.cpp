@@ -186,8 +186,9 @@ struct Prefix : Adapter, PrefixOptions {
       w.k_of = map("prefix.k"), w.v_of = map("prefix.v");
     } else {
       const Init init{Init::Kind::normal, std};
-      w.k = param(m, site, "prefix.k", {length, kv}, init);
-      w.v = param(m, site, "prefix.v", {length, kv}, init);
+      const Like like{.start = this->init == "text" ? "what the words' tokens have there" : ""};
+      w.k = param(m, site, "prefix.k", {length, kv}, init, like);
+      w.v = param(m, site, "prefix.v", {length, kv}, init, like);
       if (!words.empty()) {
         w.k.value().copy_from(words.at(attention.q.site).first);
         w.v.value().copy_from(words.at(attention.q.site).second);

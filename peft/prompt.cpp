@@ -59,9 +59,10 @@ struct Prompt : Adapter, PromptOptions {
       const Init start = init == "random"   ? Init{Init::Kind::uniform, 0.5}
                          : init == "normal" ? Init{Init::Kind::normal, 1}
                                             : Init{Init::Kind::zeros, 0};
-      Tensor p = param(m, site, "prompt", {length, m.arch().width}, start);
-      if (m.build().storage && init != "random" && init != "normal")
-        p.value().copy_from(words(m, embedding, site));
+      const bool drawn = init == "random" || init == "normal";
+      Tensor p = param(m, site, "prompt", {length, m.arch().width}, start,
+                       {.start = drawn ? "" : "embeddings, init=" + init});
+      if (m.build().storage && !drawn) p.value().copy_from(words(m, embedding, site));
       hold(site,
            embedding.out.add("prompt", [p, length = length, source = pooled ? kPooledRow : -1](
                                            Sequence s, const Ctx& ctx) {

@@ -66,7 +66,11 @@ struct QkNorm : Adapter {
 
   void add_to(const Model& m, const Site& site, Attention& attention) {
     const Init one{Init::Kind::ones, 1}, zero{Init::Kind::zeros, 0};
-    Tensor g = param(m, site, "g", {1}, one, {.decay = false, .trains = learned});
+    Tensor g = param(m, site, "g", {1}, one,
+                     {.decay = false,
+                      .trains = learned,
+                      .start = from_data ? "log2(L^2 - L) of the task's lengths L"
+                                         : fmt::format("{:.4g}", start_of(length))});
     if (m.build().storage) g.value().fill(start_of(length));
     scales.push_back(g);
     Tensor a;

@@ -50,9 +50,9 @@ void explain_command(const Methods& methods, const std::string& arch, const std:
     for (const auto& f : a->fired())
       fmt::print("  edit       {:<28} {}\n", to_string(f.site), f.name);
     for (const auto& p : a->parameters())
-      fmt::print("  parameter  {:<28} {:<14} {:<18}{}{}\n", to_string(p->site), p->name,
+      fmt::print("  parameter  {:<28} {:<14} {:<18}{:<10}from {}{}\n", to_string(p->site), p->name,
                  fmt::format("{}", p->value.shape()), p->decay ? "decays" : "no decay",
-                 p->lr_scale == 1 ? "" : fmt::format("  rate x {}", p->lr_scale));
+                 a->begins_as(*p), p->lr_scale == 1 ? "" : fmt::format("  rate x {}", p->lr_scale));
   }
   fmt::print("{} numbers train\nmerges: {}\n", adaptation.count(), merges_in_words(adaptation));
 }

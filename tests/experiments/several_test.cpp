@@ -150,6 +150,14 @@ TEST_CASE("graft merge reports the difference of the outputs, and graft count wh
     return counted;
   };
   CHECK(merges("lora:r=8") == "yes: lora");
+  const auto starts = [&](const std::string& spec, const std::string& as) {
+    contains(run("explain --arch llama-7b --method '" + spec + "'"), "  from " + as + "\n");
+  };
+  starts("lora:r=8", "N(0, 0.00902)");  // A: 1 / sqrt(3 in)
+  starts("lora:r=8", "0");
+  starts("layernorm", "the base's");
+  starts("qknorm:length=100", "13.27");
+  starts("prompt:length=2,init=vocab", "embeddings, init=vocab");
   CHECK(merges("lora:r=8|prompt:length=5") ==
         "no; lora merges; prompt: it puts rows of its own into a text or moves a text's positions, "
         "which is no "
