@@ -22,12 +22,15 @@ END
 }
 
 out=results/main
+asked=''  # minutes
 options=()
 while (($#)); do
   case $1 in
     -h | --help) usage; exit 0 ;;
     --out) out=${2:?experiments/run.sh: --out needs a folder}; shift ;;
     --out=*) out=${1#--out=} ;;
+    --minutes) asked=${2:?experiments/run.sh: --minutes needs a number}; shift ;;
+    --minutes=*) asked=${1#--minutes=} ;;
     *) options+=("$1") ;;
   esac
   shift
@@ -57,7 +60,7 @@ if [[ ! -e experiments/bases/encoder/config.json ]]; then
     minutes=20
   fi
 fi
-build/cpu/bin/graft main --out "$out" --minutes "$minutes" "${options[@]}"
+build/cpu/bin/graft main --out "$out" --minutes "${asked:-$minutes}" "${options[@]}"
 
 reports=$(find "$out" -maxdepth 1 -name '*.html' | sort)
 echo "report: ${reports:-$out}"

@@ -12,12 +12,14 @@ export GOMP_SPINCOUNT=${GOMP_SPINCOUNT:-2000}
 kills=${1:-20}
 bin=build/cpu/bin
 data=${GRAFT_DATA:-${XDG_CACHE_HOME:-$HOME/.cache}/graft/data}
-for needed in "$bin/lora_weight_choice" "$bin/graft" "$data/tokenizer.json"; do
+for needed in "$bin/lora_weight_choice" "$bin/graft" "$data/packages"; do
   [[ -e $needed ]] || {
     echo "tests/kill.sh: $needed is missing; run experiments/run.sh first" >&2
     exit 1
   }
 done
+[[ -e $data/corpus.train.txt ]] || "$bin/graft" corpus
+[[ -e $data/tokenizer.json ]] || "$bin/graft" tokenizer
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 log=$work/log

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Installs the packages that are missing, builds the cpu preset and runs all tests: once as they
-# are, then the cases about threads again under settings that must not change a result. Where
-# NVIDIA's compiler is there, the preset is cuda, and the device's own tests run, too; without a
+# Installs the packages that are missing, fetches the data, builds the cpu preset and runs all tests:
+# once as they are, then the cases about threads again under settings that must not change a result.
+# Where NVIDIA's compiler is there, the preset is cuda, and the device's own tests run, too; without a
 # device they say that they are skipped.
 # The last line is "N passed, N failed, N skipped"; a case that is run again is counted again.
 set -euo pipefail
@@ -14,6 +14,9 @@ export GOMP_SPINCOUNT=${GOMP_SPINCOUNT:-2000}
 
 stage "packages"
 install_packages "${graft_packages[@]}"
+# Without a network it can be missing; the tests that read it then say that they are skipped.
+stage "data"
+experiments/data/fetch.sh || echo "no data: what reads it is skipped"
 preset=cpu
 if command -v nvcc > /dev/null || [[ -x ${CUDA_HOME:-/usr/local/cuda}/bin/nvcc ]]; then preset=cuda; fi
 stage "build $preset"

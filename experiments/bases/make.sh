@@ -76,6 +76,15 @@ cp -r "$runs/$name-$seed-$depth/model" "$to.new"
 for layers in "${depths[@]}"; do
   sed "s/^{/{\"layers\":$layers,/" "$runs/$name-$seed-$layers/log.jsonl"
 done > "$to.new/pretraining.jsonl"
+# What the pages of its results say of it.
+tokens=0
+for layers in "${depths[@]}"; do
+  last_of=$(grep "\"layers\":$layers," "$to.new/pretraining.jsonl" | tail -n 1)
+  tokens=$((tokens + $(grep -o '"tokens":[0-9]*' <<< "$last_of" | cut -d: -f2)))
+done
+loss=$(grep -o '"heldout_loss":[0-9.]*' <<< "$last_of" | cut -d: -f2)
+LC_ALL=C printf 'trained from nothing on %d million tokens (experiments/bases/make.sh); held-out loss %.2f\n' \
+  "$(((tokens + 500000) / 1000000))" "$loss" > "$to.new/about.txt"
 rm -rf "$to.old"
 [[ ! -e $to ]] || mv "$to" "$to.old"
 mv "$to.new" "$to"
