@@ -12,7 +12,7 @@ export GOMP_SPINCOUNT=${GOMP_SPINCOUNT:-2000}
 kills=${1:-20}
 bin=build/cpu/bin
 data=${GRAFT_DATA:-${XDG_CACHE_HOME:-$HOME/.cache}/graft/data}
-for needed in "$bin/lora_weight_choice" "$bin/graft" "$data/packages"; do
+for needed in "$bin/lora_weight_choice" "$bin/graft" "$data/packages/usr/share/wordnet/data.noun"; do
   [[ -e $needed ]] || {
     echo "tests/kill.sh: $needed is missing; run experiments/run.sh first" >&2
     exit 1

@@ -125,7 +125,7 @@ void Campaign::run_trials(std::vector<Arm> missing) {
       const auto held = locks_.take(arm.key());
       if (!held) return false;
       now_->refresh();  // it may have ended just before
-      if (!recorded_trial(arm) && !sibling(arm, true)) tell(arm);
+      if (!recorded_trial(arm) && !sibling(arm, true) && !out_of_time()) tell(arm);
       trial(arm);
     }
     left.finished(cost_of(arm.config), recorded_trial(arm)->seconds);

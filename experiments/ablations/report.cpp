@@ -322,7 +322,7 @@ ResultsFolder open_results(const fs::path& folder) {
 
 // Whether every committed run is among these, to the second: then they are a copy of it.
 static bool holds_all(const Records& now, const Records& committed) {
-  return std::ranges::all_of(committed.runs(), [&](const Run& run) {
+  return !committed.runs().empty() && std::ranges::all_of(committed.runs(), [&](const Run& run) {
     const Run* same = now.find(run.experiment, run.kind, run.arm);
     return same && same->seconds == run.seconds && same->weights_hash == run.weights_hash;
   });

@@ -45,7 +45,9 @@ class View {
   std::map<std::string, std::map<std::uint64_t, const Run*>> runs_by_config_;
 };
 
-// Whether a task carries claims: the base and the method must beat what needs neither.
+// Whether a task carries claims: full fine-tuning and the experiment's subject must beat what needs
+// no base or no adapting, by set margins, and the subject must come within
+// 4 points of full fine-tuning.
 struct Regime {
   bool holds = false;
   std::string note;  // the numbers

@@ -39,7 +39,9 @@ class Side:
         if not line:
             sys.exit(f"against_pytorch: {shlex.join(self.process.args)} ended: "
                      f"{self.process.wait()}")
-        return json.loads(line)
+        # JSON has no NaN: our side says null.
+        return {key: [math.nan if x is None else x for x in value] if isinstance(value, list)
+                else value for key, value in json.loads(line).items()}
 
     def ask(self, line):
         self.process.stdin.write(line + "\n")
@@ -130,7 +132,7 @@ def take_turns(sides, o):
         before = {n: first_steps(s.ask(f"steps 1 {3 * o.batches}")) for n, s in sides.items()}
         same = agree(before["graft"], before["pytorch"], o)
         loss, norm = differences(before["graft"], before["pytorch"])
-        print(f"first {FIRST} steps: losses within {loss:.1e}, norms within {norm:.1e}"
+        print(f"first {min(FIRST, 3 * o.batches)} steps: losses within {loss:.1e}, norms within {norm:.1e}"
               f"{'' if same else '  DISAGREE'}", flush=True)
     each = turn_length(sides)
     turns = []

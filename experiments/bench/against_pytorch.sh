@@ -54,7 +54,9 @@ while (($#)); do
 done
 out=${out:-results/against-pytorch$where$compiled}
 bench=${build:-build/$preset}/bin/bench_train
-[[ -x $bench ]] || fail "$bench is not built; cmake --preset $preset && cmake --build --preset $preset"
+how="cmake --preset $preset && cmake --build --preset $preset"
+[[ -z $build ]] || how="--build says where"
+[[ -x $bench ]] || fail "$bench is not built; $how"
 source experiments/compare/python.sh
 comparing_python
 

@@ -1,6 +1,6 @@
 # Included where GRAFT_PACK names a folder that tests/gpu.sh --pack filled: the libraries from there,
-# on a machine that has none of them. The device's tests and benchmark and the programs are built
-# then; what measures against OpenBLAS is not.
+# on a machine that has none of them. The device's tests, its benchmarks and the programs are built
+# then; the other benchmarks, which link OpenBLAS, are not.
 if(NOT EXISTS ${GRAFT_PACK}/include/fmt)
   message(FATAL_ERROR "GRAFT_PACK: '${GRAFT_PACK}' holds no fmt; tests/gpu.sh --pack fills it")
 endif()

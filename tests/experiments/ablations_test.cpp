@@ -301,6 +301,11 @@ TEST_CASE("claims are judged by the scores: held, not held, outside the regime")
   make_up(e, s, bench.path / "weak", [&](const std::string& arm) { return weak.at(arm); });
   for (const auto& [id, verdict] : verdicts(e, s, bench.path / "weak"))
     CHECK(verdict == Verdict::outside_regime);
+  auto far = as_claimed();  // the subject is within 4 points of full fine-tuning at 71, not at 72
+  far["full fine-tuning"] = 72;
+  make_up(e, s, bench.path / "far", [&](const std::string& arm) { return far.at(arm); });
+  for (const auto& [id, verdict] : verdicts(e, s, bench.path / "far"))
+    CHECK(verdict == Verdict::outside_regime);
 }
 
 TEST_CASE("every claim names arms that its experiment has, and labels name one arm each") {
