@@ -3,6 +3,7 @@
 #include <set>
 
 #include "experiments/ablations/lab.h"
+#include "experiments/ablations/replay.h"
 #include "experiments/cli/cli_training.h"
 #include "experiments/data/metrics.h"
 #include "experiments/harness/progress.h"
@@ -246,7 +247,12 @@ void train_command(TrainOptions o, const Methods& methods) {
   if (whole) fmt::print("model folder in {}\n", (fs::path(o.out) / "model").string());
 }
 
-void replay_command(const std::string& file, const Methods& methods) {
+void replay_command(const std::string& file, const std::string& key, const Methods& methods) {
+  if (fs::is_directory(file)) {
+    fmt::print("the same bits: {}\n", replay_arm(methods, base_folder, file, key));
+    return;
+  }
+  check(key.empty(), "replay: --key goes with a results folder; '{}' is none", file);
   const nlohmann::json all = parse_strict(file, read_file(file));
   check(all.is_object() && all.contains("run") && all.contains("weights_hash"),
         "replay: '{}' is not a run.json", file);
@@ -316,7 +322,7 @@ void check_device(Entry& record, const std::string& device, const std::string& f
 
 void add_run_commands(const Command& app, const Methods& methods) {
   static TrainOptions o;
-  static std::string record;
+  static std::string record, key;
   const Command train = app.add_subcommand("train", "Adapt a model to a task; save the adapter");
   train.add_option("--model,--base", o.model, "a base's name or a model folder [encoder]");
   train.add_option("--task", o.task, "a task's name, or a folder of data files");
@@ -371,8 +377,9 @@ void add_run_commands(const Command& app, const Methods& methods) {
 
   const Command replay =
       app.add_subcommand("replay", "Run a recorded run again and compare its bits");
-  replay.add_option("record", record, "a run.json").required();
-  replay.callback([&] { replay_command(record, methods); });
+  replay.add_option("record", record, "a run.json, or an experiment's results folder").required();
+  replay.add_option("--key", key, "of the folder's runs the one whose key begins so");
+  replay.callback([&] { replay_command(record, key, methods); });
 }
 
 }  // namespace graft::cli

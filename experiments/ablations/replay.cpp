@@ -1,0 +1,58 @@
+#include "experiments/ablations/replay.h"
+
+#include "experiments/ablations/report.h"
+#include "experiments/ablations/sweep.h"
+#include "nn/files/atomic.h"
+#include "nn/files/strict_json.h"
+
+namespace graft {
+namespace {
+
+namespace fs = std::filesystem;
+
+Computing where_of(const fs::path& folder) {
+  if (is_results_folder(folder)) return open_results(folder).setup.where;
+  check(is_sweep_folder(folder), "replay: {} is no results folder: it holds no setup.json",
+        folder.string());
+  const fs::path spec = folder / "sweep.json";
+  return SweepSpec::from(parse_strict("replay: " + spec.string(), read_file(spec))).where;
+}
+
+const Run& run_of(const Records& records, const fs::path& folder, const std::string& key) {
+  check(!key.empty(), "replay: {} holds {} runs; --key says which, by the \"key\" in its line",
+        folder.string(), records.runs().size());
+  const Run* found = nullptr;
+  for (const Run& run : records.runs()) {
+    if (!run.arm.key().starts_with(key)) continue;
+    check(!found || found->arm.key() == run.arm.key(),
+          "replay: more than one run of {} has a key that begins with '{}'", folder.string(), key);
+    found = &run;
+  }
+  check(found, "replay: no run of {} has a key that begins with '{}'", folder.string(), key);
+  return *found;
+}
+
+}  // namespace
+
+std::string replay_arm(const Methods& methods, const BaseFolder& base_folder,
+                       const fs::path& folder, const std::string& key) {
+  const Records records(folder);
+  const Run& was = run_of(records, folder, key);
+  Lab lab(methods, base_folder, where_of(folder));
+  check(was.core == lab.core(),
+        "replay: the run was made by kernels for {}, these are for {}: the bits would differ",
+        was.core, lab.core());
+  const Run is = lab.run(was.experiment, was.kind, was.arm);
+  const auto same = [](const char* what, const std::string& a, const std::string& b) {
+    check(a == b, "replay: {} is {}, the record says {}", what, b, a);
+  };
+  same("the base's hash", was.versions.value("base", ""), is.versions.value("base", ""));
+  same("the weights' hash", was.weights_hash, is.weights_hash);
+  check(was.scores.at("test") == is.scores.at("test"),
+        "replay: the scores of test examples are others than the record's");
+  return fmt::format("{}, seed {}, test {:.4f}{}", label_of(was.arm.config), was.arm.seed,
+                     was.metrics.at("test"),
+                     was.weights_hash.empty() ? "" : ": weights " + was.weights_hash);
+}
+
+}  // namespace graft

@@ -1,0 +1,15 @@
+// Running one recorded arm of an experiment or a sweep again.
+#pragma once
+
+#include "experiments/ablations/runner.h"
+
+namespace graft {
+
+// The run of a results folder whose arm's key begins with `key`, run again; compares the base, the
+// weights' hash and every test example's score. Returns what it was, in words, for the one line
+// that says so. Throws where no run or more than one has such a key, where the record was made by
+// kernels for another processor or device, and where a bit differs.
+std::string replay_arm(const Methods&, const BaseFolder&, const std::filesystem::path& folder,
+                       const std::string& key);
+
+}  // namespace graft
