@@ -72,6 +72,9 @@ fi
 
 stage "build"
 options=(-DCMAKE_BUILD_TYPE=Release -DGRAFT_CUDA=ON -DGRAFT_UNITY=ON)
+# For this device alone: half of what there is to compile.
+capability=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | head -n 1 | tr -d .)
+[[ ! $capability =~ ^[0-9]+$ ]] || options+=("-DCMAKE_CUDA_ARCHITECTURES=$capability")
 [[ ! -d $pack ]] || options+=("-DGRAFT_PACK=$PWD/$pack")
 if command -v ninja > /dev/null; then options+=(-G Ninja); fi
 cmake -S . -B build/gpu "${options[@]}"
