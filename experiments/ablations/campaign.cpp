@@ -112,11 +112,7 @@ void Campaign::run_trials(std::vector<Arm> missing) {
   for (const Arm& arm : missing) costs.push_back(cost_of(arm.config));
   Remaining left(costs);
   const auto tell = [&](const Arm& arm) {
-    // The jobs of all shards each do a part, if they all run.
-    const auto seconds = left.seconds();
-    const std::string time =
-        seconds ? fmt::format(", about {} left", duration(*seconds / options_.shard.count)) : "";
-    fmt::print("[{}/{}{}] tuning {} at rate {:g}\n", left.done() + 1, left.total(), time,
+    fmt::print("{} tuning {} at rate {:g}\n", place_of_next(left, options_.shard.count),
                label_of(arm.config), arm.config.at("lr").get<double>());
     std::fflush(stdout);
   };

@@ -36,9 +36,10 @@ const Run& run_of(const Records& records, const fs::path& folder, const std::str
 
 std::string replay_arm(const Methods& methods, const BaseFolder& base_folder,
                        const fs::path& folder, const std::string& key) {
+  const Computing where = where_of(folder);  // throws where it is no results folder
   const Records records(folder);
   const Run& was = run_of(records, folder, key);
-  Lab lab(methods, base_folder, where_of(folder));
+  Lab lab(methods, base_folder, where);
   check(was.core == lab.core(),
         "replay: the run was made by kernels for {}, these are for {}: the bits would differ",
         was.core, lab.core());

@@ -50,6 +50,13 @@ std::optional<double> Remaining::seconds() const {
   return left;
 }
 
+std::string place_of_next(const Remaining& remaining, int jobs) {
+  const auto left = remaining.seconds();
+  std::string text = fmt::format("[{}/{}", remaining.done() + 1, remaining.total());
+  if (left) text += ", about " + duration(*left / jobs) + " left";
+  return text + "]";
+}
+
 StatusLine::StatusLine(std::FILE* out) : StatusLine(out, ::isatty(::fileno(out)) == 1) {}
 
 void StatusLine::show(const std::string& text) {
@@ -77,10 +84,7 @@ Progress::Progress(const std::vector<std::string>& costs, std::FILE* out, bool t
     : remaining_(costs), line_(out, terminal) {}
 
 void Progress::starting(const std::string& arm) {
-  auto left = remaining_.seconds();
-  std::string text = fmt::format("[{}/{}", remaining_.done() + 1, remaining_.total());
-  if (left) text += ", about " + duration(*left) + " left";
-  line_.show(text + "] " + arm);
+  line_.show(place_of_next(remaining_) + " " + arm);
 }
 
 void Progress::finished(const std::string& arm, const std::string& cost, double seconds) {

@@ -33,6 +33,9 @@ class Remaining {
   std::size_t done_ = 0, total_ = 0;
 };
 
+// "[3/45, about 2 h left]": which arm is next, and the time where all of so many jobs take part.
+std::string place_of_next(const Remaining&, int jobs = 1);
+
 // One line rewritten in place on a terminal, plain lines elsewhere.
 class StatusLine {
  public:

@@ -48,6 +48,7 @@ TEST_CASE("graft replay runs an arm of a results folder again and compares its b
   changed.core = "none", changed.arm.seed = 8;
   Records(results, "1of2").append(changed);
   refused(changed.arm.key(), "made by kernels for none");
+  contains(b.says("replay " + b.out("beasts")).text, "is no results folder");
   const Said s = b.says("replay " + b.out("spec.json") + " --key 1");
   contains(s.text, "--key goes with a results folder");
 }
