@@ -141,6 +141,9 @@ void esm_keys(ConfigKeys& k, Arch& a) {
 void gpt2_keys(ConfigKeys& k, Arch& a) {
   decoder_keys(k, a, -1, 50256, 50256);
   k.need("vocab_size", a.vocab);
+  // The standard ids are of GPT-2's own vocabulary: one that a smaller one lacks is none.
+  if (a.cls >= a.vocab) a.cls = -1;
+  if (a.sep >= a.vocab) a.sep = -1;
   k.need("n_positions", a.positions);
   k.need("n_embd", a.width);
   k.need("n_layer", a.layers);

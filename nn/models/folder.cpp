@@ -19,9 +19,7 @@ namespace fs = std::filesystem;
 namespace {
 
 using nlohmann::json;
-using nlohmann::ordered_json;
 
-constexpr std::uint64_t kMostId = 999999999;
 constexpr const char *kConfig = "config.json", *kWeights = "model.safetensors",
                      *kIndex = "model.safetensors.index.json", *kTokenizer = "tokenizer.json",
                      *kTokenizerConfig = "tokenizer_config.json";
@@ -162,28 +160,6 @@ void read_pooler(Model& model, const std::map<std::string, Found>& tensors) {
   });
 }
 
-// An encoder's config.json need not name the special tokens; tokenizer.json, of any kind, does.
-void fill_ids(Arch& arch, const fs::path& tokenizer_json) {
-  if (arch.stack != Stack::encoder || !fs::exists(tokenizer_json)) return;
-  const std::string name = tokenizer_json.string();
-  const json root = parse_strict(name, read_file(tokenizer_json));
-  check(root.is_object(), "{}: holds {}; need an object", name, root.type_name());
-  if (!root.contains("added_tokens") || !root["added_tokens"].is_array()) return;
-  for (const auto& token : root["added_tokens"]) {
-    const auto content = token.find("content"), id = token.find("id");
-    if (content == token.end() || id == token.end()) continue;
-    check(id->is_number_unsigned() && id->get<std::uint64_t>() <= kMostId,
-          "{}: added_tokens: id {}; need 0..{}", name, id->dump(), kMostId);
-    const auto fill = [&](int& field, const char* bert, const char* roberta) {
-      if (field < 0 && (*content == bert || *content == roberta)) field = id->get<int>();
-    };
-    fill(arch.pad, "[PAD]", "<pad>");
-    fill(arch.cls, "[CLS]", "<s>");
-    fill(arch.sep, "[SEP]", "</s>");
-    fill(arch.mask, "[MASK]", "<mask>");
-  }
-}
-
 // --- writing ------------------------------------------------------------------------------------
 
 void check_done(const fs::path& path, const char* operation, const std::error_code& error) {
@@ -263,38 +239,6 @@ void write_weights(Model& model, const fs::path& path, FileDtype dtype, bool hea
   writer.write(path);
 }
 
-// What AutoTokenizer needs beside tokenizer.json. Segments are among its outputs only where the
-// model's texts had them.
-std::string tokenizer_config(const Arch& arch, const Tokenizer& tokenizer, bool segments) {
-  ordered_json json{{"tokenizer_class", "PreTrainedTokenizerFast"},
-                    {"clean_up_tokenization_spaces", false},
-                    {"model_input_names", {"input_ids", "attention_mask"}}};
-  if (segments)
-    json["model_input_names"].insert(json["model_input_names"].begin() + 1, "token_type_ids");
-  if (arch.positions > 0) json["model_max_length"] = arch.positions;
-  const auto name = [&](const char* key, int of_model, int of_tokenizer) {
-    const int id = of_model >= 0 ? of_model : of_tokenizer;
-    if (id < 0) return;
-    const auto& specials = tokenizer.specials();
-    check(std::ranges::any_of(specials, [&](const SpecialToken& t) { return t.id == id; }) &&
-              (of_model < 0 || of_tokenizer < 0 || of_model == of_tokenizer),
-          "tokenizer_config.json: {} is {} in the model; the tokenizer has {} there", key, id,
-          of_tokenizer < 0 ? "no special token" : fmt::format("{}", of_tokenizer));
-    json[key] = tokenizer.token(id);
-  };
-  const bool encoder = arch.stack == Stack::encoder;
-  name("bos_token", arch.cls, encoder ? tokenizer.cls() : -1);
-  name("eos_token", arch.sep, encoder ? tokenizer.sep() : -1);
-  name("pad_token", arch.pad, tokenizer.pad());
-  name("unk_token", -1, tokenizer.unk());
-  if (encoder) {
-    name("cls_token", arch.cls, tokenizer.cls());
-    name("sep_token", arch.sep, tokenizer.sep());
-    name("mask_token", arch.mask, tokenizer.mask());
-  }
-  return json.dump(2) + "\n";
-}
-
 // Whether a tensor is in the folder's files, whatever stands before its name.
 bool has_tensor(const fs::path& folder, std::string_view name) {
   const FolderTensors found(folder, {}, {});
@@ -325,7 +269,7 @@ Arch load_arch(const fs::path& folder) {
       arch.tied = !own;
     }
   }
-  fill_ids(arch, folder / kTokenizer);
+  fill_ids(arch, folder);
   return arch;
 }
 
@@ -350,24 +294,6 @@ std::unique_ptr<Model> load_model(const fs::path& folder, Dtype dtype) {
   read_pooler(*model, found.tensors);
   model->set_build({dtype, true, 0});  // what is added from now on is drawn
   return model;
-}
-
-Tokenizer tokenizer_beside(const Arch& arch, const Tokenizer& tokenizer) {
-  return arch.causal && !arch.crosses() ? tokenizer.open_ended() : tokenizer;
-}
-
-std::vector<std::int32_t> text_beginning(const Arch& arch, const Tokenizer& tokenizer) {
-  if (!arch.causal || arch.crosses()) return {};
-  const std::vector<int> ids = tokenizer_beside(arch, tokenizer).mark({}).ids;
-  return {ids.begin(), ids.end()};
-}
-
-std::vector<std::int32_t> prompt_tokens(const Arch& arch, const Tokenizer& tokenizer,
-                                        std::string_view text) {
-  std::vector<std::int32_t> tokens = text_beginning(arch, tokenizer);
-  const std::vector<int> ids = tokenizer.encode(text);
-  tokens.insert(tokens.end(), ids.begin(), ids.end());
-  return tokens;
 }
 
 void save_model(Model& model, const fs::path& folder, FileDtype dtype, const Tokenizer* tokenizer) {

@@ -8,12 +8,12 @@
 
 #include "nn/files/safetensors.h"
 #include "nn/model.h"
-#include "nn/text/tokenizer.h"
+#include "nn/models/beside.h"
 
 namespace graft {
 
 // What a folder's config.json describes; ids of special tokens that it leaves out are taken from
-// tokenizer.json, if that is there. Throws as read_config does.
+// the tokenizer's files, if there are any. Throws as read_config does.
 Arch load_arch(const std::filesystem::path& folder);
 
 // The model in a folder, with its head for whole texts where config.json tells of one:
@@ -42,13 +42,5 @@ std::unique_ptr<Model> load_model(const std::filesystem::path& folder, Dtype dty
 // and nothing opens it.
 void save_model(Model& model, const std::filesystem::path& folder, FileDtype dtype = FileDtype::f32,
                 const Tokenizer* tokenizer = nullptr);
-
-// The tokenizer as it stands beside such a model. A decoder goes on after its text: special tokens
-// of a tokenizer that sets one at a text's end are left out.
-Tokenizer tokenizer_beside(const Arch&, const Tokenizer&);
-// What its tokenizer sets before every text of a decoder: LLaMA's <s>, for others mostly nothing.
-std::vector<std::int32_t> text_beginning(const Arch&, const Tokenizer&);
-// The tokens of a text that a decoder is to go on from, behind that; for an encoder's, the text's.
-std::vector<std::int32_t> prompt_tokens(const Arch&, const Tokenizer&, std::string_view text);
 
 }  // namespace graft

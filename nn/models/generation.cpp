@@ -18,29 +18,36 @@ const char* const kFile = "generation_config.json";
 
 // Keys and the values at which they change no text. transformers' GenerationConfig has them.
 const std::vector<std::pair<const char*, json>>& neutral() {
-  static const std::vector<std::pair<const char*, json>> all{{"do_sample", false},
-                                                             {"num_beams", 1},
-                                                             {"repetition_penalty", 1.0},
-                                                             {"length_penalty", 1.0},
-                                                             {"diversity_penalty", 0.0},
-                                                             {"no_repeat_ngram_size", 0},
-                                                             {"encoder_no_repeat_ngram_size", 0},
-                                                             {"min_length", 0},
-                                                             {"min_new_tokens", 0},
-                                                             {"bad_words_ids", json()},
-                                                             {"suppress_tokens", json()},
-                                                             {"begin_suppress_tokens", json()},
-                                                             {"forced_bos_token_id", json()},
-                                                             {"forced_eos_token_id", json()}};
+  static const std::vector<std::pair<const char*, json>> all{
+      {"do_sample", false},
+      {"num_beams", 1},
+      {"repetition_penalty", 1.0},
+      {"length_penalty", 1.0},
+      {"diversity_penalty", 0.0},
+      {"no_repeat_ngram_size", 0},
+      {"encoder_no_repeat_ngram_size", 0},
+      {"min_length", 0},
+      {"min_new_tokens", 0},
+      {"bad_words_ids", json()},
+      {"suppress_tokens", json()},
+      {"begin_suppress_tokens", json()},
+      {"sequence_bias", json()},
+      {"exponential_decay_length_penalty", json()},
+      {"encoder_repetition_penalty", 1.0},
+      {"guidance_scale", json()},
+      {"penalty_alpha", json()},
+      {"forced_decoder_ids", json()},
+      {"forced_bos_token_id", json()},
+      {"forced_eos_token_id", json()}};
   return all;
 }
 
 std::vector<int> ids_of(const std::string& file, const json& value) {
   std::vector<int> ids;
   for (const json& id : value.is_array() ? value : json::array({value})) {
-    check(id.is_number_integer() && id >= 0 && id <= INT_MAX, "{}: eos_token_id is {}; need ids",
+    check(id.is_number_integer() && id >= -1 && id <= INT_MAX, "{}: eos_token_id is {}; need ids",
           file, value.dump());
-    ids.push_back(id);
+    if (id >= 0) ids.push_back(id);  // -1 says that there is none, as in config.json
   }
   return ids;
 }

@@ -154,6 +154,15 @@ std::optional<PostProcessor> read(const std::string& name, const json& value, st
 PostProcessor::PostProcessor()
     : single_{text_part(0, 0)}, pair_{text_part(0, 0), text_part(1, 1)} {}
 
+std::vector<int> PostProcessor::before() const {
+  std::vector<int> ids;
+  for (const Part& part : single_) {
+    if (part.text >= 0) break;
+    ids.insert(ids.end(), part.ids.begin(), part.ids.end());
+  }
+  return ids;
+}
+
 MarkedIds PostProcessor::fill(const std::vector<Part>& parts, const std::vector<int>& a,
                               const std::vector<int>& b) {
   MarkedIds made;

@@ -30,6 +30,8 @@ class PostProcessor {
   MarkedIds pair(const std::vector<int>& a, const std::vector<int>& b) const {
     return fill(pair_, a, b);
   }
+  // The special tokens before one text.
+  std::vector<int> before() const;
   // Whether a special token comes after one text.
   bool closes() const { return !single_.empty() && single_.back().text < 0; }
 

@@ -135,6 +135,10 @@ MarkedIds Tokenizer::mark(const std::vector<int>& first, const std::vector<int>&
   return parts_->post.pair(first, second);
 }
 
+std::vector<int> Tokenizer::beginning() const { return parts_->post.before(); }
+
+bool Tokenizer::closes() const { return parts_->post.closes(); }
+
 Tokenizer Tokenizer::open_ended() const {
   if (!parts_->post.closes()) return *this;
   auto json = nlohmann::ordered_json::parse(parts_->json);
@@ -145,7 +149,8 @@ Tokenizer Tokenizer::open_ended() const {
 std::string Tokenizer::decode(std::span<const int> ids, bool skip_special) const {
   std::vector<std::string> tokens;
   for (const int id : ids) {
-    check(id >= 0 && id < size(), "tokenizer: id {} to decode; ids are 0..{}", id, size() - 1);
+    check(id >= 0, "tokenizer: id {} to decode; ids are 0..{}", id, size() - 1);
+    if (id >= size()) continue;
     const std::string& token = parts_->shown(id);
     if (!token.empty() && !(skip_special && parts_->skipped[std::size_t(id)]))
       tokens.push_back(token);

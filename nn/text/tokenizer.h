@@ -42,12 +42,15 @@ class Tokenizer {
   // The same from ids that have none around them.
   MarkedIds mark(const std::vector<int>& ids) const;
   MarkedIds mark(const std::vector<int>& first, const std::vector<int>& second) const;
+  // What the file's post_processor sets before one text, and whether it sets a token behind it.
+  std::vector<int> beginning() const;
+  bool closes() const;
   // A tokenizer that sets a special token at a text's end, but without any around texts; itself
   // where it sets none there.
   Tokenizer open_ended() const;
   // The text of the tokens, with or without the special ones. Bytes that are no UTF-8, as where
-  // the ids begin or end within a character, are shown as U+FFFD. Throws Error for an id outside
-  // 0..size()-1.
+  // the ids begin or end within a character, are shown as U+FFFD. An id that no token has is left
+  // out: a model's vocabulary may be larger. Throws Error for one below 0.
   std::string decode(std::span<const int> ids, bool skip_special = false) const;
 
   int size() const;  // one more than the greatest id

@@ -36,7 +36,7 @@ TEST_CASE("all end tokens of a folder are read, from generation_config.json befo
 
 TEST_CASE("an end token that is no id is an error that names the file") {
   const Hub hub;
-  for (const char* wrong : {"\"</s>\"", "-1", "1.5", "[3, null]", "4294967296"}) {
+  for (const char* wrong : {"\"</s>\"", "-2", "1.5", "[3, null]", "4294967296"}) {
     CAPTURE(wrong);
     hub.put("generation_config.json", std::string("{\"eos_token_id\": ") + wrong + "}");
     contains(error_of([&] { read_generation(hub.path); }), "generation_config.json: eos_token_id");
