@@ -81,6 +81,8 @@ bool put_base(PeftWriting& w, const PeftTensor& t, const std::string& name) {
 }
 
 std::string no_save(const Arch& arch, Part part, bool headed) {
+  if (part == Part::embed && arch.crosses())
+    return "the embeddings that PEFT saves of an encoder-decoder neither stack reads";
   if (part == Part::embed && arch.tied && arch.lm && !headed)
     return "the vocabulary's matrix goes along with the embeddings here, in PEFT it stays";
   if (part == Part::lm_head && arch.lm_bias)

@@ -182,6 +182,34 @@ void PeftReading::unused(const std::string& keys) {
   for (const std::string& key : words(keys)) asked.insert(key);
 }
 
+namespace {
+
+// Without a task PEFT names the class that it adapted, and that says what the task is.
+std::string task_of_class(const json& config, const Arch& arch) {
+  const auto mapping = config.find("auto_mapping");
+  if (mapping == config.end() || !mapping->is_object()) return "";
+  const std::string name = mapping->value("base_model_class", json()).is_string()
+                               ? mapping->at("base_model_class").get<std::string>()
+                               : "";
+  const Family& family = family_named(arch.family);
+  if (name.empty()) return "";
+  if (name == family.head.architecture) return "SEQ_CLS";
+  if (name == family.architecture && arch.crosses()) return "SEQ_2_SEQ_LM";
+  if (name == family.architecture && arch.causal) return "CAUSAL_LM";
+  return "";
+}
+
+std::map<std::string, std::vector<std::string>> names_in_order(const fs::path& file) {
+  std::map<std::string, std::vector<std::string>> order;
+  const auto config = nlohmann::ordered_json::parse(read_file(file));
+  for (const auto& [key, value] : config.items())
+    if (key.ends_with("_pattern") && value.is_object())
+      for (const auto& [name, number] : value.items()) order[key].push_back(name);
+  return order;
+}
+
+}  // namespace
+
 bool is_peft_folder(const fs::path& folder) {
   if (!fs::exists(folder / kConfig)) return false;
   const json config = read_config(folder);
@@ -198,7 +226,10 @@ PeftAdapter read_peft_folder(const fs::path& folder, const Arch& arch) {
         (folder / kConfig).string(), type, known_types());
   check(fs::exists(folder / kValues), "{}: has no {}; older files (.bin) are not read",
         folder.string(), kValues);
+  r.order = names_in_order(folder / kConfig);
   out.task_type = r.get("task_type", std::string());
+  const bool told = !out.task_type.empty();
+  if (!told) out.task_type = task_of_class(r.config, arch);
   const std::set<std::string> tasks{"", "SEQ_CLS", "CAUSAL_LM", "SEQ_2_SEQ_LM",
                                     "FEATURE_EXTRACTION"};
   if (!tasks.contains(out.task_type))
@@ -206,7 +237,7 @@ PeftAdapter read_peft_folder(const fs::path& folder, const Arch& arch) {
   r.unused(
       "auto_mapping base_model_name_or_path revision inference_mode peft_version runtime_config");
   r.tensors = read_tensors(folder / kValues, arch, row->prompt, r.problems);
-  if (row->prompt && out.task_type.empty())
+  if (row->prompt && !told)
     r.problem("no task_type: PEFT reads a prompt in only for the tasks that it has a class for");
   read_head(r);
   row->read(r);

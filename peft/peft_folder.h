@@ -68,6 +68,9 @@ struct PeftReading {
   std::set<std::string> asked;
   std::vector<std::string> problems;
   std::vector<std::string> saved;  // names of modules_to_save that are no head's; a row takes them
+  // The names in the configuration's patterns as they stand in the file: the first that fits
+  // counts.
+  std::map<std::string, std::vector<std::string>> order = {};
 
   void problem(std::string text) { problems.push_back(std::move(text)); }
   // The value of a key, or `otherwise` where it is absent or null; a problem where it has another

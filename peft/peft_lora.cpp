@@ -40,7 +40,8 @@ std::map<std::string, double> pattern(PeftReading& r, const char* key,
     r.problem(fmt::format("option {} is not an object", key));
     return values;
   }
-  for (const auto& [name, value] : given.items()) {
+  for (const std::string& name : r.order[key]) {
+    const json& value = given.at(name);
     const bool plain = std::ranges::all_of(name.substr(name.starts_with('^')), [](char c) {
       return std::isalnum(static_cast<unsigned char>(c)) || c == '_' || c == '.';
     });
@@ -163,21 +164,26 @@ std::string spec_of(PeftReading& r, const std::vector<Found>& found, const std::
   return spec;
 }
 
-// The base's biases that train; copies that PEFT's bias=all saves of heads beside them.
-void take_biases(PeftReading& r, const std::string& which, const std::vector<PeftTensor>& tensors,
+// The base's biases that train; copies that PEFT's bias=all saves of heads beside them. Whether the
+// model has any such.
+bool take_biases(PeftReading& r, const std::string& which, const std::vector<PeftTensor>& tensors,
                  const std::vector<Found>& found, const std::set<Part>& saved) {
   if (which != "none" && which != "all" && which != "lora_only")
-    return r.problem(fmt::format("option bias = {} is not followed here", which));
-  if (which == "none") return;
+    r.problem(fmt::format("option bias = {} is not followed here", which));
+  if (which != "all" && which != "lora_only") return false;
+  bool any = false;
   std::erase_if(r.tensors, [](const auto& t) {
     return t.first.ends_with(".modules_to_save.bias") || t.first.ends_with(".original_module.bias");
   });
   for (const PeftTensor& t : tensors) {
     const bool adapted =
         std::ranges::any_of(found, [&](const Found& f) { return f.module->name == t.module; });
-    if (is_inner_bias(t) && !saved.contains(t.part()) && (adapted || which == "all"))
+    if (is_inner_bias(t) && !saved.contains(t.part()) && (adapted || which == "all")) {
+      any = true;
       take_base(r, t, t.module + (adapted ? ".base_layer." : ".") + t.tensor);
+    }
   }
+  return any;
 }
 
 // The tokens' table, as a module that can be adapted.
@@ -245,13 +251,13 @@ void read_peft_lora(PeftReading& r) {
   if (found.empty()) r.problem("no linear of the model has a lora_A");
   const std::set<Part> saved = take_saved(r, tensors);
   const std::string biases = r.get("bias", std::string("none"));
-  take_biases(r, biases, tensors, found, saved);
-  std::string once = biases == "all" ? ",bias=all" : "";
+  const bool biased = take_biases(r, biases, tensors, found, saved);
+  std::string once = biased && biases == "all" ? ",bias=all" : "";
   if (!saved.empty()) once += ",save=" + to_string(std::vector<Part>(saved.begin(), saved.end()));
   r.out.spec = spec_of(r, found,
                        (dropout > 0 ? fmt::format(",dropout={}", dropout) : "") +
                            (rank_stabilised ? ",scale=rs" : ""),
-                       biases == "lora_only" ? ",bias=lora_only" : "", once);
+                       biased && biases == "lora_only" ? ",bias=lora_only" : "", once);
 }
 
 }  // namespace graft

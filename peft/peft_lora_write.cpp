@@ -118,7 +118,8 @@ void write_base(PeftWriting& w, const std::vector<LoraOptions>& options,
   std::set<Biases> biases;
   for (const LoraOptions& o : options) {
     saved.insert(o.save.begin(), o.save.end());
-    if (!o.where.parts.empty()) biases.insert(o.biases);
+    // lora_only says nothing of embeddings, which have no bias.
+    if (!o.where.parts.empty() || o.biases == Biases::all) biases.insert(o.biases);
   }
   const bool all = biases.contains(Biases::all);
   check(all ? !biases.contains(Biases::lora_only) : biases.size() <= 1,

@@ -120,6 +120,10 @@ void keep_training_state(const fs::path& folder, const TrainingState& s) {
 
 bool has_training_state(const fs::path& folder) { return fs::exists(folder / kTrainingState); }
 
+bool is_state_of_adapter(const fs::path& folder) {
+  return read_training_state(folder / kTrainingState).about["adapter"] == hash_of_adapter(folder);
+}
+
 TrainingState kept_training_state(const fs::path& folder) {
   check(fs::is_directory(folder), "resume: there is no folder '{}'", folder.string());
   check(has_training_state(folder),

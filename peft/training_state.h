@@ -30,6 +30,7 @@ TrainingState read_training_state(const std::filesystem::path& file);
 // replaced, by PEFT's training say, reading throws.
 void keep_training_state(const std::filesystem::path& folder, const TrainingState&);
 bool has_training_state(const std::filesystem::path& folder);
+bool is_state_of_adapter(const std::filesystem::path& folder);  // its values are the same yet
 TrainingState kept_training_state(const std::filesystem::path& folder);
 
 }  // namespace graft

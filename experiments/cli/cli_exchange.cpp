@@ -1,5 +1,7 @@
 // graft import, export: adapters from and to the folders of Hugging Face's PEFT and of
 // AdapterHub.
+#include <optional>
+
 #include "experiments/cli/cli.h"
 #include "experiments/runs/finetune.h"
 #include "experiments/runs/named_task.h"
@@ -29,10 +31,18 @@ std::unique_ptr<Head> head_for(const Model& model, std::vector<std::string> labe
   return make_head(task, run, model);
 }
 
-// What `graft train --resume` needs goes along, where there is any.
-void hand_on_state(const std::string& from, const std::string& to) {
-  if (!has_training_state(from)) return;
-  keep_training_state(to, kept_training_state(from));
+// What `graft train --resume` needs goes along, where there is any and it is this adapter's.
+std::optional<TrainingState> state_of(const std::string& folder) {
+  if (!has_training_state(folder)) return std::nullopt;
+  if (is_state_of_adapter(folder)) return kept_training_state(folder);
+  fmt::print("{} in '{}' is left behind: the adapter there has other values by now\n",
+             kTrainingState, folder);
+  return std::nullopt;
+}
+
+void hand_on_state(const std::optional<TrainingState>& state, const std::string& to) {
+  if (!state) return;
+  keep_training_state(to, *state);
   fmt::print("with the state of its training: `graft train --resume {}` goes on\n", to);
 }
 
@@ -45,7 +55,7 @@ Parameters all_of(const Adaptation& adaptation, Model& model) {
 
 // What an adapter of ours says of itself beside its spec: the labels of its head need a task.
 nlohmann::json about(const ImportOptions& o, const PeftAdapter& read, const RunSpec& run,
-                     std::uint64_t base_hash) {
+                     bool crosses, std::uint64_t base_hash) {
   nlohmann::json more{
       {"model", o.model},
       {"base_hash", fmt::format("{:016x}", base_hash)},
@@ -54,6 +64,7 @@ nlohmann::json about(const ImportOptions& o, const PeftAdapter& read, const RunS
       {"max_tokens", o.max_tokens},
       {"joined", true},
       {"language", read.task_type == "CAUSAL_LM" || read.task_type == "SEQ_2_SEQ_LM"},
+      {"text", crosses},
       {"labels", std::vector<std::string>()}};
   check(!o.task.empty() || read.head.head.empty(),
         "import: '{}' has a head of {} rows; give --task, for their labels", o.folder,
@@ -61,13 +72,15 @@ nlohmann::json about(const ImportOptions& o, const PeftAdapter& read, const RunS
   if (o.task.empty()) return more;
   const TaskData data = task_named(o.task);
   const bool language = data.kind == TaskData::Kind::language;
+  const bool text = language || crosses;  // an encoder-decoder answers in words
   const std::size_t rows = data.kind == TaskData::Kind::regression ? 1 : data.labels.size();
-  check(language ? read.head.head.empty() : read.head.rows == static_cast<int>(rows),
+  check(text ? read.head.head.empty() : read.head.rows == static_cast<int>(rows),
         "import: task {} needs {}; '{}' has {}", data.name,
-        language ? "no head" : fmt::format("a head of {} rows", rows), o.folder,
+        text ? "no head" : fmt::format("a head of {} rows", rows), o.folder,
         read.head.head.empty() ? "none" : fmt::format("one of {} rows", read.head.rows));
   more["task"] = data.name, more["task_folder"] = o.task, more["labels"] = data.labels;
   more["language"] = language, more["joined"] = data.joined;
+  more["text"] = text && !language;
   return more;
 }
 
@@ -81,19 +94,22 @@ void import_command(const ImportOptions& o, const Methods& methods) {
                          : read_peft_folder(o.folder, model->arch());
   const bool headed = !read.head.head.empty(), family = read.head.head == "family";
   RunSpec run;
-  run.head = headed ? read.head.head : "linear";
+  run.head = headed ? read.head.head : model->arch().crosses() ? "text" : "linear";
   if (!family) run.pool = o.pool;
   check(!o.pool_given || !family,
         "import: --pool {}, but the head in '{}' is its family's own, which has its own way of "
         "pooling; leave it out",
         o.pool, o.folder);
-  const nlohmann::json more = about(o, read, run, base_hash);
+  const nlohmann::json more = about(o, read, run, model->arch().crosses(), base_hash);
+  const std::optional<TrainingState> state = state_of(o.folder);
   if (headed) {
     check(!read.head.base_pooler || saved_pooler(*model),
           "import: the head in '{}' begins with its base's matrix for pooling, which '{}' was "
           "saved without; give the base that the adapter was trained on",
           o.folder, o.model);
     model->set_head(head_for(*model, more.at("labels"), run));
+  } else {
+    model->set_head(nullptr);  // the base's own is not the adapter's
   }
   const Adaptation adaptation(methods, read.spec, *model);
   const Parameters all = all_of(adaptation, *model);
@@ -103,7 +119,7 @@ void import_command(const ImportOptions& o, const Methods& methods) {
   set_adapter_values(read.values, all, o.folder);
   save_adapter(o.out, read.spec, all, more);
   for (const std::string& note : read.notes) fmt::print("{}\n", note);
-  hand_on_state(o.folder, o.out);
+  hand_on_state(state, o.out);
   if (headed && !family)
     fmt::print("the folder does not say how its head pools: pool={} is taken\n", run.pool);
   fmt::print("{} in {}\n", read.spec, o.out);
@@ -121,13 +137,13 @@ void export_command(const std::string& folder, const std::string& out, const Met
         base.string());
   RunSpec run;
   run.head = file.more.at("head"), run.pool = file.more.at("pool");
-  const bool language = file.more.value("language", false);
+  const bool language = file.more.value("language", false) || file.more.value("text", false);
   const AdapterValues values = read_adapter_values(folder);
   const std::string last = to_string(Site{model->arch().stack, -1, Part::head}) + " weight";
   const bool headed = values.contains(last);
   const Linear* pooler = saved_pooler(*model);
   std::unique_ptr<Head> of_base;  // it may hold the pooler
-  if (headed) of_base = model->set_head(head_for(*model, file.more.at("labels"), run));
+  of_base = model->set_head(headed ? head_for(*model, file.more.at("labels"), run) : nullptr);
   const Adaptation adaptation(methods, file.spec, *model);
   const Parameters all = all_of(adaptation, *model);
   set_adapter_values(values, all, folder);
@@ -136,7 +152,7 @@ void export_command(const std::string& folder, const std::string& out, const Met
       out, {model->arch(), file.spec, all, headed ? run.head : "", run.pool, language,
             fs::absolute(base).lexically_normal().string(), pooler});
   for (const std::string& note : notes) fmt::print("{}\n", note);
-  hand_on_state(folder, out);
+  hand_on_state(state_of(folder), out);
   fmt::print("{} folder in {}\n", hub ? "AdapterHub" : "PEFT", out);
 }
 

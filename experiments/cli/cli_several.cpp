@@ -28,7 +28,7 @@ void combine_command(const CombineOptions& o) {
   }
   CombinedLora made = combine(all, o.spec, load_arch(base_folder(more[0].at("model"))));
   const bool heads = std::ranges::any_of(more, [](const nlohmann::json& m) {
-    return m.contains("head") && !m.value("language", false);
+    return m.contains("head") && !m.value("language", false) && !m.value("text", false);
   });
   const int count = static_cast<int>(all.size());
   check(0 <= o.head && o.head <= count && (o.head == 0 || heads), "combine: --head {}; {}", o.head,

@@ -104,3 +104,51 @@ TEST_CASE("bottleneck adapters go to AdapterHub's folder and back, and runs star
   const json run = json::parse(read_file(b.folder.path / "next/run.json"))["run"];
   CHECK(run["method"] == "parallel:m=3,on=mlp,place=residual,f=relu");
 }
+
+TEST_CASE("an adapter without a head is imported onto a base that has one") {
+  const Bases b({"gpt2"});
+  const std::string train =
+      "train --model gpt2 --task " + b.task("beasts") + " --max-tokens 40" + at_rate("3e-3");
+  b.hears(train + "--head family --method full --out " + b.out("full"));
+  b.hears(train + "--method parallel:m=3,place=residual --out " + b.out("a"));
+  b.hears("export " + b.out("a/adapter") + " --out " + b.out("hub"));
+  b.hears("import " + b.out("hub") + " --model " + b.out("full/model") + " --out " + b.out("back"));
+  for (const auto& [name, value] : read_adapter_values(b.folder.path / "back"))
+    CHECK_FALSE(is_heads(name));
+}
+
+TEST_CASE("the state of a training that is not the adapter's is left behind, which is said") {
+  const Bases b({"gpt2"});
+  const std::string train =
+      "train --model gpt2 --task " + b.task("stories") + " --max-tokens 40" + at_rate("3e-3");
+  b.hears(train + "--method lora:r=1,on=o --out " + b.out("a"));
+  b.hears(train + "--method lora:r=1,on=o --seed 5 --out " + b.out("other"));
+  b.hears("export " + b.out("a/adapter") + " --out " + b.out("peft"));
+  const char* state = "training_state.safetensors";
+  // As if PEFT had trained the folder's adapter further.
+  fs::copy_file(b.folder.path / "other/adapter" / state, b.folder.path / "peft" / state,
+                fs::copy_options::overwrite_existing);
+  const std::string said =
+      b.hears("import " + b.out("peft") + " --model gpt2 --out " + b.out("back"));
+  contains(said, "is left behind: the adapter there has other values by now");
+  CHECK_FALSE(fs::exists(b.folder.path / "back" / state));
+}
+
+TEST_CASE("an encoder-decoder's adapter goes to PEFT and back also for a task of labels") {
+  const Bases b({});
+  SmallModel model(text_arch());
+  save_model(model, b.folder.path / "t5", FileDtype::f32, &tokenizer());
+  for (const std::string method : {"prompt:length=2", "lora:r=1,on=q"}) {
+    CAPTURE(method);
+    const std::string name = method.substr(0, method.find(':')), task = b.task("beasts");
+    b.hears("train --model t5 --max-tokens 40 --task " + task + at_rate("3e-3") + "--method " +
+            method + " --out " + b.out(name));
+    b.hears("export " + b.out(name + "/adapter") + " --out " + b.out(name + "-peft"));
+    CHECK(config_of(b.folder.path / (name + "-peft"))["task_type"] == "SEQ_2_SEQ_LM");
+    const std::string import = "import " + b.out(name + "-peft") + " --model t5 --max-tokens 40 ";
+    b.hears(import + "--task " + task + " --out " + b.out(name + "-back"));
+    CHECK(b.hears("eval " + b.out(name + "-back")) == b.hears("eval " + b.out(name + "/adapter")));
+    b.hears(import + "--out " + b.out(name + "-alone"));
+    b.hears("generate --adapter " + b.out(name + "-alone") + " --prompt 'a wolf' --max-tokens 3");
+  }
+}
