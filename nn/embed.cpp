@@ -71,6 +71,7 @@ Embedded embed_texts(const Model& model, const Tokenizer& tokenizer,
       batch.example.push_back(static_cast<std::uint32_t>(at));
     }
     parts.push_back(Tensor(rows_of(reader, batch, spec.pool).value().to(Device::cpu)));
+    if (spec.progress) spec.progress(at);
   }
   out.rows = concat(parts, 0).value().to(Dtype::f32).as_contiguous();
   if (spec.normalised) normalise(out.rows);

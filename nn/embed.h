@@ -1,6 +1,7 @@
 // Texts as vectors: what a model makes of each, pooled to one row.
 #pragma once
 
+#include <functional>
 #include <span>
 #include <string>
 #include <vector>
@@ -15,6 +16,7 @@ struct EmbedSpec {
   bool normalised = false;  // each row divided by its length, as sentence-transformers does
   int max_tokens = 0;       // longer texts lose their ends; 0: only those beyond the model's places
   int batch = 32;           // texts per pass; makes no difference to the result
+  std::function<void(std::size_t done)> progress{};  // called after each pass
 };
 
 struct Embedded {

@@ -3,7 +3,10 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <limits>
 #include <thread>
+
+#include "nn/optim/diverged.h"
 
 namespace graft {
 namespace {
@@ -84,21 +87,31 @@ void Campaign::copy(Run run, const std::string& experiment) {
 }
 
 const Run* Campaign::recorded_trial(const Arm& arm) const {
-  for (const Records* records : {committed_.get(), now_.get()})
-    for (RunKind kind : {RunKind::full, this->kind()})
-      if (const Run* run = records->find(tuning_name(experiment_), kind, arm)) return run;
-  return nullptr;
+  const std::string name = tuning_name(experiment_);
+  if (const Run* run = now_->find(name, kind(), arm)) return run;
+  return options_.quick ? committed_->find(name, RunKind::full, arm) : nullptr;
 }
 
 const Run& Campaign::trial(const Arm& arm) {
   const std::string name = tuning_name(experiment_);
   if (const Run* run = recorded_trial(arm)) return *run;
-  if (const Run* run = sibling(arm, true)) {
-    copy(*run, name);
+  const Run* before = sibling(arm, true);
+  if (!before) before = committed_->find(name, kind(), arm);
+  if (before) {
+    copy(*before, name);
     return *now_->find(name, kind(), arm);
   }
   check(!out_of_time(), "{}: out of time while tuning {}", experiment_, label_of(arm.config));
-  now_->append(lab_.run(name, kind(), arm));
+  try {
+    now_->append(lab_.run(name, kind(), arm));
+  } catch (const Diverged& error) {
+    // Such a rate is no reason to give up the search: it is one that lost.
+    fmt::print("{} at rate {:g} diverged: {}\n", label_of(arm.config),
+               arm.config.at("lr").get<double>(), error.what());
+    Run run = lab_.unscored(name, kind(), arm);
+    run.metrics = {{"dev", std::numeric_limits<double>::quiet_NaN()}, {"best epoch", 0}};
+    now_->append(run);
+  }
   ++trained_now_;
   return *now_->find(name, kind(), arm);
 }
@@ -121,7 +134,9 @@ void Campaign::run_trials(std::vector<Arm> missing) {
       const auto held = locks_.take(arm.key());
       if (!held) return false;
       now_->refresh();  // it may have ended just before
-      if (!recorded_trial(arm) && !sibling(arm, true) && !out_of_time()) tell(arm);
+      if (!recorded_trial(arm) && !sibling(arm, true) && !out_of_time() &&
+          !committed_->find(tuning_name(experiment_), kind(), arm))
+        tell(arm);
       trial(arm);
     }
     left.finished(cost_of(arm.config), recorded_trial(arm)->seconds);
@@ -146,13 +161,16 @@ Trial Campaign::trial_of(json config, double rate) {
     dev.push_back(run.metrics.at("dev"));
     epoch = static_cast<int>(run.metrics.at("best epoch"));
   }
-  return {rate, mean(dev), dev.size() > 1 ? sd(dev) : 0, epoch};
+  const double score = mean(dev);
+  return {rate, std::isnan(score) ? -std::numeric_limits<double>::infinity() : score,
+          dev.size() > 1 ? sd(dev) : 0, epoch};
 }
 
 std::vector<json> Campaign::tuned(const std::vector<Search>& searches) {
   const int seeds = static_cast<int>(options_.tuning_seeds.size());
   std::vector<Tuning> found;
-  for (const Search& s : searches) found.push_back({label_of(s.config), {}, seeds});
+  for (const Search& s : searches)
+    found.push_back({label_of(s.config), s.config.at("task"), {}, seeds});
   const auto rate_at = [](const Search& s, int step) {
     return half_decade(static_cast<int>(std::lround(2 * std::log10(s.middle))) + step);
   };
@@ -204,7 +222,10 @@ void Campaign::run(const std::vector<json>& configs, const Measurement& measure)
   std::vector<Arm> todo;
   std::vector<std::string> costs;
   for (const Arm& arm : select(expand(grid, options_.seeds), options_.shard)) {
-    if (now_->has(experiment_, kind(), arm)) continue;
+    if (const Run* run = now_->find(experiment_, kind(), arm)) {
+      lab_.check_same(*run);
+      continue;
+    }
     if (const Run* run = sibling(arm, false)) {
       copy(*run, experiment_);
       continue;
@@ -213,19 +234,27 @@ void Campaign::run(const std::vector<json>& configs, const Measurement& measure)
     costs.push_back(cost_of(arm.config));
   }
   Progress progress(costs, stdout);
+  std::vector<std::string> diverged;
   for (const Arm& arm : todo) {
     if (out_of_time()) {
       fmt::print("{}: stopped after {:g} minutes; start it again to go on\n", experiment_,
                  options_.minutes);
-      return;
+      break;
     }
     const std::string label = label_of(arm.config) + fmt::format(", seed {}", arm.seed);
     progress.starting(label);
-    const Run run = lab_.run(experiment_, kind(), arm, measure);
-    now_->append(run);
-    ++trained_now_;
-    progress.finished(label, cost_of(arm.config), run.seconds);
+    try {
+      const Run run = lab_.run(experiment_, kind(), arm, measure);
+      now_->append(run);
+      ++trained_now_;
+      progress.finished(label, cost_of(arm.config), run.seconds);
+    } catch (const Diverged& error) {
+      diverged.push_back(label + ": " + error.what());
+    }
   }
+  if (!diverged.empty())
+    throw Diverged(fmt::format("{}: {} run(s) diverged and are not recorded: {}", experiment_,
+                               diverged.size(), fmt::join(diverged, "; ")));
 }
 
 std::optional<Scores> Campaign::scores(const Records& records, const json& config,

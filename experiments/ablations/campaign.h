@@ -40,9 +40,11 @@ class Campaign {
   // half-decade grid around its `middle`. While any one's best lies on an edge, the grids of all
   // grow there, so that every arm has the same number of trials; after four such steps the page
   // says so (check_fair) and gives no verdict. Trials come from the committed record where it has
-  // them, else they are run now; jobs with other shards of the same folder each run a part.
+  // them, else they are run now; jobs with other shards of the same folder each run a part. A
+  // trial that diverged is recorded, without a score.
   std::vector<nlohmann::json> tuned(const std::vector<Search>&);
-  // Runs what is not recorded yet, all of the first seed first.
+  // Runs what is not recorded yet, all of the first seed first. Throws for a recorded run of
+  // another base or other rows (Lab::check_same), and in the end, naming them, where runs diverged.
   void run(const std::vector<nlohmann::json>& configs, const Measurement& = {});
 
   // This run's records, and the committed ones. A configuration without a run of every seed: none.

@@ -1,5 +1,6 @@
 #include "experiments/ablations/lab.h"
 
+#include <bit>
 #include <chrono>
 
 #include "experiments/data/baselines.h"
@@ -8,6 +9,7 @@
 #include "experiments/runs/unigram.h"
 #include "nn/models/folder.h"
 #include "tensor/cuda/runtime.h"
+#include "tensor/hash.h"
 
 namespace graft {
 namespace {
@@ -111,15 +113,51 @@ const EncodedTask& Lab::task(const json& config) {
       .first->second;
 }
 
-Run Lab::run(const std::string& experiment, RunKind kind, const Arm& arm,
-             const Measurement& measure) {
-  const auto begun = std::chrono::steady_clock::now();
+std::string Lab::rows_hash(const json& config) {
+  if (!is_task_folder(config.at("task"))) return "";
+  const TaskData& task = data(config);
+  Hash h;
+  const auto text = [&](const std::string& s) { h.word(s.size()), h.bytes(s.data(), s.size()); };
+  for (const std::string& label : task.labels) text(label);
+  for (const auto* split : {&task.train, &task.dev, &task.test})
+    for (const Example& e : *split) {
+      text(e.a), text(e.b);
+      h.word(static_cast<std::uint64_t>(e.label)), h.word(std::bit_cast<std::uint32_t>(e.score));
+    }
+  return fmt::format("{:016x}", h.value());
+}
+
+Run Lab::unscored(const std::string& experiment, RunKind kind, const Arm& arm) {
   Run run;
   run.experiment = experiment;
   run.kind = kind;
   run.arm = arm;
   run.versions = versions();
   run.core = core();
+  if (const std::string rows = rows_hash(arm.config); !rows.empty()) run.versions["rows"] = rows;
+  return run;
+}
+
+void Lab::check_same(const Run& run) {
+  const json& config = run.arm.config;
+  const auto same = [&](const char* key, const std::string& now, const std::string& what) {
+    check(!run.versions.contains(key) || run.versions.at(key) == now,
+          "{}: the recorded run of '{}', seed {}, was of {}; choose another --out", run.experiment,
+          config.at("method").get<std::string>(), run.arm.seed, what);
+  };
+  const std::string base = config.at("base");
+  if (run.versions.contains("base") && !base.ends_with("@random"))
+    same("base", fmt::format("{:016x}", load(base).hash),
+         fmt::format("another base than '{}' is now", base));
+  if (run.versions.contains("rows"))
+    same("rows", rows_hash(config),
+         fmt::format("other rows than '{}' has now", config.at("task").get<std::string>()));
+}
+
+Run Lab::run(const std::string& experiment, RunKind kind, const Arm& arm,
+             const Measurement& measure) {
+  const auto begun = std::chrono::steady_clock::now();
+  Run run = unscored(experiment, kind, arm);
   const std::string method = kind_of(arm.config.at("method"));
   if (method == "majority" || method == "bag of words")
     run_simple(arm.config, run);
@@ -189,15 +227,14 @@ void Lab::run_finetune(const Arm& arm, const Measurement& measure, Run& run) {
   RunSpec spec = spec_of(arm).on(b.model->arch());
   spec.device = where_.device, spec.compute = where_.compute;
   const EncodedTask& task = this->task(arm.config);
-  AtBest at_best;
-  if (measure)
-    at_best = [&](Model& m, Adaptation& a, const EncodedTask& t) { measure(m, a, t, run); };
   RunPlaces places;
+  if (measure)
+    places.measure = [&](Model& m, Adaptation& a, const EncodedTask& t) { measure(m, a, t, run); };
   if (give_up)
     places.progress = [&](int, int, double) {
       check(!give_up(), "{}: out of time in the middle of a run", arm.config.at("method").dump());
     };
-  const RunResult r = finetune(*b.model, task, spec, methods_, at_best, places);
+  const RunResult r = finetune(*b.model, task, spec, methods_, {}, places);
   run.metrics["test"] = r.test;
   run.metrics["dev"] = r.dev_best;
   run.metrics["best epoch"] = r.best_epoch + 1;

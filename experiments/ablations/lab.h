@@ -33,6 +33,12 @@ class Lab {
   // a language task's being losses.
   Run run(const std::string& experiment, RunKind, const Arm&, const Measurement& = {});
 
+  // The same without its results.
+  Run unscored(const std::string& experiment, RunKind, const Arm&);
+  // Throws where a recorded run was of another base than the one of that name now, or where the
+  // rows of its folder have changed.
+  void check_same(const Run&);
+
   // Asked before every training step; where it is true the run ends with an Error, unrecorded.
   std::function<bool()> give_up;
 
@@ -52,6 +58,7 @@ class Lab {
   };
   Base& load(const std::string& name);
   const TaskData& data(const nlohmann::json& config);
+  std::string rows_hash(const nlohmann::json& config);  // of a folder's rows; else empty
   void run_simple(const nlohmann::json& config, Run&);
   void run_floor(const nlohmann::json& config, Run&);
   void run_features(const nlohmann::json& config, std::uint64_t seed, Run&);

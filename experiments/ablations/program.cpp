@@ -100,7 +100,9 @@ void run_program(const Experiment& e, ProgramOptions o, const Methods& methods) 
   keep_setup(out, e.name, run.kind, setup);
   run.campaign.siblings = siblings_of(e, out, setup);
   const Committed committed(e, setup, out);
-  run.campaign.committed = committed.path;
+  // Rates found on another device or in another type are not this run's.
+  if (!o.full || committed.folder.setup.where == setup.where)
+    run.campaign.committed = committed.path;
   Lab lab(methods, cli::base_folder, o.where);
   const Outcome outcome = run_arms(lab, e, setup, run, committed.view.get());
   for (const std::string& note : outcome.notes) fmt::print("{}\n", note);
@@ -152,27 +154,40 @@ void run_main(const MainOptions& o, const Methods& methods) {
   for (std::size_t i = 0; i < all.size(); ++i)
     keep_setup(o.out / all[i].name, all[i].name, RunKind::quick, setups[i]);
   Lab lab(methods, cli::base_folder, o.where);
+  // What was left out for want of minutes is planned again while there are some: the first runs
+  // have shown how fast this machine is.
   int trained = 0, planned = 0;
-  for (std::size_t i = 0; i < all.size(); ++i) {
-    const double gone =
-        std::chrono::duration<double>(std::chrono::steady_clock::now() - begun).count() / 60;
-    RunOptions run;
-    run.tune = false, run.fit = true;
-    // A minute is kept for the page.
-    run.campaign.minutes =
-        std::max(0.1, (o.minutes - 1 - gone) / static_cast<double>(all.size() - i));
-    run.campaign.last_minutes = std::max(0.2, o.minutes - 1 - gone);
-    run.campaign.out = o.out / all[i].name;
-    run.campaign.siblings = siblings_of(all[i], run.campaign.out, setups[i]);
-    const Committed committed(all[i], setups[i], run.campaign.out);
-    run.campaign.committed = committed.path;
-    const Outcome outcome = run_arms(lab, all[i], setups[i], run, committed.view.get());
-    trained += outcome.trained, planned += outcome.planned;
-    notes.insert(notes.end(), outcome.notes.begin(), outcome.notes.end());
+  std::vector<Outcome> outcomes(all.size());
+  for (Outcome& outcome : outcomes) outcome.left_out = true;
+  const auto minutes_left = [&] {  // a minute is kept for the page
+    return o.minutes - 1 -
+           std::chrono::duration<double>(std::chrono::steady_clock::now() - begun).count() / 60;
+  };
+  for (bool first = true, more = true; more; first = false) {
+    more = false;
+    auto open = std::count_if(outcomes.begin(), outcomes.end(),
+                              [](const Outcome& outcome) { return outcome.left_out; });
+    for (std::size_t i = 0; i < all.size(); ++i) {
+      if (!outcomes[i].left_out || (!first && minutes_left() < 0.5)) continue;
+      RunOptions run;
+      run.tune = false, run.fit = true;
+      run.campaign.minutes = std::max(0.1, minutes_left() / static_cast<double>(open--));
+      run.campaign.last_minutes = std::max(0.2, minutes_left());
+      run.campaign.out = o.out / all[i].name;
+      run.campaign.siblings = siblings_of(all[i], run.campaign.out, setups[i]);
+      const Committed committed(all[i], setups[i], run.campaign.out);
+      run.campaign.committed = committed.path;
+      outcomes[i] = run_arms(lab, all[i], setups[i], run, committed.view.get());
+      trained += outcomes[i].trained;
+      if (first) planned += outcomes[i].planned;
+      more = more || (outcomes[i].left_out && outcomes[i].trained > 0);
+    }
   }
+  for (const Outcome& outcome : outcomes)
+    notes.insert(notes.end(), outcome.notes.begin(), outcome.notes.end());
   notes.insert(notes.begin(),
-               fmt::format("{} runs were trained now, of {} that this command plans; the others "
-                           "were recorded here before or did not fit.",
+               fmt::format("{} runs were trained now, of {} that this command has; the others were "
+                           "recorded here before or did not fit.",
                            trained, planned));
   fmt::print("{}\nreport: {}\n", fmt::join(notes, "\n"),
              remake_report(o.out, results_shelf(), notes).string());

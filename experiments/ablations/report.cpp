@@ -78,11 +78,12 @@ void set_up(Page& page, const View& now, const View* committed) {
     return text;
   };
   std::set<std::string> cores, bases;
+  std::set<std::uint64_t> seeds;
   double seconds = 0;
   for (const std::string& task : s.tasks)
     for (const PlannedArm& arm : now.arms(task))
       for (const auto& [seed, run] : now.runs(task, arm.label)) {
-        cores.insert(run->core);
+        cores.insert(run->core), seeds.insert(seed);
         seconds += run->seconds;
         if (run->versions.contains("base") &&
             run->arm.config.at("base").get<std::string>() == s.base)
@@ -101,9 +102,10 @@ void set_up(Page& page, const View& now, const View* committed) {
   facts.push_back({"training",
                    "AdamW, linear warm-up over the first 10 % of the steps, then linear decay; "
                    "best epoch on dev; test read once"});
-  facts.push_back(
-      {"this run's arms", fmt::format("{} runs recorded, {} of training and scoring, core {}",
-                                      now.recorded(), duration(seconds), fmt::join(cores, ", "))});
+  facts.push_back({"this run's arms",
+                   fmt::format("{} runs recorded, of seeds {}; {} of training and scoring, core {}",
+                               now.recorded(), fmt::join(seeds, ", "), duration(seconds),
+                               fmt::join(cores, ", "))});
   page.facts("Set-up", facts);
 }
 
@@ -143,7 +145,7 @@ Judged cases_of(const View& view) {
       out.missing.push_back(s.claim.id);
       continue;
     }
-    if (!s.tasks.empty() && !uneven.empty()) {
+    if (!is_counted(s.claim) && !uneven.empty()) {
       evidence.in_regime = false;
       evidence.regime_note = uneven;
     }
@@ -214,7 +216,11 @@ void write_tuning(Page& page, const View& view, const std::string& whose) {
                   "token, for each learning rate (seeds {}; the best has a star). An arm that is "
                   "not listed takes the rate of the one that stands for its group.",
                   listed(view.setup().scale.tuning_seeds)));
-  page.table(tuning_table(tunings, 1));
+  page.table(
+      tuning_table(tunings, std::any_of(tunings.begin(), tunings.end(),
+                                        [](const Tuning& t) { return is_language_task(t.task); })
+                                ? 3
+                                : 1));
   try {
     check_fair(tunings);
   } catch (const Error& error) {

@@ -1,11 +1,11 @@
 #include "experiments/ablations/runner.h"
 
 #include <algorithm>
-#include <chrono>
 
 #include "experiments/runs/named_task.h"
 #include "nn/files/atomic.h"
 #include "nn/models/folder.h"
+#include "nn/optim/diverged.h"
 #include "nn/text/hub_files.h"
 
 namespace graft {
@@ -13,26 +13,6 @@ namespace {
 
 using nlohmann::json;
 namespace fs = std::filesystem;
-
-// Examples passed, a training example counting three times.
-double work_of(const json& config) {
-  const json rows = config.value("rows", json::object());
-  const auto of = [&](const char* split) { return std::max(100.0, rows.value(split, 0.0)); };
-  return 3 * of("train") * (trains(config) ? config.value("epochs", 3) : 1) + of("dev") +
-         of("test");
-}
-
-std::string exact_name(json config) {
-  config.erase("lr");
-  if (config.contains("rows")) config["rows"].erase("test");
-  return canonical(config);
-}
-
-std::string alike_name(const json& config) {
-  const std::string method = config.at("method");
-  return fmt::format("{} {}", method.substr(0, method.find(':')),
-                     config.at("task").get<std::string>());
-}
 
 // The causal base of the experiment's language tasks: the one asked for, or else "decoder" where
 // there is one.
@@ -49,14 +29,6 @@ std::string decoder_for(const BaseFolder& base_folder, const std::string& asked)
   check(arch.causal, "decoder '{}': a masked model ({}); language tasks need a causal one", name,
         arch.family);
   return name;
-}
-
-// The arm that a group is tuned on.
-const PlannedArm& leader(const std::vector<PlannedArm>& arms, const std::string& group) {
-  const PlannedArm* found = nullptr;
-  for (const PlannedArm& arm : arms)
-    if (arm.group == group && (!found || arm.leads)) found = &arm;
-  return *found;
 }
 
 // An arm's rate: the committed run's for this arm, or else its group's: found by a search that the
@@ -124,28 +96,17 @@ std::vector<Todo> chosen_arms(const Experiment& e, const Setup& s,
   return all;
 }
 
-struct Prediction {
-  double seconds = 0;
-  int runs = 0, unknown = 0;
-};
-
 // Of what is not recorded yet, tuning included.
 Prediction predict(const std::vector<Todo>& todo, const View& now, const RunOptions& options,
                    const Costs& costs, const View* committed) {
   Prediction p;
-  const auto add = [&](const json& config, int runs) {
-    const auto s = costs.seconds(config);
-    p.seconds += runs * s.value_or(Costs::rough(config));
-    p.runs += runs;
-    p.unknown += s ? 0 : runs;
-  };
   std::set<std::string> groups;
   const auto have = now.tunings();
   for (const Todo& t : todo) {
     const auto done = now.runs(t.task, t.arm->label);
     int left = 0;
     for (const std::uint64_t seed : now.setup().scale.seeds) left += !done.contains(seed);
-    add(t.arm->config, left);
+    p.add(costs, t.arm->config, left);
     if (t.arm->group.empty() || !options.tune || !groups.insert(t.task + t.arm->group).second)
       continue;
     if (committed && options.kind == RunKind::quick && committed->rate(t.task, t.arm->label))
@@ -155,50 +116,26 @@ Prediction predict(const std::vector<Todo>& todo, const View& now, const RunOpti
     for (const Tuning& x : have)
       if (x.arm == fmt::format("{}, {}", first.shown, t.task))
         trials -= x.seeds * int(x.trials.size());
-    if (trials > 0) add(tuning_config(first.config), trials);
+    if (trials > 0) p.add(costs, tuning_config(first.config), trials);
   }
   return p;
 }
 
-void print_prediction(const std::string& name, const Prediction& p, int jobs) {
-  if (p.runs == 0) {
-    fmt::print("{}: every run is recorded already\n", name);
-  } else {
-    const std::string all = jobs > 1 ? fmt::format(" and all {} jobs run", jobs) : "";
-    fmt::print("{}: {} runs to do, about {} on this machine when it is free{} ({})\n", name, p.runs,
-               duration(p.seconds / jobs), all,
-               p.unknown == 0 ? "from recorded runs"
-               : p.unknown == p.runs
-                   ? "a rough guess: no such run is recorded yet"
-                   : fmt::format("from recorded runs, {} of them by guess", p.unknown));
-  }
-  std::fflush(stdout);
+// Of the first seed's run, where it is not recorded.
+double first_seconds(const Todo& t, const View& now, const Costs& costs) {
+  if (now.runs(t.task, t.arm->label).contains(now.setup().scale.seeds.front())) return 0;
+  return costs.seconds(t.arm->config).value_or(Costs::rough(t.arm->config));
 }
 
-double left_seconds(const Todo& t, const View& now, const Costs& costs, std::size_t seeds) {
-  const auto done = now.runs(t.task, t.arm->label);
-  double sum = 0;
-  for (std::size_t i = 0; i < seeds; ++i)
-    if (!done.contains(now.setup().scale.seeds[i]))
-      sum += costs.seconds(t.arm->config).value_or(Costs::rough(t.arm->config));
-  return sum;
-}
-
-// Gives up seeds, then arms, until the rest fits into the minutes; the subject is the last to go.
-void fit(std::vector<Todo>& todo, Setup& s, const View& now, const Costs& costs, double minutes) {
-  const auto all = [&](std::size_t seeds) {
-    double sum = 0;
-    for (const Todo& t : todo) sum += left_seconds(t, now, costs, seeds);
-    return sum;
-  };
-  while (s.scale.seeds.size() > 1 && all(s.scale.seeds.size()) > 60 * minutes)
-    s.scale.seeds.pop_back();
+// Gives up arms until the first seed's runs of the rest fit into the minutes; the subject is the
+// last to go. The other seeds run as far as the minutes go.
+void fit(std::vector<Todo>& todo, const View& now, const Costs& costs, double minutes) {
   std::stable_partition(todo.begin(), todo.end(),
                         [&](const Todo& t) { return t.arm->label == now.experiment().subject; });
   double seconds = 0;
   std::vector<Todo> kept;  // the first at least: a page without any arm says nothing
   for (const Todo& t : todo) {
-    const double more = left_seconds(t, now, costs, s.scale.seeds.size());
+    const double more = first_seconds(t, now, costs);
     if (!kept.empty() && seconds + more > 60 * minutes) continue;
     seconds += more;
     kept.push_back(t);
@@ -281,6 +218,7 @@ void check_setup(const Methods& methods, const BaseFolder& base_folder, const Ex
                  const Setup& s) {
   std::set<std::string> seen;
   for (const std::string& task : s.tasks) {
+    check(std::count(s.tasks.begin(), s.tasks.end(), task) == 1, "task {} is given twice", task);
     check(kind_of_named_task(task) != TaskData::Kind::regression,
           "task {} has scores, not classes; the ablations compare accuracies", task);
     if (is_language_task(task)) {
@@ -299,29 +237,6 @@ void check_setup(const Methods& methods, const BaseFolder& base_folder, const Ex
   }
 }
 
-Costs::Costs(const std::vector<const Records*>& all) {
-  for (const Records* records : all)
-    for (const Run& run : records->runs())
-      for (Sum* sum : {&exact_[exact_name(run.arm.config)], &alike_[alike_name(run.arm.config)]}) {
-        sum->seconds += run.seconds;
-        sum->work += work_of(run.arm.config);
-        ++sum->runs;
-      }
-}
-
-std::optional<double> Costs::seconds(const json& config) const {
-  if (const auto at = exact_.find(exact_name(config)); at != exact_.end())
-    return at->second.seconds / at->second.runs;
-  if (const auto at = alike_.find(alike_name(config)); at != alike_.end())
-    return at->second.seconds / at->second.work * work_of(config);
-  return std::nullopt;
-}
-
-// Forty tokens of 12 x 192 forward, 10 MFLOP each, at some 80 GFLOP/s.
-double Costs::rough(const json& config) {
-  return 0.005 * work_of(config) * (trains(config) ? 1 : 0.3);
-}
-
 Outcome run_arms(Lab& lab, const Experiment& e, const Setup& asked, RunOptions options,
                  const View* committed) {
   Setup s = asked;
@@ -331,14 +246,20 @@ Outcome run_arms(Lab& lab, const Experiment& e, const Setup& asked, RunOptions o
   options.campaign.quick = options.kind == RunKind::quick;
   {
     const Records before(options.campaign.out), shipped(options.campaign.committed);
-    const View now(e, before, options.kind, asked);
-    const Costs costs({&before, &shipped});
+    const View now(e, before, options.kind, s);
+    const Costs costs(before, shipped);
     const std::size_t all = todo.size();
-    if (options.fit) fit(todo, s, now, costs, 0.9 * options.campaign.minutes);
-    if (todo.size() < all || s.scale.seeds.size() < asked.scale.seeds.size())
-      out.notes.push_back(fmt::format("{}: {} of {} arms, {} seed(s), fit into {:.0f} minutes.",
-                                      e.name, todo.size(), all, s.scale.seeds.size(),
-                                      options.campaign.minutes));
+    out.planned = static_cast<int>(all * s.scale.seeds.size());
+    if (options.fit) fit(todo, now, costs, 0.9 * options.campaign.minutes);
+    out.left_out = todo.size() < all;
+    if (out.left_out) {
+      out.notes.push_back(
+          fmt::format("{}: {} of {} arms fit into the minutes.", e.name, todo.size(), all));
+      // Should there be time left, it is for the first seed of the other arms.
+      if (std::any_of(todo.begin(), todo.end(),
+                      [&](const Todo& t) { return first_seconds(t, now, costs) > 0; }))
+        s.scale.seeds.resize(1);
+    }
     const View planned(e, before, options.kind, s);
     print_prediction(e.name, predict(todo, planned, options, costs, committed),
                      options.campaign.shard.count);
@@ -360,12 +281,14 @@ Outcome run_arms(Lab& lab, const Experiment& e, const Setup& asked, RunOptions o
       if (!t.arm->group.empty()) configs.back()["lr"] = rates.of(t.task, *t.arm);
     }
     if (!configs.empty()) campaign.run(configs, e.measurement(lab.methods()));
+  } catch (const Diverged&) {
+    throw;
   } catch (const Error&) {
     if (!campaign.out_of_time()) throw;
     fmt::print("{}: the minutes are over; start it again to go on\n", e.name);
   }
+  out.left_out = out.left_out || campaign.out_of_time();
   out.trained = campaign.trained_now();
-  out.planned = static_cast<int>(configs.size() * s.scale.seeds.size());
   if (rates.from_committed > 0)
     out.notes.push_back(fmt::format("{}: {} arms use the committed full run's learning rates.",
                                     e.name, rates.from_committed));

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "experiments/ablations/campaign.h"
+#include "experiments/ablations/costs.h"
 #include "experiments/ablations/view.h"
 
 namespace graft {
@@ -20,31 +21,17 @@ Setup setup_for(const Experiment&, const BaseFolder&, const std::string& base,
 void check_setup(const Methods&, const BaseFolder&, const Experiment&, const Setup&);
 void check_config(const Methods&, const BaseFolder&, const nlohmann::json& config);
 
-// What a run takes, from recorded runs: of the same configuration, or else of the same method on
-// the same task, by their work.
-class Costs {
- public:
-  explicit Costs(const std::vector<const Records*>&);
-  std::optional<double> seconds(const nlohmann::json& config) const;
-  static double rough(const nlohmann::json& config);  // where nothing is recorded
-
- private:
-  struct Sum {
-    double seconds = 0, work = 0;
-    int runs = 0;
-  };
-  std::map<std::string, Sum> exact_, alike_;
-};
-
 struct RunOptions {
   RunKind kind = RunKind::quick;
   CampaignOptions campaign;  // its kind, seeds and tuning seeds are filled in
   bool tune = true;          // where the committed run has no rate; otherwise the grid's middle
-  bool fit = false;          // only the first arms that fit into the minutes
+  bool fit = false;          // only the first arms of which a seed fits into the minutes
 };
 
 struct Outcome {
-  int trained = 0, planned = 0;  // runs
+  int trained = 0;        // runs, now
+  int planned = 0;        // all there are, also those that did not fit
+  bool left_out = false;  // some, for want of minutes
   std::vector<std::string> notes;
 };
 

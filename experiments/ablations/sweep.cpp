@@ -1,12 +1,14 @@
 #include "experiments/ablations/sweep.h"
 
 #include <algorithm>
+#include <set>
 
 #include "experiments/data/metrics.h"
 #include "experiments/harness/page.h"
 #include "experiments/harness/plot.h"
 #include "experiments/runs/named_task.h"
 #include "nn/files/atomic.h"
+#include "nn/optim/diverged.h"
 
 namespace graft {
 namespace {
@@ -48,6 +50,37 @@ json filled(json config) {
   return config;
 }
 
+// One for each baseline of the list and each different rest of the grid's points.
+std::vector<json> baselines_of(const json& list, const std::vector<json>& points) {
+  check(list.is_null() || list.is_array(), "sweep: \"baselines\" is a list of methods");
+  std::vector<json> all;
+  for (const json& point : points) {
+    const bool language = is_language_task(point.at("task"));
+    const json standard = language ? json{"unigram", "frozen"} : json{"majority", "bag of words"};
+    for (const json& given : list.is_null() ? standard : list) {
+      const json own = given.is_string() ? json{{"method", given}} : given;
+      check(own.is_object() && own.contains("method") && own.at("method").is_string(),
+            "sweep: the baseline {} is neither a method nor an object with one", given.dump());
+      json config = point;
+      config.erase("lr");
+      for (const auto& [key, value] : own.items()) {
+        check(is_run_key(key), "sweep: unknown key '{}' in the baseline {}", key, given.dump());
+        config[key] = value;
+      }
+      if (!trains(config)) {
+        json untrained;
+        for (const char* key : {"base", "task", "rows", "method"})
+          if (config.contains(key)) untrained[key] = config.at(key);
+        config = untrained;
+      }
+      if (std::find(all.begin(), all.end(), config) == all.end() &&
+          std::find(points.begin(), points.end(), config) == points.end())
+        all.push_back(config);
+    }
+  }
+  return all;
+}
+
 template <class T>
 void get(const json& spec, const char* key, T& into) {
   if (!spec.contains(key)) return;
@@ -70,24 +103,51 @@ std::vector<std::string> varying(const std::vector<json>& configs) {
   return keys;
 }
 
+// Whether its rate is searched.
+bool is_tuned(const json& config) { return trains(config) && !config.contains("lr"); }
+
 struct Row {
   json config;
+  bool baseline = false;
   std::vector<const Run*> runs;
 };
 
-std::vector<Row> rows_of(const Records& records, const std::string& experiment) {
+// The baselines first.
+std::vector<Row> rows_of(const Records& records, const SweepSpec& s) {
+  const auto place = [&](const json& config) {
+    return std::find_if(s.baselines.begin(), s.baselines.end(), [&](const json& baseline) {
+      return (is_tuned(baseline) ? without_rate(config) : config) == baseline;
+    });
+  };
   std::vector<Row> rows;
   for (const Run& run : records.runs()) {
-    if (run.experiment != experiment) continue;
+    if (run.experiment != s.name) continue;
     auto at = std::find_if(rows.begin(), rows.end(),
                            [&](const Row& r) { return r.config == run.arm.config; });
-    if (at == rows.end()) at = rows.insert(rows.end(), {run.arm.config, {}});
+    if (at == rows.end())
+      at =
+          rows.insert(rows.end(), {run.arm.config, place(run.arm.config) != s.baselines.end(), {}});
     at->runs.push_back(&run);
   }
-  std::stable_sort(rows.begin(), rows.end(), [](const Row& a, const Row& b) {
+  std::stable_sort(rows.begin(), rows.end(), [&](const Row& a, const Row& b) {
+    if (place(a.config) != place(b.config)) return place(a.config) < place(b.config);
     return canonical(a.config) < canonical(b.config);
   });
   return rows;
+}
+
+// What differs between the arms, and what tells the baselines from them and each other.
+std::vector<std::string> columns_of(const std::vector<json>& configs,
+                                    const std::vector<Row>& rows) {
+  std::vector<std::string> keys = varying(configs);
+  const auto add = [&](const std::string& key) {
+    if (std::find(keys.begin(), keys.end(), key) == keys.end()) keys.push_back(key);
+  };
+  for (const Row& row : rows)
+    if (row.baseline)
+      for (const auto& [key, value] : row.config.items())
+        if (!configs.front().contains(key) || configs.front().at(key) != value) add(key);
+  return keys;
 }
 
 // Over seeds; for one seed of a classification, over its test examples.
@@ -97,7 +157,11 @@ Measure measured(const Row& row, const std::string& metric) {
   for (const Run* run : row.runs)
     values.push_back(turned(loss ? "loss" : "", run->metrics.at(metric)));
   Measure m{mean(values), {mean(values), mean(values)}, static_cast<int>(values.size())};
-  if (values.size() > 1) {
+  // What draws nothing has the same scores for all seeds.
+  const bool one = std::all_of(row.runs.begin(), row.runs.end(), [&](const Run* run) {
+    return run->scores.at("test") == row.runs[0]->scores.at("test");
+  });
+  if (!one) {
     m.interval = t_interval(values);
   } else if (metric == "test") {
     const Effect e = bootstrap({{{{row.runs[0]->scores.at("test")}}}, 0}, {.draws = 2000});
@@ -109,7 +173,10 @@ Measure measured(const Row& row, const std::string& metric) {
 Table table_of(const std::vector<Row>& rows, const std::vector<std::string>& keys,
                const std::string& metric) {
   Table table{
-      "Every arm; intervals over seeds, or over test examples where there is one seed", {}, {}};
+      "Every arm; intervals over seeds, or over test examples where there is one seed or all score "
+      "alike",
+      {},
+      {}};
   for (const std::string& key : keys) table.columns.push_back({key, "arm", false});
   for (const char* name : {"trained", "dev", "seeds", "s a run"})
     table.columns.push_back({name, "", true});
@@ -152,11 +219,59 @@ void figure(Page& page, const std::vector<Row>& rows, const std::vector<std::str
   page.figure(draw(plot, stem), "Every arm with its 95 % interval.");
 }
 
+// Of what is not recorded yet, tuning included.
+Prediction predict(const SweepSpec& s, const Records& records) {
+  const Costs costs(records);
+  Prediction p;
+  for (const json& config : s.all()) {
+    std::set<std::uint64_t> done;
+    for (const Run& run : records.runs()) {
+      const bool same =
+          (is_tuned(config) ? without_rate(run.arm.config) : run.arm.config) == config;
+      if (run.experiment == s.name && same) done.insert(run.arm.seed);
+    }
+    p.add(costs, config,
+          static_cast<int>(std::count_if(s.seeds.begin(), s.seeds.end(),
+                                         [&](auto seed) { return !done.contains(seed); })));
+    if (!is_tuned(config)) continue;
+    const auto tried = tuning_of(records, s.name, RunKind::full, config, "");
+    const int trials =
+        5 * int(s.tuning_seeds.size()) - (tried ? tried->seeds * int(tried->trials.size()) : 0);
+    if (trials > 0) p.add(costs, tuning_config(config), trials);
+  }
+  return p;
+}
+
+// Of the arms whose rates were searched.
+void write_tuning(Page& page, const SweepSpec& s, const Records& records) {
+  std::vector<Tuning> tunings;
+  for (const json& config : s.all()) {
+    if (!is_tuned(config)) continue;
+    std::string label = label_of(config);
+    if (auto t = tuning_of(records, s.name, RunKind::full, config, label)) tunings.push_back(*t);
+  }
+  if (tunings.empty()) return;
+  page.heading("Tuning");
+  page.paragraph(
+      fmt::format("The metric on dev times 100, or minus the loss of a language task, for each "
+                  "learning rate (seeds {}; the best has a star).",
+                  fmt::join(s.tuning_seeds, ", ")));
+  const bool language = std::any_of(tunings.begin(), tunings.end(),
+                                    [](const Tuning& t) { return is_language_task(t.task); });
+  page.table(tuning_table(tunings, language ? 3 : 1));
+  try {
+    check_fair(tunings);
+  } catch (const Error& error) {
+    page.notes(std::vector<std::string>{fmt::format("Tuning is not even yet: {}", error.what())});
+  }
+}
+
 }  // namespace
 
 SweepSpec SweepSpec::from(const json& spec) {
-  static const std::vector<std::string> own{"name",  "metric",       "grid",   "device",
-                                            "seeds", "tuning_seeds", "middle", "compute"};
+  static const std::vector<std::string> own{"name",   "metric",  "grid",
+                                            "device", "seeds",   "tuning_seeds",
+                                            "middle", "compute", "baselines"};
   check(spec.is_object(), "sweep: the specification is not a JSON object");
   Grid grid = one("", json::object());
   for (const auto& [key, value] : spec.items()) {
@@ -186,7 +301,14 @@ SweepSpec SweepSpec::from(const json& spec) {
     if (!point.contains("base")) point["base"] = "encoder";
     s.configs.push_back(filled(point));
   }
+  s.baselines = baselines_of(spec.value("baselines", json()), s.configs);
   return s;
+}
+
+std::vector<json> SweepSpec::all() const {
+  std::vector<json> all = baselines;
+  all.insert(all.end(), configs.begin(), configs.end());
+  return all;
 }
 
 bool is_sweep_folder(const fs::path& folder) { return fs::exists(folder / "sweep.json"); }
@@ -204,27 +326,21 @@ fs::path run_sweep(Lab& lab, const BaseFolder& base_folder, const json& spec, co
           "sweep: {} holds another sweep, or one of another device or type; choose another --out",
           out.string());
   }
-  for (const json& config : s.configs) check_config(lab.methods(), base_folder, config);
+  for (const json& config : s.all()) check_config(lab.methods(), base_folder, config);
   fs::create_directories(out);
   write_file_atomically(out / "sweep.json", spec.dump(2) + "\n");
   CampaignOptions options;
   options.out = out, options.shard = shard, options.minutes = minutes;
   options.seeds = s.seeds, options.tuning_seeds = s.tuning_seeds;
+  std::exception_ptr diverged;  // it is told when the page of the others is there
   {
     Campaign campaign(lab, s.name, options);
-    const Costs costs({&campaign.now()});
-    double seconds = 0;
-    for (const json& config : s.configs)
-      seconds += costs.seconds(config).value_or(Costs::rough(config)) *
-                 static_cast<double>(s.seeds.size() +
-                                     (config.contains("lr") ? 0 : 5 * s.tuning_seeds.size()));
-    fmt::print("{}: {} arms, {} seed(s), very roughly {} in all; recorded runs are skipped\n",
-               s.name, s.configs.size(), s.seeds.size(), duration(seconds));
+    print_prediction(s.name, predict(s, campaign.now()), shard.count);
     std::vector<json> configs;
     std::vector<Search> searches;
     std::vector<std::size_t> searched;  // places in configs
-    for (const json& config : s.configs) {
-      if (trains(config) && !config.contains("lr")) {
+    for (const json& config : s.all()) {
+      if (is_tuned(config)) {
         searched.push_back(configs.size());
         searches.push_back({tuning_config(config), s.middle});
       }
@@ -232,20 +348,29 @@ fs::path run_sweep(Lab& lab, const BaseFolder& base_folder, const json& spec, co
     }
     const std::vector<json> tuned = campaign.tuned(searches);
     for (std::size_t i = 0; i < tuned.size(); ++i) configs[searched[i]]["lr"] = tuned[i].at("lr");
-    campaign.run(configs);
+    try {
+      campaign.run(configs);
+    } catch (const Diverged&) {
+      diverged = std::current_exception();
+    }
   }
-  return sweep_report(out);
+  const bool any = diverged == nullptr || !Records(out).runs().empty();
+  const fs::path page = any ? sweep_report(out) : fs::path();
+  if (diverged) std::rethrow_exception(diverged);
+  return page;
 }
 
 fs::path sweep_report(const fs::path& folder) {
   const json spec = json::parse(read_file(folder / "sweep.json"), nullptr, false);
   const SweepSpec s = SweepSpec::from(spec);
   const Records records(folder);
-  const std::vector<Row> rows = rows_of(records, s.name);
+  const std::vector<Row> rows = rows_of(records, s);
   check(!rows.empty(), "report: {} has no finished run of '{}' yet", folder.string(), s.name);
   std::vector<json> configs;
-  for (const Row& row : rows) configs.push_back(row.config);
-  const std::vector<std::string> keys = varying(configs);
+  for (const Row& row : rows)
+    if (!row.baseline) configs.push_back(row.config);
+  if (configs.empty()) configs = s.configs;
+  const std::vector<std::string> keys = columns_of(configs, rows);
   Page page("graft sweep: " + s.name);
   page.section(s.name);
   Facts facts;
@@ -256,6 +381,7 @@ fs::path sweep_report(const fs::path& folder) {
   page.table(table_of(rows, keys, s.metric));
   fs::create_directories(folder / "figures");
   figure(page, rows, keys, s.metric, folder / "figures" / "sweep");
+  write_tuning(page, s, records);
   page.notes(records.notes());
   write_file_atomically(folder / "report.html", page.html());
   fmt::print("{}", table_of(rows, keys, s.metric).text());

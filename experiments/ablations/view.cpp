@@ -1,6 +1,8 @@
 #include "experiments/ablations/view.h"
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 #include <set>
 
 #include "experiments/runs/named_task.h"
@@ -10,12 +12,14 @@ namespace {
 
 using nlohmann::json;
 
-std::string without_rate(json config) {
-  config.erase("lr");
-  return canonical(config);
-}
+std::string name_of(const json& config) { return canonical(without_rate(config)); }
 
 }  // namespace
+
+json without_rate(json config) {
+  config.erase("lr");
+  return config;
+}
 
 json tuning_config(json config) {
   config.erase("measure");
@@ -26,10 +30,37 @@ json tuning_config(json config) {
 View::View(const Experiment& experiment, const Records& records, RunKind kind, const Setup& setup)
     : experiment_(experiment), records_(records), kind_(kind), setup_(setup) {
   for (const std::string& task : setup.tasks) arms_[task] = experiment.arms(setup, task);
-  for (const Run& run : records.runs()) {
-    if (run.experiment != experiment.name || run.kind != kind) continue;
-    runs_by_config_[without_rate(run.arm.config)][run.arm.seed] = &run;
-  }
+  std::map<std::string, std::map<double, std::map<std::uint64_t, const Run*>>> found;  // by rate
+  for (const Run& run : records.runs())
+    if (run.experiment == experiment.name && run.kind == kind)
+      found[name_of(run.arm.config)][run.arm.config.value("lr", 0.)][run.arm.seed] = &run;
+  for (const auto& [config, by_rate] : found)
+    runs_by_config_[config] =
+        by_rate.at(by_rate.size() == 1 ? by_rate.begin()->first : rate_of(config, by_rate));
+}
+
+// Of an arm that ran at several rates, since its search grew: the one that was chosen in the end,
+// or else the one with the most runs.
+double View::rate_of(const std::string& config,
+                     const std::map<double, std::map<std::uint64_t, const Run*>>& by_rate) const {
+  for (const auto& [task, arms] : arms_)
+    for (const PlannedArm& arm : arms) {
+      if (arm.group.empty() || name_of(arm.config) != config) continue;
+      const auto t =
+          tuning_of(records_, experiment_.name, kind_, leader(arms, arm.group).config, "");
+      if (t && by_rate.contains(chosen(*t).rate)) return chosen(*t).rate;
+    }
+  return std::max_element(
+             by_rate.begin(), by_rate.end(),
+             [](const auto& a, const auto& b) { return a.second.size() < b.second.size(); })
+      ->first;
+}
+
+const PlannedArm& leader(const std::vector<PlannedArm>& arms, const std::string& group) {
+  const PlannedArm* found = nullptr;
+  for (const PlannedArm& arm : arms)
+    if (arm.group == group && (!found || arm.leads)) found = &arm;
+  return *found;
 }
 
 std::map<std::uint64_t, const Run*> View::runs(const std::string& task,
@@ -38,7 +69,7 @@ std::map<std::uint64_t, const Run*> View::runs(const std::string& task,
   if (arms == arms_.end()) return {};
   for (const PlannedArm& arm : arms->second) {
     if (arm.label != label) continue;
-    const auto at = runs_by_config_.find(without_rate(arm.config));
+    const auto at = runs_by_config_.find(name_of(arm.config));
     return at == runs_by_config_.end() ? std::map<std::uint64_t, const Run*>{} : at->second;
   }
   return {};
@@ -98,29 +129,39 @@ std::vector<std::string> View::missing() const {
   return all;
 }
 
-std::vector<Tuning> View::tunings() const {
-  std::map<std::string, std::map<double, std::vector<const Run*>>> trials;
-  for (const Run& run : records_.runs())
-    if (run.experiment == experiment_.name + "/tuning" && run.kind == kind_)
-      trials[without_rate(run.arm.config)][run.arm.config.at("lr")].push_back(&run);
-  std::vector<Tuning> all;
-  for (const std::string& task : setup_.tasks) {
-    const double unit = is_language_task(task) ? 1 : 100;  // minus the loss in nats; points
-    for (const PlannedArm& arm : arms_.at(task)) {
-      const auto at = trials.find(without_rate(tuning_config(arm.config)));
-      if (at == trials.end()) continue;
-      Tuning t{fmt::format("{}, {}", arm.shown, task), {}, 0};
-      for (const auto& [rate, runs] : at->second) {
-        std::vector<double> dev;
-        for (const Run* run : runs) dev.push_back(unit * run->metrics.at("dev"));
-        t.seeds = static_cast<int>(dev.size());
-        t.trials.push_back({rate, mean(dev), dev.size() > 1 ? sd(dev) : 0,
-                            static_cast<int>(runs[0]->metrics.at("best epoch"))});
-      }
-      trials.erase(at);
-      all.push_back(std::move(t));
-    }
+std::optional<Tuning> tuning_of(const Records& records, const std::string& experiment, RunKind kind,
+                                const json& config, const std::string& name) {
+  const std::string tuned = name_of(tuning_config(config));
+  std::map<double, std::vector<const Run*>> trials;
+  for (const Run& run : records.runs())
+    if (run.experiment == experiment + "/tuning" && run.kind == kind &&
+        run.arm.config.at("method") == config.at("method") && name_of(run.arm.config) == tuned)
+      trials[run.arm.config.at("lr")].push_back(&run);
+  if (trials.empty()) return std::nullopt;
+  const double unit = is_language_task(config.at("task")) ? 1 : 100;
+  Tuning t{name, config.at("task"), {}, 0};
+  for (const auto& [rate, runs] : trials) {
+    std::vector<double> dev;
+    for (const Run* run : runs) dev.push_back(unit * run->metrics.at("dev"));
+    t.seeds = static_cast<int>(dev.size());
+    const double score = mean(dev);
+    t.trials.push_back({rate, std::isnan(score) ? -std::numeric_limits<double>::infinity() : score,
+                        dev.size() > 1 ? sd(dev) : 0,
+                        static_cast<int>(runs[0]->metrics.at("best epoch"))});
   }
+  return t;
+}
+
+std::vector<Tuning> View::tunings() const {
+  std::vector<Tuning> all;
+  std::set<std::string> seen;
+  for (const std::string& task : setup_.tasks)
+    for (const PlannedArm& arm : arms_.at(task)) {
+      if (!seen.insert(name_of(tuning_config(arm.config))).second) continue;
+      const std::string name = fmt::format("{}, {}", arm.shown, task);
+      if (auto t = tuning_of(records_, experiment_.name, kind_, arm.config, name))
+        all.push_back(std::move(*t));
+    }
   return all;
 }
 

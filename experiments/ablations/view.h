@@ -42,8 +42,13 @@ class View {
   RunKind kind_;
   Setup setup_;
   std::map<std::string, std::vector<PlannedArm>> arms_;  // by task
-  std::map<std::string, std::map<std::uint64_t, const Run*>> runs_by_config_;
+  double rate_of(const std::string& config,
+                 const std::map<double, std::map<std::uint64_t, const Run*>>& by_rate) const;
+  std::map<std::string, std::map<std::uint64_t, const Run*>> runs_by_config_;  // at one rate
 };
+
+// The arm that a group is tuned on.
+const PlannedArm& leader(const std::vector<PlannedArm>&, const std::string& group);
 
 // Whether a task carries claims: full fine-tuning and the experiment's subject must beat what needs
 // no base or no adapting, by set margins, and the subject must come within
@@ -54,8 +59,13 @@ struct Regime {
 };
 Regime regime_of(const View&, const std::string& task);
 
+nlohmann::json without_rate(nlohmann::json config);
 // The configuration with which an arm is tuned: one row of test stands in for the test set, which
 // tuning must not read, and nothing beyond dev is measured.
 nlohmann::json tuning_config(nlohmann::json config);
+// What was tried for a configuration, rate by rate, under the name given; none where nothing was.
+// In points, or minus the loss of a language task, in nats per token.
+std::optional<Tuning> tuning_of(const Records&, const std::string& experiment, RunKind,
+                                const nlohmann::json& config, const std::string& name);
 
 }  // namespace graft

@@ -4,6 +4,7 @@
 #include "experiments/cli/cli.h"
 #include "experiments/cli/on_device.h"
 #include "experiments/data/metrics.h"
+#include "experiments/harness/progress.h"
 #include "experiments/runs/exact_match.h"
 #include "experiments/runs/finetune.h"
 #include "experiments/runs/named_task.h"
@@ -48,6 +49,7 @@ void save_merged(Model& model, const fs::path& base, const MergeOptions& o) {
                                               : FileDtype::f32;
   save_model(model, o.out, dtype, &tokenizer);
   keep_generation(base, o.out);
+  keep_tokenizer_config(base, o.out);
 }
 
 struct Loaded {
@@ -178,6 +180,13 @@ Several load_several(const std::vector<std::string>& given, const Methods& metho
   return l;
 }
 
+// `work` is given what tells how many of so many rows are done.
+template <class Work>
+auto with_progress(std::size_t rows, const Work& work) {
+  RowProgress progress(stderr, rows);
+  return work([&](std::size_t done) { progress.at(done); });
+}
+
 void eval_several(const EvalOptions& o, const Methods& methods) {
   constexpr std::size_t kAtOnce = 64;
   const Several l = load_several(o.adapters, methods, device_of(o.computing));
@@ -198,8 +207,10 @@ void eval_several(const EvalOptions& o, const Methods& methods) {
       }
   NoRecord off;
   std::vector<std::vector<float>> predictions(l.tasks.size());
+  RowProgress progress(stderr, rows.size());
   for (std::size_t at = 0; at < rows.size(); at += kAtOnce) {
     const std::size_t count = std::min(kAtOnce, rows.size() - at);
+    progress.at(at);
     Batch batch = make_batch(l.tasks[0].task, rows, order, at, count);
     const auto first = adapter.begin() + static_cast<std::ptrdiff_t>(at);
     batch.adapter.assign(first, first + static_cast<std::ptrdiff_t>(count));
@@ -211,6 +222,7 @@ void eval_several(const EvalOptions& o, const Methods& methods) {
       append_predictions(l.tasks[which].task, one, predictions[which]);
     }
   }
+  progress.end();
   for (std::size_t i = 0; i < l.tasks.size(); ++i) {
     const EncodedTask& task = l.tasks[i].task;
     const Score s = score_predictions(task, split(i), predictions[i]);
@@ -237,11 +249,15 @@ void eval_command(const EvalOptions& o, const Methods& methods) {
                                  l.adaptation ? l.adaptation->stored() : Parameters{});
   if (o.write) check_writes(*l.model, l.task);
   const auto& examples = o.split == "dev" ? l.task.dev : l.task.test;
-  const Score s = evaluate(*l.model, l.task, examples);
+  const Score s = with_progress(examples.size(), [&](const RowsDone& done) {
+    return evaluate(*l.model, l.task, examples, nullptr, done);
+  });
   fmt::print("{} {} {:.4f} on {} examples\n", o.split, l.task.metric,
              turned(l.task.metric, s.metric), s.rows.size());
   if (!o.write) return;
-  const ExactMatch m = exact_match(*l.model, l.task, examples);
+  const ExactMatch m = with_progress(examples.size(), [&](const RowsDone& done) {
+    return exact_match(*l.model, l.task, examples, done);
+  });
   fmt::print("{} exact match {:.4f}: {} of {} written answers\n", o.split, m.share(), m.right,
              m.of);
 }

@@ -3,6 +3,7 @@
 
 #include "experiments/cli/cli.h"
 #include "experiments/cli/on_device.h"
+#include "experiments/harness/progress.h"
 #include "nn/embed.h"
 #include "nn/models/folder.h"
 #include "nn/pooling.h"
@@ -36,7 +37,11 @@ void embed_command(EmbedOptions o) {
   const auto model = load_model(folder);
   model->move_to(device);
   const auto half = computing_in(*model, o.computing.compute);
-  const Embedded e = embed_texts(*model, Tokenizer::load(folder), texts, o.spec);
+  const Embedded e = [&] {
+    RowProgress progress(stderr, texts.size());
+    o.spec.progress = [&](std::size_t done) { progress.at(done); };
+    return embed_texts(*model, Tokenizer::load(folder), texts, o.spec);
+  }();
   SafetensorsWriter writer;
   writer.metadata["pool"] = o.pool;
   writer.metadata["normalized"] = o.spec.normalised ? "yes" : "no";

@@ -169,6 +169,8 @@ Trained run(TrainOptions& o, const Methods& methods, bool quiet, const Save& sav
     o.run.head = "family";
   const EncodedTask task =
       encode_task(data, tokenizer, model->arch(), encode_for(o.run.head, o.encode));
+  if (save && is_whole(o.run) && why_not_handed_back(o.run, task.goal).empty())
+    (void)tokenizer_config(model->arch(), tokenizer, false);  // what does not fit is told now
   if (!quiet) announce(o, data, task, *model);
   const std::uint64_t base_hash = model->hash();
   RunPlaces places;
@@ -232,6 +234,7 @@ void train_command(TrainOptions o, const Methods& methods) {
     const Tokenizer tokenizer = Tokenizer::load(base_folder(o.model));
     save_model(model, fs::path(o.out) / "model", FileDtype::f32, &tokenizer);
     keep_generation(base_folder(o.model), fs::path(o.out) / "model");
+    keep_tokenizer_config(base_folder(o.model), fs::path(o.out) / "model");
   };
   const Trained t = run(o, methods, false, save);
   const std::string metric = t.record.at("metric");

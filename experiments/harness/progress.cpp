@@ -12,6 +12,9 @@
 namespace graft {
 namespace {
 
+// Seconds between two lines of a count that goes on.
+double pause_of(const StatusLine& line) { return line.terminal() ? 1 : 30; }
+
 std::size_t columns(std::FILE* out) {
   winsize size{};
   bool known = ::ioctl(::fileno(out), TIOCGWINSZ, &size) == 0 && size.ws_col > 20;
@@ -77,6 +80,11 @@ void StatusLine::end() {
   open_ = false;
 }
 
+void StatusLine::clear() {
+  if (open_) fmt::print(out_, "\r\x1b[K"), std::fflush(out_);
+  open_ = false;
+}
+
 Progress::Progress(const std::vector<std::string>& costs, std::FILE* out)
     : remaining_(costs), line_(out) {}
 
@@ -99,13 +107,27 @@ StepProgress::StepProgress(std::FILE* out) : line_(out) {}
 void StepProgress::at(std::int64_t step, std::int64_t steps, double loss) {
   const double now = now_seconds();
   if (first_ < 0) first_ = step, begun_ = shown_ = now;
-  if (step < steps && now - shown_ < (line_.terminal() ? 1 : 30)) return;
+  if (step < steps && now - shown_ < pause_of(line_)) return;
   shown_ = now;
   std::string text = fmt::format("step {}/{}  loss {:.4f}", step, steps, loss);
   if (step > first_)
     text += fmt::format("  about {} left",
                         duration((now - begun_) * double(steps - step) / double(step - first_)));
   line_.show(text);
+}
+
+RowProgress::RowProgress(std::FILE* out, std::size_t rows)
+    : RowProgress(out, rows, ::isatty(::fileno(out)) == 1) {}
+
+RowProgress::RowProgress(std::FILE* out, std::size_t rows, bool terminal)
+    : line_(out, terminal), rows_(rows), begun_(now_seconds()), shown_(begun_) {}
+
+void RowProgress::at(std::size_t done) {
+  const double now = now_seconds();
+  if (done == 0 || now - shown_ < pause_of(line_)) return;
+  shown_ = now;
+  const double left = (now - begun_) * double(rows_ - done) / double(done);
+  line_.show(fmt::format("{}/{} rows, about {} left", done, rows_, duration(left)));
 }
 
 std::string duration(double seconds) {

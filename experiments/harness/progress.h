@@ -46,7 +46,8 @@ class StatusLine {
   StatusLine& operator=(const StatusLine&) = delete;
 
   void show(const std::string& text);
-  void end();  // what is printed next begins a line of its own
+  void end();    // what is printed next begins a line of its own
+  void clear();  // the line on the terminal is gone, and what is printed next takes its place
   bool terminal() const { return terminal_; }
 
  private:
@@ -85,6 +86,23 @@ class StepProgress {
   StatusLine line_;
   std::int64_t first_ = -1;  // the first step that was told; a resumed run does not begin at 0
   double begun_ = 0, shown_ = 0;
+};
+
+// "1200/40000 rows, about 40 s left", for work whose result is printed when it ends: nothing before
+// a second has gone (half a minute where it is no terminal), and gone from the terminal at the end.
+class RowProgress {
+ public:
+  RowProgress(std::FILE* out, std::size_t rows);  // asks whether out is a terminal
+  RowProgress(std::FILE* out, std::size_t rows, bool terminal);
+  ~RowProgress() { end(); }
+
+  void at(std::size_t done);
+  void end() { line_.clear(); }
+
+ private:
+  StatusLine line_;
+  std::size_t rows_;
+  double begun_, shown_;
 };
 
 // "48 s", "7 min", "2 h 05 min", "3 d 04 h".

@@ -114,36 +114,13 @@ const Trial& chosen(const Tuning& tuning) {
                            [](const Trial& a, const Trial& b) { return a.score < b.score; });
 }
 
-nlohmann::json to_json(const Tuning& tuning) {
-  nlohmann::json trials = nlohmann::json::array();
-  for (const Trial& t : tuning.trials)
-    trials.push_back({{"rate", t.rate}, {"score", t.score}, {"sd", t.sd}, {"epoch", t.epoch}});
-  return {{"arm", tuning.arm},
-          {"seeds", tuning.seeds},
-          {"trials", trials},
-          {"chosen", chosen(tuning).rate}};
-}
-
-Tuning tuning_from_json(const nlohmann::json& json) {
-  Tuning tuning;
-  try {
-    tuning = {json.at("arm"), {}, json.at("seeds")};
-    for (const auto& t : json.at("trials"))
-      tuning.trials.push_back({t.at("rate"), t.at("score"), t.at("sd"), t.at("epoch")});
-    check(json.at("chosen") == chosen(tuning).rate,
-          "tuning of {}: {} is recorded as chosen, but rate {} scored best", tuning.arm,
-          json.at("chosen").dump(), chosen(tuning).rate);
-  } catch (const nlohmann::json::exception& error) {
-    fail("tuning: {}", error.what());
-  }
-  return tuning;
-}
-
 void check_fair(std::span<const Tuning> tunings) {
   for (const Tuning& t : tunings) {
-    const Tuning& first = tunings.front();
+    const Tuning& first = *std::find_if(tunings.begin(), tunings.end(),
+                                        [&](const Tuning& x) { return x.task == t.task; });
     check(t.trials.size() == first.trials.size() && t.seeds == first.seeds,
-          "tuning: {} had {} rates x {} seeds, {} had {} x {}; every arm gets the same search",
+          "tuning: {} had {} rates x {} seeds, {} had {} x {}; every arm of a task gets the same "
+          "search",
           first.arm, first.trials.size(), first.seeds, t.arm, t.trials.size(), t.seeds);
     check(t.trials.size() >= 5, "tuning of {}: {} rates; need at least 5", t.arm, t.trials.size());
     for (std::size_t i = 1; i < t.trials.size(); ++i) {
@@ -175,8 +152,9 @@ Table tuning_table(std::span<const Tuning> tunings, int digits) {
     for (double rate : rates) {
       auto trial = std::find_if(t.trials.begin(), t.trials.end(),
                                 [&](const Trial& x) { return x.rate == rate; });
-      row.push_back(trial == t.trials.end()
-                        ? kDash
+      row.push_back(trial == t.trials.end() ? kDash
+                    : trial->score == -std::numeric_limits<double>::infinity()
+                        ? "diverged"
                         : fmt::format("{:.{}f} ({:.{}f}){}", trial->score, digits, trial->sd,
                                       digits, &*trial == &chosen(t) ? "*" : ""));
     }

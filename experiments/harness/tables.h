@@ -54,16 +54,16 @@ struct Trial {
 };
 struct Tuning {
   std::string arm;
+  std::string task;
   std::vector<Trial> trials;  // by rising rate
   int seeds = 0;
 };
 const Trial& chosen(const Tuning& tuning);  // the highest score; the smaller rate where equal
-nlohmann::json to_json(const Tuning& tuning);
-Tuning tuning_from_json(const nlohmann::json& json);
 
-// Throws unless every arm had the same number of trials and seeds, at least five rates on a
-// half-decade grid, and its best rate inside its grid.
+// Throws unless every arm had the same number of trials and seeds as the others of its task, at
+// least five rates on a half-decade grid, and its best rate inside its grid.
 void check_fair(std::span<const Tuning> tunings);
+// A trial that diverged has the score -infinity.
 Table tuning_table(std::span<const Tuning> tunings, int digits = 2);
 
 // Claims for the terminal: verdict, numbers and reason of each.

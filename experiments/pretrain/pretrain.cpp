@@ -14,6 +14,7 @@
 #include "nn/models/folder.h"
 #include "nn/text/sentinels.h"
 #include "peft/files.h"
+#include "tensor/hash.h"
 
 namespace graft {
 namespace {
@@ -36,12 +37,21 @@ Parameters train_everything(Model& model) {
   return all;
 }
 
-// What the run is: a checkpoint of another run is refused. Where it ends may change: more steps are
-// how a run is made longer.
+std::string hash_of_file(const fs::path& file) {
+  const std::string content = read_file(file);
+  Hash h;
+  h.bytes(content.data(), content.size());
+  return fmt::format("{:016x}", h.value());
+}
+
+// What the run is: a checkpoint of another run is refused. Where it ends may change where the rates
+// before do not know of it: more steps are how a run is made longer.
 nlohmann::json identity_of(const PretrainSpec& spec, const std::string& started_from) {
   nlohmann::json identity{{"train", spec.train.filename().string()},
-                          {"train_bytes", fs::file_size(spec.train)},
-                          {"tokenizer_bytes", fs::file_size(spec.tokenizer)},
+                          {"train_hash", hash_of_file(spec.train)},
+                          {"heldout_hash", hash_of_file(spec.heldout)},
+                          {"tokenizer_hash", hash_of_file(spec.tokenizer)},
+                          {"schedule", static_cast<int>(spec.schedule)},
                           {"start_from", started_from},  // a hash: the folder's name is nothing
                           {"lr", spec.lr},
                           {"warmup", spec.warmup},
@@ -53,6 +63,8 @@ nlohmann::json identity_of(const PretrainSpec& spec, const std::string& started_
                           {"batch", spec.batch},
                           {"decay", spec.decay},
                           {"masking", spec.masking}};
+  if (spec.schedule == Schedule::Kind::linear || spec.schedule == Schedule::Kind::cosine)
+    identity["steps"] = spec.steps;
   if (!spec.method.empty()) identity["method"] = spec.method;
   if (spec.arch.crosses()) {
     identity["encoder_layers"] = spec.arch.encoder_layers;

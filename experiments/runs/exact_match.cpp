@@ -13,12 +13,13 @@ void check_writes(const Model& model, const EncodedTask& task) {
 }
 
 ExactMatch exact_match(const Model& model, const EncodedTask& task,
-                       const std::vector<EncodedExample>& examples) {
+                       const std::vector<EncodedExample>& examples, const RowsDone& done) {
   check_writes(model, task);
   constexpr std::size_t kTogether = 32;
   ExactMatch result;
   for (std::size_t at = 0; at < examples.size(); at += kTogether) {
     const std::size_t to = std::min(at + kTogether, examples.size());
+    if (done) done(at);
     std::vector<std::vector<std::int32_t>> prompts, answers;
     GenerateSpec spec{.max_tokens = 1, .stop = {model.arch().sep}};
     for (std::size_t i = at; i < to; ++i) {

@@ -11,6 +11,7 @@
 #include "experiments/runs/run_state.h"
 #include "nn/choice.h"
 #include "nn/models/heads.h"
+#include "nn/optim/diverged.h"
 #include "nn/pooling.h"
 #include "tensor/cuda/runtime.h"
 
@@ -47,7 +48,8 @@ void append_losses(const Model& model, const Sequence& s, const Batch& batch, co
     std::copy(begin, begin + length, one.token_label.begin() + static_cast<std::ptrdiff_t>(from));
     from += static_cast<std::size_t>(length);
     const double loss = model.lm_loss(s, one, ctx).item();
-    check(std::isfinite(loss), "score: row {}: its loss is {}; {}", into.size(), loss, kAstray);
+    check_converges(std::isfinite(loss), "score: row {}: its loss is {}; {}", into.size(), loss,
+                    kAstray);
     into.push_back(static_cast<float>(loss));
   }
 }
@@ -64,8 +66,8 @@ void append_predictions(const EncodedTask& task, const std::vector<std::vector<d
                         std::vector<float>& into) {
   for (const auto& row : rows) {
     for (const double score : row)  // the largest of scores among which is NaN means nothing
-      check(std::isfinite(score), "score: task {}, row {}: a score is {}; {}", task.name,
-            into.size(), score, kAstray);
+      check_converges(std::isfinite(score), "score: task {}, row {}: a score is {}; {}", task.name,
+                      into.size(), score, kAstray);
     if (task.goal == Goal::regression && !task.text()) {
       into.push_back(static_cast<float>(row[0]));
       continue;
@@ -164,12 +166,13 @@ Score score_predictions(const EncodedTask& task, const std::vector<EncodedExampl
 }
 
 Score evaluate(Model& model, const EncodedTask& task, const std::vector<EncodedExample>& examples,
-               FrozenRows* frozen) {
+               FrozenRows* frozen, const RowsDone& done) {
   NoRecord off;
   std::vector<std::int32_t> order(examples.size());
   std::iota(order.begin(), order.end(), 0);
   std::vector<float> predictions;
   for (std::size_t at = 0; at < examples.size(); at += 64) {
+    if (done) done(at);
     const Batch batch =
         make_batch(task, examples, order, at, std::min<std::size_t>(64, examples.size() - at));
     if (task.goal != Goal::language) {
@@ -282,7 +285,8 @@ RunResult finetune(Model& base, const EncodedTask& task, const RunSpec& given,
     out.test_rows = test.rows;
     out.test_predictions = test.predictions;
     out.peak_bytes = pool::peak_bytes(base.build().device);  // before the wide base comes back
-    half.reset();                                            // what is saved now is what it was
+    if (places.measure) places.measure(base, adaptation, task);
+    half.reset();  // what is saved now is what it was
     if (at_best) at_best(base, adaptation, task);
     state.keep();
     state.remove();

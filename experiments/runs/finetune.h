@@ -82,6 +82,8 @@ struct RunPlaces {
   // what to write into it for whoever takes it up again.
   std::filesystem::path keep = {};
   std::string settings = {};
+  // As at_best, in the type that the run computes in: what stands beside its scores.
+  AtBest measure = {};
   // For rows of frozen blocks, which later epochs do not compute again. The bits are the same.
   std::size_t frozen_bytes = std::size_t{1} << 30;
 };
@@ -97,8 +99,9 @@ struct Score {
   double metric = 0;  // turned (metrics.h): higher is better
   std::vector<float> rows, predictions;
 };
+using RowsDone = std::function<void(std::size_t)>;  // how many, now and then
 Score evaluate(Model&, const EncodedTask&, const std::vector<EncodedExample>&,
-               FrozenRows* = nullptr);
+               FrozenRows* = nullptr, const RowsDone& = {});
 // What predictions are made of: for each sequence of the batch its head's scores or, text to text,
 // the log-likelihood of each answer. Not for language tasks.
 std::vector<std::vector<double>> output_rows(const Model&, const EncodedTask&, const Batch&,

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "nn/optim/diverged.h"
 #include "tensor/hash.h"
 
 namespace graft {
@@ -39,8 +40,8 @@ Batch first_examples(const EncodedTask& task, const Adaptation& adaptation) {
 double StepLoss::value() const {
   double total = 0;
   for (const Array& part : parts_) total += part.item() / scale_;
-  check(std::isfinite(total), "train: the loss is {} (method {}, lr {}); lower the rate", total,
-        of_, rate_);
+  check_converges(std::isfinite(total), "train: the loss is {} (method {}, lr {}); lower the rate",
+                  total, of_, rate_);
   return total;
 }
 

@@ -5,6 +5,7 @@
 #include <numbers>
 #include <numeric>
 
+#include "nn/optim/diverged.h"
 #include "tensor/kernels.h"
 
 namespace graft {
@@ -97,9 +98,9 @@ double Optimizer::finish() {
   const std::vector<double>& each = squares_of_started();
   for (std::size_t i = 0; i < each.size(); ++i) {
     squares += each[i];
-    check(std::isfinite(squares),
-          "optimizer: the gradient of '{}' is not finite at step {}; lower the rate",
-          parameters_[i]->label(), steps_ + 1);
+    check_converges(std::isfinite(squares),
+                    "optimizer: the gradient of '{}' is not finite at step {}; lower the rate",
+                    parameters_[i]->label(), steps_ + 1);
   }
   ++steps_;
   squares_ = {};

@@ -382,8 +382,19 @@ TEST_CASE("a sweep checks every arm before it runs any, then runs them and write
   CHECK(has(error_of(run), "need r <= 16"));
   CHECK(!fs::exists(bench.path / "sweep"));
   spec["grid"] = {{"r", {1, 2}}};
+  spec["baselines"] = {"bag of words", "head"};
   const std::string page = read_file(run());
   CHECK(has(page, "lora:r=1"));
   CHECK(has(page, "<svg"));
-  CHECK(Records(bench.path / "sweep").runs().size() == 2);
+  CHECK(has(page, "Tuning"));
+  // The baselines stand first, the head with the rate that was found for it.
+  CHECK(page.find("bag of words") < page.find("lora:r=1"));
+  const Records records(bench.path / "sweep");
+  int rates = 0;
+  for (const Run& run : records.runs()) {
+    if (!run.experiment.ends_with("/tuning")) continue;
+    CHECK((++rates > 0 && run.arm.config.at("method") == "head"));
+  }
+  CHECK(rates >= 5);
+  CHECK(records.runs().size() == std::size_t(rates) + 4);
 }

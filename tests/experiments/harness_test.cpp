@@ -259,9 +259,31 @@ TEST_CASE("steps are told now and then, with the time left, and the last one alw
   CHECK(std::count(text.begin(), text.end(), '\r') < 20);
 }
 
+TEST_CASE("rows are told on a terminal after a second, and the line is gone at the end") {
+  for (const bool terminal : {true, false}) {
+    char* buffer = nullptr;
+    std::size_t size = 0;
+    std::FILE* out = ::open_memstream(&buffer, &size);
+    {
+      RowProgress progress(out, 400, terminal);
+      progress.at(1);
+      ::usleep(1100000);
+      progress.at(100);
+      progress.at(101);
+    }
+    std::fclose(out);
+    const std::string text(buffer, size);
+    std::free(buffer);
+    CHECK(text.starts_with(terminal ? "\r\x1b[K100/400 rows, about " : ""));
+    CHECK(text.ends_with(terminal ? " s left\r\x1b[K" : ""));
+    CHECK(std::count(text.begin(), text.end(), '/') == (terminal ? 1 : 0));
+    CHECK(text.empty() != terminal);
+  }
+}
+
 TEST_CASE("tuning is fair when all arms had one search and no best rate is at an edge") {
   auto tuning = [](std::string arm, std::size_t best) {
-    Tuning t{std::move(arm), {}, 2};
+    Tuning t{std::move(arm), "t", {}, 2};
     for (std::size_t i = 0; i < 5; ++i)
       t.trials.push_back(
           {1e-4 * std::pow(10, 0.5 * static_cast<double>(i)), i == best ? 80. : 70., 0.5, 3});
@@ -269,12 +291,20 @@ TEST_CASE("tuning is fair when all arms had one search and no best rate is at an
   };
   std::vector<Tuning> fair = {tuning("lora", 2), tuning("full", 1)};
   check_fair(fair);
-  CHECK(to_json(tuning_from_json(to_json(fair[0]))) == to_json(fair[0]));
   CHECK(has(tuning_table(fair).text(), "80.00 (0.50)*"));
   std::vector<Tuning> edge = {tuning("lora", 2), tuning("full", 4)};
   CHECK(has(error_of([&] { check_fair(edge); }), "edge"));
   fair[1].trials.pop_back();
   CHECK(has(error_of([&] { check_fair(fair); }), "same search"));
+  // The arms of another task were not compared with those, and may have had another grid.
+  for (Tuning& t : edge) t.trials.resize(5, {1e-2 * std::sqrt(10.), 60, 0.5, 3});
+  edge.pop_back(), edge[0].task = "u";
+  fair[1] = tuning("full", 1), fair.push_back(edge[0]);
+  fair[2].trials.push_back({1e-1, 60, 0.5, 3});
+  fair[2].trials.back().rate = fair[2].trials[4].rate * std::sqrt(10.);
+  check_fair(fair);
+  fair[2].trials[0].score = -std::numeric_limits<double>::infinity();
+  CHECK(has(tuning_table(fair).text(), "diverged"));
 }
 
 TEST_CASE("a page escapes every text and needs nothing from outside") {

@@ -48,7 +48,7 @@ TEST_CASE("a project of two files finds the installed graft, adds a method and a
   CHECK(said.find("BROKEN") == std::string::npos);
   contains(said, "report: " + (out / "ablation/report.html").string());
   const auto recorded = Records(out / "ablation").runs();
-  REQUIRE(recorded.size() == 4);
+  REQUIRE(recorded.size() == 8);  // two methods and two baselines, two seeds each
   const auto trained = [&](const std::string& method) {
     for (const Run& run : recorded)
       if (run.arm.config.at("method") == method) return run.metrics.at("trainable");

@@ -102,8 +102,18 @@ TEST_CASE("pretraining stopped and resumed ends with the bits of one run, and th
             const std::string all = read_file(folder / "whole" / "log.jsonl");
             return all.substr(all.rfind('\n', all.size() - 2) + 1);
           }()));
+    const auto refused = [&](const auto& change) {
+      PretrainSpec other = spec;
+      change(other);
+      contains(error_of([&] { pretrain(other); }), "other settings");
+    };
+    refused([](PretrainSpec& s) { s.seed = 1; });
+    refused([](PretrainSpec& s) { s.schedule = Schedule::Kind::linear; });
+    std::string text = read_file(spec.train);
+    text[0] ^= 1;  // as many bytes, other ones
+    std::ofstream(folder / "other") << text;
+    refused([&](PretrainSpec& s) { s.heldout = folder / "other"; });
     spec.seed = 1;
-    contains(error_of([&] { pretrain(spec); }), "other settings");
     spec.out = folder / "more", spec.batch = 500;
     contains(error_of([&] { pretrain(spec); }), "one step takes 500");
   }

@@ -17,6 +17,7 @@ TEST_CASE("graft replay runs an arm of a results folder again and compares its b
                             {"method", "lora:r={r}"},
                             {"grid", {{"r", {1, 2}}}},
                             {"lr", 1e-2},
+                            {"baselines", nlohmann::json::array()},
                             {"epochs", 1},
                             {"seeds", {1}}};
   write_file_atomically(b.folder / "spec.json", spec.dump());
