@@ -17,6 +17,7 @@ std::vector<std::vector<std::int32_t>> read_texts(const std::filesystem::path& f
   for (std::string line; std::getline(in, line);) {
     ++number;
     if (line.ends_with('\r')) line.pop_back();
+    if (number == 1 && line.starts_with("\xef\xbb\xbf")) line.erase(0, 3);
     if (line.empty()) continue;
     try {
       texts.push_back(prompt_tokens(arch, tokenizer, line));

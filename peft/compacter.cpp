@@ -10,8 +10,10 @@
 // weights), D and U alike; and the base's norms, as the paper counts them (norms=no leaves them).
 // Count: n^3 + 3 (d + m) for each adapter, two in a layer, m = d / 32. T5-base: 114,112, and 47,616
 // of norms. on=mlp is Compacter++.
-// Start: near the base, not at it, as in the released code: A from N(0, 0.01^2), s and t as Glorot
-// and Bengio have it, uniform in +-sqrt(6 / (1 + their length)).
+// Start: near the base, not at it, as in the released code's configurations: A from N(0, 1e-4^2)
+// (phm_init_range; 0.01 is the option's default alone), s and t as Glorot and Bengio have it with
+// gain sqrt(2), uniform in +-sqrt(12 / (1 + their length)).
+// Otherwise than in the released code: in T5 the adapter stands behind the sub-layer's dropout.
 // Merge: none; f is not linear.
 // W is never built: W x is t, A and s in turn, which costs less.
 #include <cmath>
@@ -62,7 +64,7 @@ struct Compacter : Adapter {
   };
   Factors factors(const Model& model, const Site& site, const std::string& name, int in, int out) {
     const auto glorot = [&](int size) {
-      return Init{Init::Kind::uniform, std::sqrt(6.0 / (1 + size / n))};
+      return Init{Init::Kind::uniform, std::sqrt(12.0 / (1 + size / n))};
     };
     return {param(model, site, name + ".s", {n, out / n}, glorot(out)),
             param(model, site, name + ".t", {n, in / n}, glorot(in)),
@@ -72,7 +74,7 @@ struct Compacter : Adapter {
   void attach(Model& model) override {
     const int d = model.arch().width;
     const Tensor a = param(model, {model.arch().stack, -1, Part::block}, "compacter_A", {n, n, n},
-                           {Init::Kind::normal, 0.01});
+                           {Init::Kind::normal, 1e-4});
     const Map map_f = f == "gelu"   ? Map::gelu
                       : f == "relu" ? Map::relu
                       : f == "silu" ? Map::silu

@@ -47,6 +47,14 @@ fs::path base_folder(const std::string& name_or_path) {
 
 }  // namespace cli
 
+bool cli::next_line(std::istream& in, std::string& line) {
+  const bool first = in.tellg() == std::istream::pos_type(0);
+  if (!std::getline(in, line)) return false;
+  if (line.ends_with('\r')) line.pop_back();
+  if (first && line.starts_with("\xef\xbb\xbf")) line.erase(0, 3);
+  return true;
+}
+
 int cli_main(int argc, const char* const* argv, const Methods& methods) {
   const cli::CommandLine app("graft: parameter-efficient fine-tuning from scratch");
   app.require_subcommand();
@@ -70,9 +78,12 @@ int cli_main(int argc, const char* const* argv, const Methods& methods) {
     check(argc < 2 || argv[1][0] == '-' || std::count(names.begin(), names.end(), argv[1]) == 1,
           "no command is called '{}'; there are {}", argv[1], fmt::join(names, ", "));
     const std::optional<int> code = app.parse(argc, argv);
+    // What was said is part of the work: answers that a full disk did not take are lost.
+    check(std::fflush(stdout) == 0 && std::ferror(stdout) == 0,
+          "standard output did not take all that was written to it");
     return code.value_or(0) == 0 ? 0 : 2;
   } catch (const std::exception& e) {
-    fmt::print(stderr, "graft: {}\n", e.what());
+    std::fputs(fmt::format("graft: {}\n", e.what()).c_str(), stderr);  // it may be full, too
     return 1;
   }
 }

@@ -69,7 +69,7 @@ TaskOf task_of(const AdapterFile& file, const std::string& other_task, const Mod
                const fs::path& base) {
   TaskOf t;
   t.run.head = file.more.at("head"), t.run.pool = file.more.at("pool");
-  const TaskData data =
+  TaskData data =
       task_named(other_task.empty() ? file.more.at("task_folder").get<std::string>() : other_task);
   check(data.labels == file.more.at("labels").get<std::vector<std::string>>(),
         "eval: task {} has other labels than the adapter was trained for", data.name);
@@ -77,6 +77,13 @@ TaskOf task_of(const AdapterFile& file, const std::string& other_task, const Mod
   check((data.kind == TaskData::Kind::language) == language,
         "eval: task {} is {} language task; the adapter was trained for {}", data.name,
         language ? "no" : "a", file.more.at("task").dump());
+  // Other rows are put to the model as those were that it was trained on.
+  if (const std::string prefix = file.more.value("prefix", ""); !prefix.empty()) {
+    data.prefix = prefix;
+    data.fields = file.more.value("fields", data.fields);
+    data.words = file.more.value("words", data.words);
+  }
+  data.joined = file.more.value("joined", data.joined);
   t.task = encode_task(data, Tokenizer::load(base), model.arch(),
                        encode_for(t.run.head, {.max_tokens = file.more.at("max_tokens")}));
   return t;

@@ -9,6 +9,7 @@
 #include "experiments/runs/multitask.h"
 #include "experiments/runs/named_task.h"
 #include "experiments/runs/out_folder.h"
+#include "experiments/runs/prompt_words.h"
 #include "experiments/runs/step_log.h"
 #include "nn/files/atomic.h"
 #include "nn/models/folder.h"
@@ -41,14 +42,17 @@ std::vector<std::string> split_list(const std::string& text) {
 }
 
 struct Bench {
-  explicit Bench(const MultitaskOptions& o) {
+  explicit Bench(MultitaskOptions& o) {
     (void)o.spec.settled();  // throws before anything is read
     const fs::path folder = base_folder(o.model);
     model = load_model(folder);
     const Tokenizer tokenizer = Tokenizer::load(folder);
     const RunSpec run = o.spec.run.on(model->arch());
+    check(o.spec.run.method.find("init=labels") == std::string::npos,
+          "multitask: init=labels is of one task; give init=text and a text");
     for (const std::string& name : o.tasks) {
       const TaskData data = task_named(name);
+      o.spec.run.method = with_tokens(o.spec.run.method, tokenizer, data);
       tasks.push_back(encode_task(data, tokenizer, model->arch(), encode_for(run.head, o.encode)));
     }
     base_hash = model->hash();
@@ -110,6 +114,9 @@ void save_task(const MultitaskOptions& o, const Bench& bench, Model& model, Adap
                 {"language", task.goal == Goal::language},
                 {"text", task.text()},
                 {"joined", task.joined},
+                {"prefix", task.prefix},
+                {"fields", task.fields},
+                {"words", task.words},
                 {"task_folder", o.tasks[static_cast<std::size_t>(index)]},
                 {"max_tokens", o.encode.max_tokens},
                 {"base_hash", fmt::format("{:016x}", bench.base_hash)},
@@ -121,6 +128,8 @@ void save_task(const MultitaskOptions& o, const Bench& bench, Model& model, Adap
 // did to it is the difference, in the metric's own sense: above 0 it helped.
 void add_interference(const MultitaskOptions& o, Bench& bench, const MultitaskResult& together,
                       const Methods& methods, json& record) {
+  if (!o.spec.rules.empty())
+    fmt::print("\nrules are the joint run's; alone each task has the settings without them");
   fmt::print("\n{:<20} {:>12} {:>12} {:>12}\n", "task", "together", "alone", "sharing");
   for (std::size_t t = 0; t < bench.tasks.size(); ++t) {
     RunPlaces places;
@@ -147,7 +156,7 @@ void print_outcome(const MultitaskResult& r) {
   fmt::print("weights {:016x}\n", r.weights_hash);
 }
 
-void multitask_command(const MultitaskOptions& o, const Methods& methods) {
+void multitask_command(MultitaskOptions o, const Methods& methods) {
   (void)device_named(o.spec.run.device);  // before anything is written
   const OutFolder out("multitask", o.out);
   const fs::path done = fs::path(o.out) / "run.json";

@@ -206,6 +206,9 @@ void print_frozen(const RunResult& r) {
 
 void train_command(TrainOptions o, const Methods& methods) {
   (void)device_named(o.run.device);  // before anything is written
+  std::error_code ignored;
+  check(o.init.empty() || !fs::equivalent(o.init, fs::path(o.out) / "adapter", ignored),
+        "train: the adapter to start from lies where this run's would go; give another --out");
   const OutFolder out("train", o.out);
   const fs::path done = fs::path(o.out) / "run.json";
   check(!fs::exists(done),
@@ -224,6 +227,9 @@ void train_command(TrainOptions o, const Methods& methods) {
                   {"language", task.goal == Goal::language},
                   {"text", task.text()},
                   {"joined", task.joined},
+                  {"prefix", task.prefix},
+                  {"fields", task.fields},
+                  {"words", task.words},
                   {"task_folder", o.task},
                   {"max_tokens", o.encode.max_tokens},
                   {"base_hash", fmt::format("{:016x}", base_hash)},

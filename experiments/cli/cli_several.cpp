@@ -1,4 +1,6 @@
 // graft combine: several LoRA adapters as one.
+#include <filesystem>
+
 #include "experiments/cli/cli.h"
 #include "nn/models/folder.h"
 #include "peft/combine.h"
@@ -15,6 +17,8 @@ struct CombineOptions {
 };
 
 void combine_command(const CombineOptions& o) {
+  check(!std::filesystem::exists(std::filesystem::path(o.out) / "adapter_config.json"),
+        "combine: '{}' has an adapter already; give another --out", o.out);
   std::vector<LoraValues> all;
   std::vector<nlohmann::json> more;
   for (const std::string& folder : o.adapters) {

@@ -3,6 +3,7 @@
 #include <CLI/CLI.hpp>
 #include <cstdint>
 #include <filesystem>
+#include <type_traits>
 
 namespace graft::cli {
 
@@ -29,7 +30,11 @@ Command Command::add_subcommand(const std::string& name, const std::string& abou
 
 template <class T>
 Option Command::add_option(const std::string& names, T& value, const std::string& about) const {
-  return Option(app_->add_option(names, value, about));
+  CLI::Option* option = app_->add_option(names, value, about);
+  // CLI11 would read a text in square brackets as a list, and so take [INST] off a prompt. A list
+  // is given by its option's name once more for each text, or with a delimiter.
+  if constexpr (std::is_same_v<T, std::vector<std::string>>) option->allow_extra_args(false);
+  return Option(option);
 }
 #define GRAFT_OPTION_OF(...) \
   template Option Command::add_option(const std::string&, __VA_ARGS__&, const std::string&) const;

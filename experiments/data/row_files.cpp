@@ -18,7 +18,7 @@ using nlohmann::ordered_json;
 
 std::string text_of(const fs::path& file) {
   std::string text = read_file(file);
-  if (text.starts_with("\xef\xbb\xbf")) text.erase(0, 3);
+  if (text.starts_with(kByteOrderMark)) text.erase(0, kByteOrderMark.size());
   const std::size_t bad = find_bad_utf8(text);
   if (bad != std::string::npos)
     fail("{}:{}: a byte that is not valid UTF-8", file.string(),
@@ -146,7 +146,7 @@ std::size_t RowFile::column(const std::string& wanted) const {
 }
 
 std::string RowFile::where(std::size_t row) const {
-  return fmt::format("{}:{}", name, line.at(row));
+  return fmt::format("{}{}{}", name, by_row ? ", row " : ":", line.at(row));
 }
 
 RowFile read_csv(const fs::path& file) {
@@ -190,7 +190,8 @@ RowFile read_json_rows(const fs::path& file, bool array) {
   if (array) {
     const ordered_json all = parse_strict_ordered(f.name, text);
     check(all.is_array(), "{}: {}; need an array of objects", f.name, all.type_name());
-    int number = 0;  // rows have no line of their own here
+    f.by_row = true;  // they have no line of their own here
+    int number = 0;
     for (const ordered_json& object : all) objects.add(object, ++number);
   } else {
     for (const auto& [line, number] : lines_of(text))

@@ -13,10 +13,11 @@ struct RowFile {
   std::vector<std::string> columns;
   std::vector<std::vector<std::string>> rows;
   std::vector<int> line;  // of the file, on which each row begins; from 1
+  bool by_row = false;    // `line` counts rows, not lines
 
   // Index of a column; throws, listing those that there are.
   std::size_t column(const std::string& name) const;
-  // "file.csv:12"
+  // "file.csv:12", or "file.json, row 12"
   std::string where(std::size_t row) const;
 };
 

@@ -8,6 +8,7 @@
 #include <set>
 #include <string_view>
 
+#include "experiments/data/md5.h"
 #include "experiments/data/text_clean.h"
 #include "nn/files/atomic.h"
 #include "tensor/error.h"
@@ -61,6 +62,12 @@ std::vector<RawRow> read_rows(const fs::path& path, std::string_view text,
   return rows;
 }
 
+std::string text_of(const fs::path& path) {
+  std::string text = read_file(path);
+  if (text.starts_with(data::kByteOrderMark)) text.erase(0, data::kByteOrderMark.size());
+  return text;
+}
+
 float read_score(std::string_view text, const std::string& where) {
   float value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
@@ -78,15 +85,27 @@ std::vector<Example> read_split(const fs::path& path, std::string_view text,
     if (task.kind == TaskData::Kind::regression) {
       e.score = read_score(row.label, where);
     } else if (task.kind == TaskData::Kind::classification) {
-      const auto found = std::lower_bound(task.labels.begin(), task.labels.end(), row.label);
-      check(found != task.labels.end() && *found == row.label,
-            "{}: label '{}' does not occur in train.tsv; its labels are {}", where, row.label,
+      const std::string_view label = data::trim(row.label);
+      const auto found = std::lower_bound(task.labels.begin(), task.labels.end(), label);
+      check(found != task.labels.end() && *found == label,
+            "{}: label '{}' does not occur in train.tsv; its labels are {}", where, label,
             fmt::join(task.labels, ", "));
       e.label = static_cast<int>(found - task.labels.begin());
     }
     split.push_back(std::move(e));
   }
   return split;
+}
+
+// By the texts' hash: any first rows are a fair sample, however the file was sorted.
+void mix(std::vector<Example>& rows) {
+  std::vector<std::pair<std::string, std::size_t>> order;
+  for (std::size_t i = 0; i < rows.size(); ++i)
+    order.emplace_back(md5_hex(rows[i].a + '\x1f' + rows[i].b), i);
+  std::sort(order.begin(), order.end());
+  std::vector<Example> mixed;
+  for (const auto& [hash, i] : order) mixed.push_back(std::move(rows[i]));
+  rows = std::move(mixed);
 }
 
 std::string known_header(const fs::path& path, std::string_view text) {
@@ -145,12 +164,13 @@ TaskData::Kind kind_of_tsv_task(const fs::path& dir) {
   std::ifstream file(train);
   std::string line;
   check(static_cast<bool>(std::getline(file, line)), "{}: cannot read its header", train.string());
+  if (line.starts_with(data::kByteOrderMark)) line.erase(0, data::kByteOrderMark.size());
   return kind_of(known_header(train, line));
 }
 
 TaskData load_tsv_task(const fs::path& dir) {
   const fs::path train = dir / "train.tsv";
-  const std::string text = read_file(train);
+  const std::string text = text_of(train);
   const std::string header = known_header(train, text);
   TaskData task;
   task.name = fs::absolute(dir).lexically_normal().filename().string();
@@ -163,15 +183,16 @@ TaskData load_tsv_task(const fs::path& dir) {
   task.note = fmt::format("read from {}", dir.string());
   if (task.kind == TaskData::Kind::classification) {
     std::set<std::string> labels;
-    for (const RawRow& row : read_rows(train, text, header)) labels.emplace(row.label);
+    for (const RawRow& row : read_rows(train, text, header)) labels.emplace(data::trim(row.label));
     check(labels.size() > 1, "{}: only the label '{}'; need two or more", train.string(),
           *labels.begin());
     task.labels.assign(labels.begin(), labels.end());
   }
   std::uint32_t id = 0;
   task.train = read_split(train, text, header, task, id);
-  task.dev = read_split(dir / "dev.tsv", read_file(dir / "dev.tsv"), header, task, id);
-  task.test = read_split(dir / "test.tsv", read_file(dir / "test.tsv"), header, task, id);
+  task.dev = read_split(dir / "dev.tsv", text_of(dir / "dev.tsv"), header, task, id);
+  task.test = read_split(dir / "test.tsv", text_of(dir / "test.tsv"), header, task, id);
+  mix(task.train), mix(task.dev);
   return task;
 }
 

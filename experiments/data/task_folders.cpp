@@ -156,7 +156,8 @@ float number(const std::string& text, const std::string& where) {
   return value;
 }
 
-int label_of(const TaskData& task, const std::string& text, const std::string& where) {
+int label_of(const TaskData& task, const std::string& field, const std::string& where) {
+  const std::string text(data::trim(field));  // a space around it makes no other label
   const auto at = std::find(task.labels.begin(), task.labels.end(), text);
   check(at != task.labels.end(), "{}: label '{}'; the labels are {}", where, text,
         fmt::join(task.labels, ", "));
@@ -190,7 +191,7 @@ std::vector<Example> examples_of(const Description& d, const RowFile& f, const T
 
 void find_labels(const Description& d, const RowFile& train, TaskData& task) {
   std::set<std::string> found;
-  for (const auto& row : train.rows) found.insert(row[train.column(d.label)]);
+  for (const auto& row : train.rows) found.emplace(data::trim(row[train.column(d.label)]));
   check(found.size() > 1, "{}: only the label '{}'; need two or more", train.name, *found.begin());
   task.labels = d.labels;
   if (task.labels.empty()) task.labels.assign(found.begin(), found.end());
@@ -201,11 +202,14 @@ void find_labels(const Description& d, const RowFile& train, TaskData& task) {
 
 std::string hash_of(const Example& e) { return md5_hex(e.a + '\x1f' + e.b); }
 
-// Moves a tenth of the rows, by their texts.
-std::vector<Example> take_tenth(std::vector<Example>& from, const std::string& split) {
+// Moves a tenth of the rows, by their texts; where there are prompts by these, since a prompt with
+// several continuations belongs to one split.
+std::vector<Example> take_tenth(std::vector<Example>& from, const std::string& split, Kind kind) {
+  const auto key = [&](const Example& e) {
+    return split + '\x1f' + e.a + (kind == Kind::language && !e.a.empty() ? "" : '\x1f' + e.b);
+  };
   std::vector<Example> taken, left;
-  for (Example& e : from)
-    (md5_unit(split + '\x1f' + e.a + '\x1f' + e.b) < 0.1 ? taken : left).push_back(std::move(e));
+  for (Example& e : from) (md5_unit(key(e)) < 0.1 ? taken : left).push_back(std::move(e));
   from = std::move(left);
   return taken;
 }
@@ -229,7 +233,7 @@ TaskData load(const Description& d, const fs::path& folder) {
   }
   for (const char* split : {"test", "dev"})
     if (!d.files.contains(split)) {
-      splits[split] = take_tenth(splits["train"], split);
+      splits[split] = take_tenth(splits["train"], split, d.kind);
       check(!splits[split].empty() && !splits["train"].empty(),
             "{}: {} rows are too few to take {} from", folder.string(), splits["train"].size(),
             split);

@@ -90,6 +90,7 @@ std::string first_line(const fs::path& file) {
   std::string line;
   std::getline(in, line);
   if (line.ends_with('\r')) line.pop_back();
+  if (line.starts_with(kByteOrderMark)) line.erase(0, kByteOrderMark.size());
   return line;
 }
 
@@ -112,17 +113,25 @@ Description described(const Glue& g, const fs::path& folder) {
   d.name = folder_name(folder), d.format = "tsv", d.metric = g.metric;
   d.kind = std::string_view(g.label) == "score" ? TaskData::Kind::regression
                                                 : TaskData::Kind::classification;
-  d.files = {{"train", "train.tsv"}, {"test", g.dev}};
+  // Its own test has no labels; one that has them is not GLUE's, and is used.
+  const fs::path test = folder / "test.tsv";
+  const std::string columns = fs::exists(test) ? first_line(test) : "";
+  const bool labelled = columns == g.header;
+  d.files = {{"train", "train.tsv"}, {"test", labelled ? "test.tsv" : g.dev}};
+  if (labelled && fs::exists(folder / g.dev)) d.files["dev"] = g.dev;
   d.a = g.a, d.b = g.b, d.label = g.label;
   if (g.header == kColaColumns)
     for (const auto column : split(kColaColumns, '\t')) d.header.emplace_back(column);
-  if (g.train_rows > 0) d.rows = {{"train", g.train_rows}, {"test", g.dev_rows}};
+  if (g.train_rows > 0 && !labelled) d.rows = {{"train", g.train_rows}, {"test", g.dev_rows}};
   d.prefix = g.prefix, d.fields = {g.a_field};
   if (*g.b_field) d.fields.emplace_back(g.b_field);
   if (*g.words[0]) d.labels = {"0", "1"}, d.words = {g.words[0], g.words[1]};
-  d.note = fmt::format(
-      "GLUE's {}: test is the published {} (its own test has no labels), dev a tenth of train",
-      g.name, g.dev);
+  d.note = labelled
+               ? fmt::format("in the form of GLUE's {}, with a test.tsv that has labels", g.name)
+               : fmt::format(
+                     "GLUE's {}: test is the published {} (its own test has no labels), dev a "
+                     "tenth of train",
+                     g.name, g.dev);
   return d;
 }
 

@@ -23,6 +23,9 @@ void check_no_zero_bytes(std::string_view text, const std::string& name);
 // space.
 std::string clean_text(std::string_view raw);
 
+// What Windows programs begin a UTF-8 file with; it is no part of the text.
+inline constexpr std::string_view kByteOrderMark = "\xef\xbb\xbf";
+
 std::vector<std::string_view> split(std::string_view text, char separator);
 std::string_view trim(std::string_view text);
 void replace_all(std::string& text, std::string_view from, std::string_view to);

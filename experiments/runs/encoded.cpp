@@ -209,6 +209,7 @@ EncodedTask encode_task(const TaskData& data, const Tokenizer& tokenizer, const 
   Writer write{data, tokenizer, sep, static_cast<std::size_t>(fitted.max_tokens)};
   if (arch.crosses()) {
     out.start = arch.start;
+    out.prefix = prefix_of(data), out.fields = data.fields, out.words = data.words;
     write.answers(out);
   }
   const auto all = [&](const std::vector<Example>& from, std::vector<EncodedExample>& to,
@@ -240,7 +241,7 @@ Batch plain_batch(const EncodedTask& task, const std::vector<EncodedExample>& ex
     append(b, e.token, e.id);
     b.token_type.insert(b.token_type.end(), e.type.begin(), e.type.end());
     b.label.push_back(e.label);
-    b.target.push_back(e.target);
+    if (task.goal == Goal::regression) b.target.push_back(e.target);
     if (task.goal != Goal::language) continue;
     for (std::size_t t = 0; t < e.token.size(); ++t) {  // each token is told by those before it
       const bool told = t + 1 < e.token.size() && static_cast<int>(t) + 1 >= e.prompt;

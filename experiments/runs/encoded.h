@@ -36,6 +36,9 @@ struct EncodedTask {
   std::vector<std::vector<std::int32_t>> label_words;
   std::vector<float> values;
   int start = -1;  // text to text: what the decoder begins with
+  // Text to text: how the task was put, as TaskData's, for whoever puts other rows so.
+  std::string prefix;
+  std::vector<std::string> fields, words;
   int index = -1;  // among the tasks that a run has several of: what its batches say (Batch::task)
   bool text() const { return start >= 0; }
 };

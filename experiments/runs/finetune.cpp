@@ -94,6 +94,8 @@ std::unique_ptr<Head> make_head(const EncodedTask& task, const RunSpec& given, c
   const int classes = task.goal == Goal::regression ? 0 : static_cast<int>(task.labels.size());
   if (spec.head == "cloze") {
     check(classes >= 2, "head=cloze: task {} has no classes", task.name);
+    check(spec.pool == "mean",
+          "head=cloze reads the mask's row, so pool={} means nothing; leave it out", spec.pool);
     return std::make_unique<ClozeHead>(task.label_words);
   }
   if (spec.head == "family") return family_head(task, spec, model).head;

@@ -154,6 +154,10 @@ TaskRules rules_of(const MultitaskSpec& spec, const std::vector<EncodedTask>& ta
                                      {"pull", &rule.pull}})
       if (const double given = o.real(key, 0); o.has(key)) *value = given;
     o.finish();
+    // SGD's own decay goes through its momentum, a rule's would not.
+    check(!rule.decay || spec.run.optimizer != "sgd",
+          "rule '{}': decay= goes with adamw and adafactor, whose decay is apart from the gradient",
+          text);
     rules.push_back(rule);
   }
   return TaskRules(std::move(rules));

@@ -81,6 +81,7 @@ std::uint64_t hash_of(const Parameters& parameters) {
 
 std::uint64_t hash_of(const EncodedTask& task) {
   Hash h;
+  h.bytes(task.metric.data(), task.metric.size());  // the best epoch is chosen by it
   for (const auto* split : {&task.train, &task.dev, &task.test})
     for (const EncodedExample& e : *split) {
       h.word(e.token.size());

@@ -33,6 +33,10 @@ bool fit(std::vector<int>& a, std::vector<int>& b, std::size_t most) {
   return cut;
 }
 
+std::string prefix_of(const TaskData& task) {
+  return task.prefix.empty() ? lower(task.name) : task.prefix;
+}
+
 TextForm text_form(const TaskData& task) {
   std::vector<std::string> names = task.fields;
   if (names.empty())
@@ -44,7 +48,7 @@ TextForm text_form(const TaskData& task) {
   for (std::size_t i = 0; i < names.size(); ++i) form.parts.push_back({names[i] + ":", i == 1});
   std::stable_sort(form.parts.begin(), form.parts.end(),
                    [](const auto& x, const auto& y) { return x.before < y.before; });
-  const std::string prefix = task.prefix.empty() ? lower(task.name) : task.prefix;
+  const std::string prefix = prefix_of(task);
   for (std::size_t i = 0; i < form.parts.size(); ++i)
     form.parts[i].before.insert(0, i == 0 ? prefix + " " : " ");
   return form;

@@ -21,6 +21,7 @@ struct TextForm {
   std::vector<Part> parts;
 };
 TextForm text_form(const TaskData&);
+std::string prefix_of(const TaskData&);  // its own, or else its name in small letters
 
 // What is written for each label: the task's word for it, or itself, in which a dot between letters
 // becomes a space ("noun.food" -> "noun food").

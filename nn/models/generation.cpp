@@ -75,9 +75,18 @@ void keep_generation(const fs::path& from, const fs::path& to) {
     write_file_atomically(to / kFile, read_file(from / kFile));
     return;
   }
-  const std::vector<int> stop = read_generation(from).stop;
-  if (stop.size() > 1)
-    write_file_atomically(to / kFile, json{{"eos_token_id", stop}}.dump(2) + "\n");
+  // Without one transformers takes these from config.json, where a saved model's has no place for
+  // them, and none from there once there is a file.
+  const GenerationFile says = read_generation(from);
+  if (says.stop.size() <= 1 && says.settings.empty()) return;
+  const std::string name = (from / "config.json").string();
+  const json config = parse_strict(name, read_file(name));
+  json kept;
+  for (const char* key : {"bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id"})
+    if (config.contains(key) && !config[key].is_null()) kept[key] = config[key];
+  for (const auto& [key, calm] : neutral())
+    if (config.contains(key) && !config[key].is_null()) kept[key] = config[key];
+  write_file_atomically(to / kFile, kept.dump(2) + "\n");
 }
 
 }  // namespace graft

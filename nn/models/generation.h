@@ -18,7 +18,8 @@ struct GenerationFile {
 GenerationFile read_generation(const std::filesystem::path& folder);
 
 // Gives a saved model the generation_config.json of the folder that it was made from, or one with
-// the end tokens where config.json has room for the first alone; else nothing.
+// what config.json said of generation there where the saved one has no place for it: several end
+// tokens, settings that change the text. Else nothing.
 void keep_generation(const std::filesystem::path& from, const std::filesystem::path& to);
 
 }  // namespace graft

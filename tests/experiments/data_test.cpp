@@ -237,9 +237,9 @@ TEST_CASE("a task survives writing and reading") {
   CHECK_FALSE(back.pair);
   CHECK(back.metric == "accuracy");
   REQUIRE(back.train.size() == task.train.size());
-  for (std::size_t i = 0; i < task.train.size(); ++i) {
-    CHECK(back.train[i].a == task.train[i].a);
-    CHECK(back.train[i].label == task.train[i].label);
+  for (const Example& e : back.train) {  // in another order: an id is a row's place in the file
+    CHECK(e.a == task.train.at(e.id).a);
+    CHECK(e.label == task.train.at(e.id).label);
   }
   CHECK(back.test.at(0).id == 7);
 
@@ -252,8 +252,7 @@ TEST_CASE("a task survives writing and reading") {
   CHECK(again.name == "scores");
   CHECK(again.kind == TaskData::Kind::regression);
   CHECK(again.pair);
-  for (std::size_t i = 0; i < scores.train.size(); ++i)
-    CHECK(again.train[i].score == scores.train[i].score);
+  for (const Example& e : again.train) CHECK(e.score == scores.train.at(e.id).score);
 
   TaskData words = scores;
   words.kind = TaskData::Kind::language;

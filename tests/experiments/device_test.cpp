@@ -7,7 +7,7 @@
 #include "peft/files.h"
 #include "peft/training_state.h"
 #include "tests/cuda/device_cases.h"
-#include "tests/experiments/small_task.h"
+#include "tests/experiments/small_language.h"
 #include "tests/nn/folder.h"
 
 using namespace graft;
@@ -179,4 +179,17 @@ TEST_CASE("a run says where its base must lie") {
            "the host computes in f32 alone");
   contains(error_of([] { RunSpec::from(RunSpec{.device = "cuda", .compute = "f8"}.json()); }),
            "compute f8: there are f32, f16 and bf16");
+}
+
+TEST_CASE("steps on labels and on text are filled up for a device, on scores they are not") {
+  const auto filler = [](const EncodedTask& task, const Arch& arch) {
+    std::vector<std::int32_t> order(task.train.size());
+    for (std::size_t i = 0; i < order.size(); ++i) order[i] = static_cast<std::int32_t>(i);
+    return filled_up(make_batch(task, task.train, order, 0, 6), arch).filler;
+  };
+  const Arch encoder = arch_of(Stack::encoder), decoder = arch_of(Stack::decoder);
+  CHECK(filler(encode_task(data(), tokenizer(), encoder, {}), encoder) == 1);
+  CHECK(filler(encode_task(stories(), tokenizer(), decoder, {}), decoder) == 1);
+  CHECK(filler(encode_task(data(TaskData::Kind::regression), tokenizer(), encoder, {}), encoder) ==
+        0);
 }

@@ -1,6 +1,8 @@
 // What a folder says of generating text.
 #include <doctest/doctest.h>
 
+#include <nlohmann/json.hpp>
+
 #include "nn/files/atomic.h"
 #include "nn/models/generation.h"
 #include "tests/nn/folder.h"
@@ -53,6 +55,10 @@ TEST_CASE("a saved model keeps its source's generation_config.json, or its sever
   from.put("config.json", R"({"eos_token_id": [7, 9]})");
   keep_generation(from.path, to.path);
   CHECK(read_generation(to.path).stop == std::vector<int>{7, 9});
+  from.put("config.json", R"({"eos_token_id": 7, "bos_token_id": 1, "num_beams": 4, "vocab": 9})");
+  keep_generation(from.path, to.path);
+  CHECK(read_file(to / "generation_config.json") ==
+        nlohmann::json{{"eos_token_id", 7}, {"bos_token_id", 1}, {"num_beams", 4}}.dump(2) + "\n");
   from.put("generation_config.json", R"({"eos_token_id": 5, "top_p": 0.9})");
   keep_generation(from.path, to.path);
   CHECK(read_file(to / "generation_config.json") == read_file(from / "generation_config.json"));
