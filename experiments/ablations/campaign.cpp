@@ -80,6 +80,7 @@ const Run* Campaign::sibling(const Arm& arm, bool tuning) const {
 }
 
 void Campaign::copy(Run run, const std::string& experiment) {
+  lab_.check_same(run);
   fmt::print("{}, seed {}: taken from {}, which ran it\n", label_of(run.arm.config), run.arm.seed,
              run.experiment);
   run.experiment = experiment;
@@ -95,6 +96,7 @@ const Run* Campaign::recorded_trial(const Arm& arm) const {
 const Run& Campaign::trial(const Arm& arm) {
   const std::string name = tuning_name(experiment_);
   if (const Run* run = recorded_trial(arm)) return *run;
+  const double begun = clock_seconds();
   const Run* before = sibling(arm, true);
   if (!before) before = committed_->find(name, kind(), arm);
   if (before) {
@@ -109,6 +111,7 @@ const Run& Campaign::trial(const Arm& arm) {
     fmt::print("{} at rate {:g} diverged: {}\n", label_of(arm.config),
                arm.config.at("lr").get<double>(), error.what());
     Run run = lab_.unscored(name, kind(), arm);
+    run.seconds = clock_seconds() - begun;
     run.metrics = {{"dev", std::numeric_limits<double>::quiet_NaN()}, {"best epoch", 0}};
     now_->append(run);
   }
@@ -120,7 +123,11 @@ const Run& Campaign::trial(const Arm& arm) {
 // in the middle of one has left it to the others.
 void Campaign::run_trials(std::vector<Arm> missing) {
   now_->refresh();
-  std::erase_if(missing, [&](const Arm& arm) { return recorded_trial(arm) != nullptr; });
+  std::erase_if(missing, [&](const Arm& arm) {
+    const Run* run = recorded_trial(arm);
+    if (run) lab_.check_same(*run);
+    return run != nullptr;
+  });
   std::vector<std::string> costs;
   for (const Arm& arm : missing) costs.push_back(cost_of(arm.config));
   Remaining left(costs);

@@ -9,6 +9,7 @@
 #include "experiments/cli/main.h"
 #include "experiments/cli/on_device.h"
 #include "nn/models/folder.h"
+#include "nn/optim/diverged.h"
 
 namespace graft {
 namespace {
@@ -108,6 +109,7 @@ void run_program(const Experiment& e, ProgramOptions o, const Methods& methods) 
   for (const std::string& note : outcome.notes) fmt::print("{}\n", note);
   fmt::print("{} runs trained now\nreport: {}\n", outcome.trained,
              remake_report(out, results_shelf(), outcome.notes).string());
+  if (!outcome.diverged.empty()) throw Diverged(outcome.diverged);
 }
 
 }  // namespace
@@ -191,6 +193,8 @@ void run_main(const MainOptions& o, const Methods& methods) {
                            trained, planned));
   fmt::print("{}\nreport: {}\n", fmt::join(notes, "\n"),
              remake_report(o.out, results_shelf(), notes).string());
+  for (const Outcome& outcome : outcomes)
+    if (!outcome.diverged.empty()) throw Diverged(outcome.diverged);
 }
 
 }  // namespace graft

@@ -281,8 +281,8 @@ Outcome run_arms(Lab& lab, const Experiment& e, const Setup& asked, RunOptions o
       if (!t.arm->group.empty()) configs.back()["lr"] = rates.of(t.task, *t.arm);
     }
     if (!configs.empty()) campaign.run(configs, e.measurement(lab.methods()));
-  } catch (const Diverged&) {
-    throw;
+  } catch (const Diverged& error) {
+    out.diverged = error.what();
   } catch (const Error&) {
     if (!campaign.out_of_time()) throw;
     fmt::print("{}: the minutes are over; start it again to go on\n", e.name);

@@ -32,10 +32,12 @@ struct Outcome {
   int trained = 0;        // runs, now
   int planned = 0;        // all there are, also those that did not fit
   bool left_out = false;  // some, for want of minutes
+  std::string diverged;   // the runs that did and why; to be told when the page is written
   std::vector<std::string> notes;
 };
 
-// Tunes and runs what is not recorded; ends early when the minutes are over.
+// Tunes and runs what is not recorded; ends early when the minutes are over. Runs that diverge end
+// nothing else.
 Outcome run_arms(Lab&, const Experiment&, const Setup&, RunOptions, const View* committed);
 
 }  // namespace graft

@@ -354,8 +354,10 @@ fs::path run_sweep(Lab& lab, const BaseFolder& base_folder, const json& spec, co
       diverged = std::current_exception();
     }
   }
-  const bool any = diverged == nullptr || !Records(out).runs().empty();
-  const fs::path page = any ? sweep_report(out) : fs::path();
+  const Records all(out);
+  const bool any = std::any_of(all.runs().begin(), all.runs().end(),
+                               [&](const Run& run) { return run.experiment == s.name; });
+  const fs::path page = any || !diverged ? sweep_report(out) : fs::path();
   if (diverged) std::rethrow_exception(diverged);
   return page;
 }

@@ -11,8 +11,8 @@
 namespace graft {
 
 namespace cli {
-// A line of a text file without its end, Windows' too, and without a byte order mark.
-bool next_line(std::istream&, std::string&);
+// A line of a text file without its end, Windows' too; the first without a byte order mark.
+bool next_line(std::istream&, std::string&, bool& first);
 
 void add_pretrain(const Command&, const Methods&);
 void add_ngram(const Command&);

@@ -23,7 +23,8 @@ std::vector<std::string> lines_of(const std::string& path) {
   std::ifstream file(path);
   check(file.good() && !fs::is_directory(path), "embed: cannot read '{}'", path);
   std::vector<std::string> lines;
-  for (std::string line; next_line(file, line);) lines.push_back(line);
+  bool first = true;
+  for (std::string line; next_line(file, line, first);) lines.push_back(line);
   check(!lines.empty(), "embed: '{}' is empty; each line is a text", path);
   return lines;
 }

@@ -155,7 +155,8 @@ std::vector<std::string> prompts_of(const GenerateOptions& o) {
   if (!o.prompt_file.empty()) {
     std::ifstream file(o.prompt_file);
     check(file.good(), "generate: cannot read '{}'", o.prompt_file);
-    for (std::string line; next_line(file, line);)
+    bool first = true;
+    for (std::string line; next_line(file, line, first);)
       if (!line.empty()) all.push_back(line);
     check(all.size() > o.prompts.size(), "generate: '{}' has no prompt; one stands on each line",
           o.prompt_file);

@@ -192,7 +192,7 @@ TaskData load_tsv_task(const fs::path& dir) {
   task.train = read_split(train, text, header, task, id);
   task.dev = read_split(dir / "dev.tsv", text_of(dir / "dev.tsv"), header, task, id);
   task.test = read_split(dir / "test.tsv", text_of(dir / "test.tsv"), header, task, id);
-  mix(task.train), mix(task.dev);
+  mix(task.train), mix(task.dev), mix(task.test);
   return task;
 }
 

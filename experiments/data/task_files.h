@@ -16,8 +16,8 @@ namespace graft {
 void write_tsv_task(const TaskData& task, const std::filesystem::path& dir);
 
 // Reads such a folder. The task is named after the folder; its labels are those of train.tsv in
-// alphabetical order, without spaces around them; train and dev are in the order of the texts'
-// hash, test in the file's; ids count rows as they stand through train, dev and test; metric:
+// alphabetical order, without spaces around them; rows are in the order of the texts'
+// hash; ids count rows as they stand through train, dev and test; metric:
 // accuracy, pearson or loss. Throws Error naming file and line for: a wrong or repeated header, a
 // wrong number of columns, an empty text, bytes that are not UTF-8, a score that is no finite
 // number, or a label of dev.tsv or test.tsv that train.tsv lacks; also for fewer than two labels

@@ -202,11 +202,25 @@ void find_labels(const Description& d, const RowFile& train, TaskData& task) {
 
 std::string hash_of(const Example& e) { return md5_hex(e.a + '\x1f' + e.b); }
 
-// Moves a tenth of the rows, by their texts; where there are prompts by these, since a prompt with
-// several continuations belongs to one split.
-std::vector<Example> take_tenth(std::vector<Example>& from, const std::string& split, Kind kind) {
+void sort_by_hash(std::vector<Example>& rows) {
+  std::stable_sort(rows.begin(), rows.end(),
+                   [](const Example& x, const Example& y) { return hash_of(x) < hash_of(y); });
+}
+
+// Whether rows are told apart by their prompts: a prompt with several continuations then belongs to
+// one split. Too few prompts cannot be divided.
+bool by_prompt(const std::vector<Example>& rows, Kind kind) {
+  constexpr std::size_t kFew = 50;
+  std::set<std::string_view> prompts;
+  for (const Example& e : rows) prompts.insert(e.a);
+  return kind == Kind::language && prompts.size() >= kFew;
+}
+
+// Moves a tenth of the rows, by their texts or by their prompts alone.
+std::vector<Example> take_tenth(std::vector<Example>& from, const std::string& split,
+                                bool prompts) {
   const auto key = [&](const Example& e) {
-    return split + '\x1f' + e.a + (kind == Kind::language && !e.a.empty() ? "" : '\x1f' + e.b);
+    return split + '\x1f' + e.a + (prompts ? "" : '\x1f' + e.b);
   };
   std::vector<Example> taken, left;
   for (Example& e : from) (md5_unit(key(e)) < 0.1 ? taken : left).push_back(std::move(e));
@@ -231,19 +245,20 @@ TaskData load(const Description& d, const fs::path& folder) {
     if (d.kind == Kind::classification && task.labels.empty()) find_labels(d, f, task);
     splits[split] = examples_of(d, f, task);
   }
+  const bool prompts = by_prompt(splits["train"], d.kind);
   for (const char* split : {"test", "dev"})
     if (!d.files.contains(split)) {
-      splits[split] = take_tenth(splits["train"], split, d.kind);
+      splits[split] = take_tenth(splits["train"], split, prompts);
       check(!splits[split].empty() && !splits["train"].empty(),
             "{}: {} rows are too few to take {} from", folder.string(), splits["train"].size(),
             split);
     }
-  for (const char* split : {"train", "dev"})
-    std::stable_sort(splits[split].begin(), splits[split].end(),
-                     [](const Example& x, const Example& y) { return hash_of(x) < hash_of(y); });
   std::uint32_t id = 0;
-  for (const char* split : {"train", "dev", "test"})
+  for (const char* split : {"train", "dev", "test"}) {
+    if (split != std::string_view("test")) sort_by_hash(splits[split]);
     for (Example& e : splits[split]) e.id = id++;
+  }
+  sort_by_hash(splits["test"]);  // an id is a row's place in its file
   task.train = std::move(splits["train"]);
   task.dev = std::move(splits["dev"]);
   task.test = std::move(splits["test"]);

@@ -27,10 +27,10 @@ namespace graft {
 // Has a task.json, or a train.tsv with one of GLUE's headers.
 bool is_published_folder(const std::filesystem::path& folder);
 
-// Ids count rows through train, dev and test; train and dev are in hash order (any first n rows are
-// a fair sample), test in the file's. Throws Error naming file, line and what is needed for
-// anything that does not fit: see row_files.h; an empty text, an unknown label, a score that is no
-// number, a label that no row has, another number of rows than the description or GLUE says.
+// Ids count rows through train, dev and test; rows are in hash order (any first n of them are a
+// fair sample). Throws Error naming file, line and what is needed for anything that does not fit:
+// see row_files.h; an empty text, an unknown label, a score that is no number, a label that no row
+// has, another number of rows than the description or GLUE says.
 TaskData load_published_folder(const std::filesystem::path& folder);
 TaskData::Kind kind_of_published_folder(const std::filesystem::path& folder);
 

@@ -1,4 +1,5 @@
 // GLUE's tasks as published (Wang et al. 2018, 1804.07461).
+#include <algorithm>
 #include <fstream>
 #include <string_view>
 
@@ -108,6 +109,18 @@ const Glue* glue_of(const fs::path& folder) {
   return nullptr;
 }
 
+// -1 stands for a label that is kept back.
+bool has_labels(const fs::path& test, const Glue& g) {
+  if (!fs::exists(test) || first_line(test) != g.header) return false;
+  std::ifstream in(test);
+  std::string header, row;
+  std::getline(in, header), std::getline(in, row);
+  const auto columns = split(g.header, '\t'), fields = split(row, '\t');
+  for (std::size_t i = 0; i < std::min(columns.size(), fields.size()); ++i)
+    if (columns[i] == g.label) return trim(fields[i]) != "-1";
+  return false;
+}
+
 Description described(const Glue& g, const fs::path& folder) {
   Description d;
   d.name = folder_name(folder), d.format = "tsv", d.metric = g.metric;
@@ -115,8 +128,7 @@ Description described(const Glue& g, const fs::path& folder) {
                                                 : TaskData::Kind::classification;
   // Its own test has no labels; one that has them is not GLUE's, and is used.
   const fs::path test = folder / "test.tsv";
-  const std::string columns = fs::exists(test) ? first_line(test) : "";
-  const bool labelled = columns == g.header;
+  const bool labelled = has_labels(test, g);
   d.files = {{"train", "train.tsv"}, {"test", labelled ? "test.tsv" : g.dev}};
   if (labelled && fs::exists(folder / g.dev)) d.files["dev"] = g.dev;
   d.a = g.a, d.b = g.b, d.label = g.label;

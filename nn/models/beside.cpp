@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "nn/files/atomic.h"
 #include "nn/files/strict_json.h"
@@ -51,7 +52,13 @@ void fill_ids(Arch& arch, const fs::path& folder) {
   if (arch.stack != Stack::encoder) return;
   if (fs::exists(folder / kVocabulary)) return fill_ids_from_json(arch, folder / kVocabulary);
   if (!fs::exists(folder / "vocab.txt") && !fs::exists(folder / "vocab.json")) return;
-  const Tokenizer tokenizer = Tokenizer::load(folder);
+  std::optional<Tokenizer> found;
+  try {
+    found = Tokenizer::load(folder);
+  } catch (const Error&) {
+    return;  // of a kind that is not followed here; who needs the tokenizer is told
+  }
+  const Tokenizer& tokenizer = *found;
   const auto fill = [](int& field, int id) { field = field < 0 ? id : field; };
   fill(arch.pad, tokenizer.pad()), fill(arch.cls, tokenizer.cls());
   fill(arch.sep, tokenizer.sep()), fill(arch.mask, tokenizer.mask());

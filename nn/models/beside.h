@@ -14,7 +14,7 @@
 namespace graft {
 
 // An encoder's config.json need not name the special tokens: ids that `arch` lacks are taken from
-// the folder's tokenizer.json, or else from what the older files hold.
+// the folder's tokenizer.json, or else from the older files where these can be read.
 void fill_ids(Arch& arch, const std::filesystem::path& folder);
 
 // The tokenizer as it stands beside such a model: itself but for a decoder's that marks texts as an

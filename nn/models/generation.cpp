@@ -82,7 +82,9 @@ void keep_generation(const fs::path& from, const fs::path& to) {
   const std::string name = (from / "config.json").string();
   const json config = parse_strict(name, read_file(name));
   json kept;
-  for (const char* key : {"bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id"})
+  for (const char* key :
+       {"bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "temperature",
+        "top_p", "top_k", "early_stopping", "max_length", "max_new_tokens"})
     if (config.contains(key) && !config[key].is_null()) kept[key] = config[key];
   for (const auto& [key, calm] : neutral())
     if (config.contains(key) && !config[key].is_null()) kept[key] = config[key];

@@ -70,10 +70,18 @@ TEST_CASE("runs of other rows or of another base are not mixed with new ones") {
   const Place place;
   place.run({place.config("head", 1e-3)});
   place.run({place.config("head", 1e-3)});  // nothing to do, nothing wrong
+  const auto search = [&] {
+    Lab lab(all_methods(), place.base_folder);
+    json config = place.config("head", 0);
+    config.erase("lr");
+    (void)Campaign(lab, "test", place.options()).tuned({{config, 1e-3}});
+  };
+  search();
   const fs::path rows = fs::path(place.task) / "train.tsv";
   const std::string before = read_file(rows);
   write_file_atomically(rows, before + before.substr(before.rfind('\n', before.size() - 2) + 1));
   contains(error_of([&] { place.run({place.config("head", 1e-3)}); }), "was of other rows than");
+  contains(error_of([&] { search(); }), "was of other rows than");
   write_file_atomically(rows, before);
   SmallModel other(small("esm"), Dtype::f32, 0.07);
   save_model(other, place.bases.folder.path / "esm", FileDtype::f32, &tokenizer());

@@ -3,6 +3,7 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <fstream>
 #include <set>
 
@@ -42,6 +43,11 @@ std::string csv(int n) {
 
 fs::path shared(const char* name) {
   return fs::path(__FILE__).parent_path() / "../../../shared/data" / name;
+}
+
+// The row that stands first in the test's file.
+const Example& first_of(const TaskData& task) {
+  return *std::ranges::min_element(task.test, {}, &Example::id);
 }
 
 }  // namespace
@@ -175,12 +181,12 @@ TEST_CASE(
   CHECK(sst.train.size() + sst.dev.size() == 67349);
   CHECK(sst.test.size() == 872);
   CHECK(sst.metric == "accuracy");
-  CHECK(sst.test.at(0).a.starts_with("it 's a charming"));
-  CHECK(sst.labels.at(static_cast<std::size_t>(sst.test.at(0).label)) == "1");
+  CHECK(first_of(sst).a.starts_with("it 's a charming"));
+  CHECK(sst.labels.at(static_cast<std::size_t>(first_of(sst).label)) == "1");
   const TaskData cola = task_named((glue / "CoLA").string());
   CHECK(cola.test.size() == 1043);
   CHECK(cola.metric == "matthews");
-  CHECK(cola.test.at(0).a == "The sailors rode the breeze clear of the rocks.");
+  CHECK(first_of(cola).a == "The sailors rode the breeze clear of the rocks.");
   const Folder cut;
   fs::create_directory(cut / "SST-2");
   const std::string text = read_file(glue / "SST-2" / "train.tsv");
@@ -202,5 +208,5 @@ TEST_CASE("E2E's files are read to the last row") {
       R"({"format": "e2e", "train": "train.txt", "dev": "lora_valid.txt", "test": "lora_test.txt",
           "rows": {"train": 42061, "dev": 4672, "test": 4693}})");
   CHECK(t.train.size() == 42061);
-  CHECK(t.test.at(0).a == "name : Blue Spice | Type : coffee shop | area : city centre");
+  CHECK(first_of(t).a == "name : Blue Spice | Type : coffee shop | area : city centre");
 }

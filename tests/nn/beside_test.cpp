@@ -88,6 +88,13 @@ TEST_CASE("an encoder's special tokens are also found in the older files") {
   arch = decoder();
   fill_ids(arch, bert);
   CHECK(arch.mask < 0);
+  // Files of a kind that is not followed here say nothing, and are no reason not to open a model.
+  const Folder alone;
+  write_file_atomically(alone / "vocab.json", "{}");
+  arch = arch_named("bert-base");
+  arch.mask = -1;
+  fill_ids(arch, alone.path);
+  CHECK(arch.mask < 0);
 }
 
 TEST_CASE("a model made of a base keeps its chat template, its padding and its tokens' names") {
