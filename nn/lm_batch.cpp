@@ -2,6 +2,7 @@
 
 #include <fstream>
 
+#include "nn/files/lines.h"
 #include "nn/models/folder.h"
 #include "tensor/error.h"
 
@@ -13,16 +14,13 @@ std::vector<std::vector<std::int32_t>> read_texts(const std::filesystem::path& f
   std::ifstream in(file);
   check(in.good(), "texts: cannot read '{}'", file.string());
   std::vector<std::vector<std::int32_t>> texts;
-  int number = 0;
-  for (std::string line; std::getline(in, line);) {
-    ++number;
-    if (line.ends_with('\r')) line.pop_back();
-    if (number == 1 && line.starts_with("\xef\xbb\xbf")) line.erase(0, 3);
+  Lines lines(in);
+  for (std::string line; lines.next(line);) {
     if (line.empty()) continue;
     try {
       texts.push_back(prompt_tokens(arch, tokenizer, line));
     } catch (const Error& e) {
-      fail("{}:{}: {}", file.string(), number, e.what());
+      fail("{}:{}: {}", file.string(), lines.number(), e.what());
     }
     if (arch.positions <= 0 || static_cast<int>(texts.back().size()) < arch.positions)
       texts.back().push_back(arch.sep);

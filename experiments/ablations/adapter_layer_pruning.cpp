@@ -268,7 +268,7 @@ void floors(Page& page, const View& view) {
 void line(Page& page, const View& view, const std::string& x_label, bool log_x,
           const std::vector<std::pair<double, std::string>>& levels,
           const std::filesystem::path& stem, const std::string& caption,
-          const std::vector<std::string>& floors = {"full fine-tuning"}) {
+          const std::vector<std::string>& baselines = {"full fine-tuning"}) {
   LinePlot plot{x_label, log_x, {"this experiment", "accuracy, %", {}, {}}, std::nullopt};
   for (const std::string& task : view.setup().tasks) {
     Series series{task, {}};
@@ -276,7 +276,7 @@ void line(Page& page, const View& view, const std::string& x_label, bool log_x,
       if (const auto m = view.points(task, arm)) series.points.push_back({x, m->mean, m->interval});
     if (series.points.size() < 2) continue;  // no curve: a short run has few of the arms
     plot.ours.series.push_back(series);
-    for (const std::string& arm : floors)
+    for (const std::string& arm : baselines)
       if (const auto m = view.points(task, arm))
         plot.ours.baselines.push_back({arm + ", " + task, m->mean, m->interval});
   }

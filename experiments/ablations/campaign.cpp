@@ -6,6 +6,7 @@
 #include <limits>
 #include <thread>
 
+#include "experiments/ablations/view.h"
 #include "nn/optim/diverged.h"
 
 namespace graft {
@@ -161,16 +162,9 @@ void Campaign::run_trials(std::vector<Arm> missing) {
 
 Trial Campaign::trial_of(json config, double rate) {
   config["lr"] = rate;
-  std::vector<double> dev;
-  int epoch = 0;
-  for (std::uint64_t seed : options_.tuning_seeds) {
-    const Run& run = *recorded_trial({config, seed});
-    dev.push_back(run.metrics.at("dev"));
-    epoch = static_cast<int>(run.metrics.at("best epoch"));
-  }
-  const double score = mean(dev);
-  return {rate, std::isnan(score) ? -std::numeric_limits<double>::infinity() : score,
-          dev.size() > 1 ? sd(dev) : 0, epoch};
+  std::vector<const Run*> runs;
+  for (std::uint64_t seed : options_.tuning_seeds) runs.push_back(recorded_trial({config, seed}));
+  return graft::trial_of(rate, runs);
 }
 
 std::vector<json> Campaign::tuned(const std::vector<Search>& searches) {

@@ -116,6 +116,8 @@ const EncodedTask& Lab::task(const json& config) {
 std::string Lab::rows_hash(const json& config) {
   if (!is_task_folder(config.at("task"))) return "";
   const TaskData& task = data(config);
+  std::string& known = rows_hash_[&task];
+  if (!known.empty()) return known;
   Hash h;
   const auto text = [&](const std::string& s) { h.word(s.size()), h.bytes(s.data(), s.size()); };
   for (const std::string& label : task.labels) text(label);
@@ -124,7 +126,7 @@ std::string Lab::rows_hash(const json& config) {
       text(e.a), text(e.b);
       h.word(static_cast<std::uint64_t>(e.label)), h.word(std::bit_cast<std::uint32_t>(e.score));
     }
-  return fmt::format("{:016x}", h.value());
+  return known = fmt::format("{:016x}", h.value());
 }
 
 Run Lab::unscored(const std::string& experiment, RunKind kind, const Arm& arm) {

@@ -69,7 +69,8 @@ class Lab {
   Computing where_;
   Device device_;
   std::map<std::string, Base> bases_;
-  std::map<std::string, TaskData> data_;      // by task and rows
+  std::map<std::string, TaskData> data_;  // by task and rows
+  std::map<const TaskData*, std::string> rows_hash_;
   std::map<std::string, EncodedTask> tasks_;  // by base, task, rows, head
 };
 

@@ -207,28 +207,26 @@ std::vector<Finding> write_claims(Page& page, const View& now, const View* commi
   return findings;
 }
 
-void write_tuning(Page& page, const View& view, const std::string& whose) {
-  const std::vector<Tuning> tunings = view.tunings();
+}  // namespace
+
+void write_tuning(Page& page, const std::vector<Tuning>& tunings,
+                  const std::vector<std::uint64_t>& seeds, const std::string& heading) {
   if (tunings.empty()) return;
-  page.heading("Tuning, " + whose);
+  page.heading(heading);
   page.paragraph(
-      fmt::format("Accuracy on dev, in points, or minus the loss of a language task, in nats per "
+      fmt::format("The metric on dev, in points, or minus the loss of a language task, in nats per "
                   "token, for each learning rate (seeds {}; the best has a star). An arm that is "
                   "not listed takes the rate of the one that stands for its group.",
-                  listed(view.setup().scale.tuning_seeds)));
-  page.table(
-      tuning_table(tunings, std::any_of(tunings.begin(), tunings.end(),
-                                        [](const Tuning& t) { return is_language_task(t.task); })
-                                ? 3
-                                : 1));
+                  listed(seeds)));
+  const bool language = std::any_of(tunings.begin(), tunings.end(),
+                                    [](const Tuning& t) { return is_language_task(t.task); });
+  page.table(tuning_table(tunings, language ? 3 : 1));
   try {
     check_fair(tunings);
   } catch (const Error& error) {
     page.notes(std::vector<std::string>{fmt::format("Tuning is not even yet: {}", error.what())});
   }
 }
-
-}  // namespace
 
 std::vector<Finding> write_section(Page& page, const View& now, const View* committed,
                                    const std::vector<std::string>& notes, const fs::path& stem) {
@@ -253,8 +251,12 @@ std::vector<Finding> write_section(Page& page, const View& now, const View* comm
     e.figures(page, *committed, stem.string() + "-committed");
   }
   std::vector<Finding> findings = write_claims(page, now, committed);
-  write_tuning(page, now, "this run");
-  if (committed) write_tuning(page, *committed, "committed full run");
+  const auto tuning = [&](const View& view, const char* whose) {
+    write_tuning(page, view.tunings(), view.setup().scale.tuning_seeds,
+                 std::string("Tuning, ") + whose);
+  };
+  tuning(now, "this run");
+  if (committed) tuning(*committed, "committed full run");
   std::vector<std::string> all = notes;
   const std::vector<std::string> missing = now.missing();
   if (!missing.empty())

@@ -17,6 +17,10 @@ std::vector<Finding> write_section(Page&, const View& now, const View* committed
                                    const std::vector<std::string>& notes,
                                    const std::filesystem::path& stem);
 
+// What was tried, where anything was, and whether all arms were searched alike.
+void write_tuning(Page&, const std::vector<Tuning>&, const std::vector<std::uint64_t>& seeds,
+                  const std::string& heading);
+
 // A results folder: its records and, in setup.json, what they are of.
 struct ResultsFolder {
   std::string experiment;

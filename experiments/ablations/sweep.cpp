@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <set>
 
+#include "experiments/ablations/report.h"
 #include "experiments/data/metrics.h"
 #include "experiments/harness/page.h"
 #include "experiments/harness/plot.h"
@@ -242,28 +243,13 @@ Prediction predict(const SweepSpec& s, const Records& records) {
   return p;
 }
 
-// Of the arms whose rates were searched.
-void write_tuning(Page& page, const SweepSpec& s, const Records& records) {
-  std::vector<Tuning> tunings;
-  for (const json& config : s.all()) {
-    if (!is_tuned(config)) continue;
-    std::string label = label_of(config);
-    if (auto t = tuning_of(records, s.name, RunKind::full, config, label)) tunings.push_back(*t);
-  }
-  if (tunings.empty()) return;
-  page.heading("Tuning");
-  page.paragraph(
-      fmt::format("The metric on dev times 100, or minus the loss of a language task, for each "
-                  "learning rate (seeds {}; the best has a star).",
-                  fmt::join(s.tuning_seeds, ", ")));
-  const bool language = std::any_of(tunings.begin(), tunings.end(),
-                                    [](const Tuning& t) { return is_language_task(t.task); });
-  page.table(tuning_table(tunings, language ? 3 : 1));
-  try {
-    check_fair(tunings);
-  } catch (const Error& error) {
-    page.notes(std::vector<std::string>{fmt::format("Tuning is not even yet: {}", error.what())});
-  }
+std::vector<Tuning> tunings_of(const SweepSpec& s, const Records& records) {
+  std::vector<Tuning> all;
+  for (const json& config : s.all())
+    if (is_tuned(config))
+      if (auto t = tuning_of(records, s.name, RunKind::full, config, label_of(config)))
+        all.push_back(std::move(*t));
+  return all;
 }
 
 }  // namespace
@@ -383,7 +369,7 @@ fs::path sweep_report(const fs::path& folder) {
   page.table(table_of(rows, keys, s.metric));
   fs::create_directories(folder / "figures");
   figure(page, rows, keys, s.metric, folder / "figures" / "sweep");
-  write_tuning(page, s, records);
+  write_tuning(page, tunings_of(s, records), s.tuning_seeds, "Tuning");
   page.notes(records.notes());
   write_file_atomically(folder / "report.html", page.html());
   fmt::print("{}", table_of(rows, keys, s.metric).text());

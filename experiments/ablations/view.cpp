@@ -129,6 +129,14 @@ std::vector<std::string> View::missing() const {
   return all;
 }
 
+Trial trial_of(double rate, const std::vector<const Run*>& runs, double unit) {
+  std::vector<double> dev;
+  for (const Run* run : runs) dev.push_back(unit * run->metrics.at("dev"));
+  const double score = mean(dev);
+  return {rate, std::isnan(score) ? -std::numeric_limits<double>::infinity() : score,
+          dev.size() > 1 ? sd(dev) : 0, static_cast<int>(runs.back()->metrics.at("best epoch"))};
+}
+
 std::optional<Tuning> tuning_of(const Records& records, const std::string& experiment, RunKind kind,
                                 const json& config, const std::string& name) {
   const std::string tuned = name_of(tuning_config(config));
@@ -141,13 +149,8 @@ std::optional<Tuning> tuning_of(const Records& records, const std::string& exper
   const double unit = is_language_task(config.at("task")) ? 1 : 100;
   Tuning t{name, config.at("task"), {}, 0};
   for (const auto& [rate, runs] : trials) {
-    std::vector<double> dev;
-    for (const Run* run : runs) dev.push_back(unit * run->metrics.at("dev"));
-    t.seeds = static_cast<int>(dev.size());
-    const double score = mean(dev);
-    t.trials.push_back({rate, std::isnan(score) ? -std::numeric_limits<double>::infinity() : score,
-                        dev.size() > 1 ? sd(dev) : 0,
-                        static_cast<int>(runs[0]->metrics.at("best epoch"))});
+    t.seeds = static_cast<int>(runs.size());
+    t.trials.push_back(trial_of(rate, runs, unit));
   }
   return t;
 }

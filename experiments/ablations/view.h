@@ -63,6 +63,9 @@ nlohmann::json without_rate(nlohmann::json config);
 // The configuration with which an arm is tuned: one row of test stands in for the test set, which
 // tuning must not read, and nothing beyond dev is measured.
 nlohmann::json tuning_config(nlohmann::json config);
+// The runs of one rate, one for each tuning seed; scores are times `unit`. One that diverged has
+// the score -infinity.
+Trial trial_of(double rate, const std::vector<const Run*>&, double unit = 1);
 // What was tried for a configuration, rate by rate, under the name given; none where nothing was.
 // In points, or minus the loss of a language task, in nats per token.
 std::optional<Tuning> tuning_of(const Records&, const std::string& experiment, RunKind,

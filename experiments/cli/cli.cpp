@@ -47,14 +47,6 @@ fs::path base_folder(const std::string& name_or_path) {
 
 }  // namespace cli
 
-bool cli::next_line(std::istream& in, std::string& line, bool& first) {
-  if (!std::getline(in, line)) return false;
-  if (line.ends_with('\r')) line.pop_back();
-  if (first && line.starts_with("\xef\xbb\xbf")) line.erase(0, 3);
-  first = false;
-  return true;
-}
-
 int cli_main(int argc, const char* const* argv, const Methods& methods) {
   const cli::CommandLine app("graft: parameter-efficient fine-tuning from scratch");
   app.require_subcommand();

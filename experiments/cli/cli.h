@@ -2,8 +2,6 @@
 // methods as an argument, so a program of one's own with one more method gets all of them.
 #pragma once
 
-#include <istream>
-
 #include "experiments/cli/command.h"
 #include "experiments/cli/main.h"
 #include "peft/methods.h"
@@ -11,9 +9,6 @@
 namespace graft {
 
 namespace cli {
-// A line of a text file without its end, Windows' too; the first without a byte order mark.
-bool next_line(std::istream&, std::string&, bool& first);
-
 void add_pretrain(const Command&, const Methods&);
 void add_ngram(const Command&);
 void add_model_commands(const Command&, const Methods&);  // methods, count, explain, check

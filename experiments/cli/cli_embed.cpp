@@ -5,6 +5,7 @@
 #include "experiments/cli/on_device.h"
 #include "experiments/harness/progress.h"
 #include "nn/embed.h"
+#include "nn/files/lines.h"
 #include "nn/models/folder.h"
 #include "nn/pooling.h"
 
@@ -23,8 +24,8 @@ std::vector<std::string> lines_of(const std::string& path) {
   std::ifstream file(path);
   check(file.good() && !fs::is_directory(path), "embed: cannot read '{}'", path);
   std::vector<std::string> lines;
-  bool first = true;
-  for (std::string line; next_line(file, line, first);) lines.push_back(line);
+  Lines in(file);
+  for (std::string line; in.next(line);) lines.push_back(line);
   check(!lines.empty(), "embed: '{}' is empty; each line is a text", path);
   return lines;
 }

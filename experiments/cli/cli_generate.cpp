@@ -5,6 +5,7 @@
 #include "experiments/cli/cli.h"
 #include "experiments/cli/on_device.h"
 #include "experiments/data/task_folders.h"
+#include "nn/files/lines.h"
 #include "nn/generate.h"
 #include "nn/models/folder.h"
 #include "nn/models/generation.h"
@@ -155,8 +156,8 @@ std::vector<std::string> prompts_of(const GenerateOptions& o) {
   if (!o.prompt_file.empty()) {
     std::ifstream file(o.prompt_file);
     check(file.good(), "generate: cannot read '{}'", o.prompt_file);
-    bool first = true;
-    for (std::string line; next_line(file, line, first);)
+    Lines in(file);
+    for (std::string line; in.next(line);)
       if (!line.empty()) all.push_back(line);
     check(all.size() > o.prompts.size(), "generate: '{}' has no prompt; one stands on each line",
           o.prompt_file);

@@ -8,7 +8,6 @@
 #include <set>
 #include <string_view>
 
-#include "experiments/data/md5.h"
 #include "experiments/data/text_clean.h"
 #include "nn/files/atomic.h"
 #include "tensor/error.h"
@@ -64,7 +63,7 @@ std::vector<RawRow> read_rows(const fs::path& path, std::string_view text,
 
 std::string text_of(const fs::path& path) {
   std::string text = read_file(path);
-  if (text.starts_with(data::kByteOrderMark)) text.erase(0, data::kByteOrderMark.size());
+  if (text.starts_with(kByteOrderMark)) text.erase(0, kByteOrderMark.size());
   return text;
 }
 
@@ -95,17 +94,6 @@ std::vector<Example> read_split(const fs::path& path, std::string_view text,
     split.push_back(std::move(e));
   }
   return split;
-}
-
-// By the texts' hash: any first rows are a fair sample, however the file was sorted.
-void mix(std::vector<Example>& rows) {
-  std::vector<std::pair<std::string, std::size_t>> order;
-  for (std::size_t i = 0; i < rows.size(); ++i)
-    order.emplace_back(md5_hex(rows[i].a + '\x1f' + rows[i].b), i);
-  std::sort(order.begin(), order.end());
-  std::vector<Example> mixed;
-  for (const auto& [hash, i] : order) mixed.push_back(std::move(rows[i]));
-  rows = std::move(mixed);
 }
 
 std::string known_header(const fs::path& path, std::string_view text) {
@@ -164,7 +152,7 @@ TaskData::Kind kind_of_tsv_task(const fs::path& dir) {
   std::ifstream file(train);
   std::string line;
   check(static_cast<bool>(std::getline(file, line)), "{}: cannot read its header", train.string());
-  if (line.starts_with(data::kByteOrderMark)) line.erase(0, data::kByteOrderMark.size());
+  if (line.starts_with(kByteOrderMark)) line.erase(0, kByteOrderMark.size());
   return kind_of(known_header(train, line));
 }
 
@@ -192,7 +180,7 @@ TaskData load_tsv_task(const fs::path& dir) {
   task.train = read_split(train, text, header, task, id);
   task.dev = read_split(dir / "dev.tsv", text_of(dir / "dev.tsv"), header, task, id);
   task.test = read_split(dir / "test.tsv", text_of(dir / "test.tsv"), header, task, id);
-  mix(task.train), mix(task.dev), mix(task.test);
+  sort_by_hash(task.train), sort_by_hash(task.dev), sort_by_hash(task.test);
   return task;
 }
 

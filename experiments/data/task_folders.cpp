@@ -200,13 +200,6 @@ void find_labels(const Description& d, const RowFile& train, TaskData& task) {
           fmt::join(found, ", "));
 }
 
-std::string hash_of(const Example& e) { return md5_hex(e.a + '\x1f' + e.b); }
-
-void sort_by_hash(std::vector<Example>& rows) {
-  std::stable_sort(rows.begin(), rows.end(),
-                   [](const Example& x, const Example& y) { return hash_of(x) < hash_of(y); });
-}
-
 // Whether rows are told apart by their prompts: a prompt with several continuations then belongs to
 // one split. Too few prompts cannot be divided.
 bool by_prompt(const std::vector<Example>& rows, Kind kind) {

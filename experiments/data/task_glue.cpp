@@ -89,9 +89,7 @@ constexpr Glue kGlue[] = {
 std::string first_line(const fs::path& file) {
   std::ifstream in(file);
   std::string line;
-  std::getline(in, line);
-  if (line.ends_with('\r')) line.pop_back();
-  if (line.starts_with(kByteOrderMark)) line.erase(0, kByteOrderMark.size());
+  Lines(in).next(line);
   return line;
 }
 

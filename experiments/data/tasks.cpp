@@ -179,4 +179,14 @@ TaskData build_task(const std::string& name, const WordNet& wn,
 
 TaskData::Kind kind_of_task(const std::string& name) { return maker_of(name).kind; }
 
+void sort_by_hash(std::vector<Example>& rows) {
+  std::vector<std::pair<std::string, std::size_t>> order;
+  for (std::size_t i = 0; i < rows.size(); ++i)
+    order.emplace_back(md5_hex(rows[i].a + '\x1f' + rows[i].b), i);
+  std::sort(order.begin(), order.end());
+  std::vector<Example> mixed;
+  for (const auto& [hash, i] : order) mixed.push_back(std::move(rows[i]));
+  rows = std::move(mixed);
+}
+
 }  // namespace graft

@@ -39,6 +39,9 @@ struct TaskData {
   std::vector<std::string> fields, words;
 };
 
+// By the hash of their texts: any first rows are a fair sample, however a file was sorted.
+void sort_by_hash(std::vector<Example>& rows);
+
 // The names that build_task() knows, in the order of the tables:
 //   supersense         definition -> lexicographer file (noun.food, verb.motion, ...), 38 classes
 //   supersense_bal     the same with at most 600 training rows per class

@@ -7,6 +7,8 @@
 #include <unordered_set>
 #include <vector>
 
+#include "nn/files/lines.h"
+
 namespace graft::data {
 
 // Unpacks one zlib or gzip stream that starts at `packed`; `used` receives the bytes it took.
@@ -22,9 +24,6 @@ void check_no_zero_bytes(std::string_view text, const std::string& name);
 // BACKSPACE x") vanish, control and invalid bytes become spaces, runs of white space become one
 // space.
 std::string clean_text(std::string_view raw);
-
-// What Windows programs begin a UTF-8 file with; it is no part of the text.
-inline constexpr std::string_view kByteOrderMark = "\xef\xbb\xbf";
 
 std::vector<std::string_view> split(std::string_view text, char separator);
 std::string_view trim(std::string_view text);
