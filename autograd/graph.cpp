@@ -105,13 +105,17 @@ bool is_recording() { return recording; }
 NoRecord::NoRecord() : before_(recording) { recording = false; }
 NoRecord::~NoRecord() { recording = before_; }
 
+// Adds the second to the first.
+static void add_up(std::deque<Array>& sums) {
+  if (!exclusive(sums[0])) sums[0] = sums[0].clone();
+  kernels::axpy(sums[0], sums[1].as_contiguous(), 1);
+  sums.erase(sums.begin() + 1);
+}
+
 const Array& Gradients::operator[](const Tensor& leaf) const {
   check(has(leaf), "gradients: none reached '{}'", leaf.node() ? leaf.node()->op : "a constant");
   std::deque<Array>& sums = by_number_.at(leaf.node()->number);
-  for (; sums.size() > 1; sums.erase(sums.begin() + 1)) {
-    if (!exclusive(sums[0])) sums[0] = sums[0].clone();
-    kernels::axpy(sums[0], sums[1].as_contiguous(), 1);
-  }
+  while (sums.size() > 1) add_up(sums);
   return sums[0];
 }
 Array& Gradients::operator[](const Tensor& leaf) {
@@ -124,7 +128,7 @@ bool Gradients::has(const Tensor& leaf) const {
 // One walk: a max-heap of nodes by number, each with the gradient gathered so far.
 class Engine {
  public:
-  Engine(Gradients& leaves, bool apart) : leaves_(leaves), apart_(apart) {}
+  Engine(Gradients& leaves, bool apart, bool last) : leaves_(leaves), apart_(apart), last_(last) {}
 
   // Begins at y with gradient dy, or one.
   void begin(const Tensor& y, const Array& dy) {
@@ -158,8 +162,16 @@ class Engine {
       pending_.erase(node->number);
       Grads grads(*this, *node);
       node->derive(dy, node->saved, grads);
+      for (const auto& input : node->inputs)
+        if (last_ && input && !input->derive) end_uses(*input);
     }
     last_made = {};
+  }
+
+  // The uses of a leaf so far are done, and no walk after this one adds to them. As when they are
+  // read: the second to the first, then the third.
+  void end_uses(const Node& leaf) {
+    for (int& uses = uses_[leaf.number]; uses > 1; --uses) add_up(leaves_.by_number_[leaf.number]);
   }
 
  private:
@@ -169,7 +181,7 @@ class Engine {
     }
   };
   Gradients& leaves_;
-  bool apart_;
+  bool apart_, last_;
   Array one_;
   std::unordered_map<std::uint64_t, int> uses_;
   std::unordered_map<std::uint64_t, Array> pending_;
@@ -276,22 +288,24 @@ void Grads::continue_from(const Tensor& y, const Array& dy) {
   if (y.node()) engine_.add(y.node(), dy, engine_.next_use(*y.node()));
 }
 
-static void walk(const Tensor& y, Gradients& into, const Array& dy, bool apart) {
+static void walk(const Tensor& y, Gradients& into, const Array& dy, bool apart, bool last) {
   check(y.needs_grad(), "backward: nothing that y depends on wants a gradient");
   check(dy.defined() || y.numel() == 1, "backward: y has shape {}; give dy or reduce it",
         y.shape());
   check(!dy.defined() || dy.shape() == y.shape(), "backward: dy {} for y {}", dy.shape(),
         y.shape());
-  Engine engine(into, apart);
+  Engine engine(into, apart, last);
   engine.begin(y, dy);
   engine.run();
 }
 
-void backward(const Tensor& y, Gradients& into, const Array& dy) { walk(y, into, dy, true); }
+void backward(const Tensor& y, Gradients& into, const Array& dy, bool last) {
+  walk(y, into, dy, true, last);
+}
 
 Gradients backward(const Tensor& y, const Array& dy) {
   Gradients grads;
-  walk(y, grads, dy, false);
+  walk(y, grads, dy, false, false);
   return grads;
 }
 

@@ -111,8 +111,11 @@ class Gradients {
 // Gradients of y (one element, unless dy is given) in every leaf it depends on. The graph stays and
 // may be walked again. The second form adds to gradients already there, for each use of a leaf in a
 // sum of its own: a matrix used twice (a tied embedding) gets the same bits however a batch is cut.
+// The last walk before they are read may say so. It adds these sums up as it goes, with the same
+// bits: where it is the only one, a leaf that all layers read takes the room of two sums, not of
+// one for each layer.
 Gradients backward(const Tensor& y, const Array& dy = {});
-void backward(const Tensor& y, Gradients& into, const Array& dy = {});
+void backward(const Tensor& y, Gradients& into, const Array& dy = {}, bool last = false);
 
 // f(x), forgetting what happens inside and computing it again during backward (Chen et al. 2016);
 // x itself is made again where it has a recipe.

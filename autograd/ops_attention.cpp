@@ -43,6 +43,9 @@ void check_dropout(const Tensor& q, int heads, const AttentionShape& shape) {
         most);
 }
 
+// As the kernels read it: rows may lie apart, a row's numbers may not.
+Array with_rows(const Array& x) { return x.stride(1) == 1 ? x : x.clone(); }
+
 }  // namespace
 
 Tensor sdpa(const Tensor& q, const Tensor& k, const Tensor& v, int heads, int kv_heads,
@@ -70,14 +73,15 @@ Tensor sdpa(const Tensor& q, const Tensor& k, const Tensor& v, int heads, int kv
   Array y = Array::empty({q.dim(0), q.dim(1)}, q.kind());
   Array lse = Array::empty({q.dim(0), heads}, widened(q.kind()));
   const Dtype dtype = q.dtype();
-  const Array keys_of = k.value().to(dtype), values_of = v.value().to(dtype);
+  const Array queries = with_rows(q.value());
+  const Array keys_of = with_rows(k.value().to(dtype)), values_of = with_rows(v.value().to(dtype));
   const Array places = bias.defined() ? bias.value().to(dtype).as_contiguous() : Array();
-  kernels::sdpa(y, lse, q.value(), keys_of, values_of, places, heads, kv_heads, shape);
+  kernels::sdpa(y, lse, queries, keys_of, values_of, places, heads, kv_heads, shape);
   const bool any = q.needs_grad() || k.needs_grad() || v.needs_grad() || bias.needs_grad();
   check(!any || !placed, "sdpa: no gradient flows into cached keys; leave out the cache to train");
   Saved saved;
   if (any)
-    saved = {keep(q.value()), keep(keys_of), keep(values_of), keep(y), keep(lse), keep(places)};
+    saved = {keep(queries), keep(keys_of), keep(values_of), keep(y), keep(lse), keep(places)};
   std::vector<Tensor> inputs{q, k, v};
   if (bias.defined()) inputs.push_back(bias);
   return record(

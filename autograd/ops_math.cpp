@@ -33,7 +33,7 @@ Array wide(const Array& x) { return x.to(widened(x.dtype())); }
 
 // A parameter as rows x compute with it.
 Array beside(const Array& parameter, const Array& x) {
-  return parameter.defined() ? parameter.to(x.dtype()) : parameter;
+  return parameter.defined() ? parameter.to(x.dtype()).as_contiguous() : parameter;
 }
 
 std::int64_t rows_of(const Array& x) { return x.dim(-1) ? x.numel() / x.dim(-1) : 0; }
@@ -115,13 +115,14 @@ Tensor swiglu(const Tensor& gate, const Tensor& up) {
     return y;
   };
   const Dtype dtype = met("swiglu", gate.dtype(), up.dtype());
-  const Array a = gate.value().to(dtype), b = up.value().to(dtype);
+  const auto in = [](const Array& x, Dtype dtype) { return x.to(dtype).as_contiguous(); };
+  const Array a = in(gate.value(), dtype), b = in(up.value(), dtype);
   return record("swiglu", forward(a, b), {gate, up}, {keep(gate, gate, up), keep(up, gate, up)},
-                [](const Array& dy, const Saved& s, Grads& g) {
+                [in](const Array& dy, const Saved& s, Grads& g) {
                   Array dgate = Array::empty(dy.shape(), dy.kind());
                   Array dup = Array::empty(dy.shape(), dy.kind());
-                  kernels::swiglu_grad(dgate, dup, s[0].get().to(dy.dtype()),
-                                       s[1].get().to(dy.dtype()), dy.as_contiguous());
+                  kernels::swiglu_grad(dgate, dup, in(s[0].get(), dy.dtype()),
+                                       in(s[1].get(), dy.dtype()), dy.as_contiguous());
                   g.add(0, dgate);
                   g.add(1, dup);
                 })

@@ -124,7 +124,7 @@ Tensor gather(const Tensor& table, const Array& row) {
   const bool as_it_is = table.value().device() != Device::cpu;
   Array y =
       Array::empty({row.numel(), table.dim(1)}, as_it_is ? table.kind() : widened(table.kind()));
-  kernels::gather(y, table.value(), row);
+  kernels::gather(y, table.value().as_contiguous(), row);
   return record("gather", y, {table}, {keep(row)}, [](const Array& dy, const Saved& s, Grads& g) {
     kernels::scatter_add(g.into(0), dy.as_contiguous(), s[0].array);
   });
@@ -394,7 +394,7 @@ Tensor linear_cross_entropy(const Tensor& x, const Tensor& w, const Tensor& b, c
 }
 
 Tensor squared_error(const Tensor& x, const Array& target, double divisor) {
-  return sum(square(x - Tensor(target.reshape(x.shape())))) * (1 / divisor);
+  return sum(square(x - Tensor(target.as_contiguous().reshape(x.shape())))) * (1 / divisor);
 }
 
 }  // namespace graft

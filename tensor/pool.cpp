@@ -37,8 +37,9 @@ struct Pool {
     return {nullptr, size};
   }
   void trim() {
-    // Work that was asked for may still use what is given back here.
-    if (device == Device::cuda && !free.empty()) cuda::wait();
+    // Work that was asked for may still use what is given back here, and the graphs of earlier work
+    // name it: they are not to copy to it, should it be got again at the same address.
+    if (device == Device::cuda && !free.empty()) cuda::drop_graphs();
     for (auto& [size, shelf] : free)
       for (std::byte* block : shelf)
         device == Device::cpu ? std::free(block) : cuda::release(block);

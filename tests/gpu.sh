@@ -100,18 +100,20 @@ steps() {
   fi
 }
 if wanted steps; then
-  # With --host two steps' losses are compared with the host's, within 1e-3, in bf16 within 1e-2.
-  steps gpt2 200 20 gpt2 --host
-  steps gpt2-bf16 200 20 gpt2 --bf16 --host
-  steps llama 100 10 llama
-  steps llama-bf16 100 10 llama --bf16
+  # What says most first, where the device is lent for minutes. With --host two steps' losses are
+  # compared with the host's, within 1e-3, in bf16 within 1e-2.
   steps llama-1b 200 10 llama-1b lora-qv,lora-all --bf16
+  steps gpt2-bf16 200 20 gpt2 --bf16 --host
+  steps gpt2 200 20 gpt2 --host
+  steps llama-bf16 100 10 llama --bf16
+  steps llama 100 10 llama
 fi
 
 if wanted contract; then
   stage "the contract of every method"
-  before=$failed
+  before=$failed before_skipped=$skipped
   run_tests timeout 400 "$bin/graft_gpu_tests" -d -tc="$contract" > >(tee "$logs/contract")
+  if ((skipped > before_skipped)); then failure "the contract is skipped though there is a device"; fi
   row "contract of every method, three bodies" "$((failed - before)) failed"
 fi
 
@@ -147,7 +149,16 @@ sanitized() {
   timeout 400 "$tool" --tool "$1" --kernel-name kns=graft --error-exitcode 9 \
     "$bin/graft_gpu_tests" "${@:3}" > "$logs/$2" 2>&1
 }
-if wanted memcheck; then
+# Some drivers, and machines that stand in for one, do not let it look.
+looks=yes
+if wanted memcheck || wanted racecheck; then
+  sanitized memcheck probe -tc='memory of the device is counted*' || true
+  if grep -qaiE 'not supported|unable to|failed to initialize' "$logs/probe"; then
+    looks=no
+    row "compute-sanitizer" "not run: $(grep -aiE -m 1 'not supported|unable to|failed to' "$logs/probe")"
+  fi
+fi
+if [[ $looks == yes ]] && wanted memcheck; then
   stage "memcheck finds a wrong read that is made on purpose"
   GRAFT_WILD_READ=1 sanitized memcheck wild-read -tc='a wild read*' || true  # the test fails with it
   if grep -qaE 'Invalid __global__ read' "$logs/wild-read"; then
@@ -158,7 +169,7 @@ if wanted memcheck; then
   fi
 fi
 for check in memcheck racecheck; do
-  wanted "$check" || continue
+  if [[ $looks == no ]] || ! wanted "$check"; then continue; fi
   stage "$check"
   if sanitized "$check" "$check" --source-file='*ops_test*,*kernels_test*' -tce='in half precision*' &&
     ! grep -qa SKIPPED "$logs/$check" && grep -qaE 'SUMMARY: 0 (errors|hazards)' "$logs/$check"; then

@@ -56,8 +56,69 @@ double useful_flop(const Arch& arch, const Workload& w, bool full) {
          12.0 * arch.layers * n * attended * d;
 }
 
-void run(const std::string& workload, const std::vector<std::string>& methods, int steps, bool host,
-         Dtype dtype) {
+// GRAFT_GRAPHS as given, but while one of these lives.
+class WithoutGraphs {
+ public:
+  WithoutGraphs() { setenv("GRAFT_GRAPHS", "0", 1); }
+  ~WithoutGraphs() {
+    given_ ? setenv("GRAFT_GRAPHS", before_.c_str(), 1) : unsetenv("GRAFT_GRAPHS");
+  }
+
+ private:
+  const char* const given_ = std::getenv("GRAFT_GRAPHS");
+  const std::string before_ = given_ ? given_ : "";
+};
+
+// One line of the table. What is wrong with its numbers, "" where nothing is, stands behind them.
+std::string measure(const Cell& cell, const std::string& workload, const std::string& method,
+                    int steps, bool host, Dtype dtype, double rate) {
+  check(cell.workload.length > 0, "workload {} has no fixed length", workload);
+  const Arch arch = arch_of(cell.workload);
+  const Batch batch = batch_of(cell.workload, arch.vocab);
+  pool::trim(), pool::reset_peak();
+  StepResult last;
+  std::vector<double> seconds, one_by_one, losses;
+  long commands = 0;
+  std::string wrong;
+  {
+    const auto trainer = trainer_on({dtype, Device::cuda}, cell);
+    for (int i = -kWarmUp; i < steps; ++i) {
+      last = trainer->step(batch, kRate);
+      losses.push_back(last.loss);
+      if (i >= 0) seconds.push_back(last.seconds);
+    }
+    const cuda::Work before = cuda::work();
+    last = trainer->step(batch, kRate);
+    commands = cuda::work().commands - before.commands;
+    const cuda::Work after = cuda::work();
+    if (after.replayed - before.replayed != after.lists - before.lists + after.parts - before.parts)
+      wrong = fmt::format("no graph stood in for a step like the ones before {}", after.in_vain);
+    const WithoutGraphs off;
+    for (int i = 0; i < steps; ++i) one_by_one.push_back(trainer->step(batch, kRate).seconds);
+  }
+  const double peak = double(pool::peak_bytes(Device::cuda));
+  std::string beside = "-";
+  if (host) {
+    const auto trainer = trainer_on({Dtype::f32, Device::cpu}, cell);
+    double loss = 0;
+    for (int i = 0; i < kOnHost; ++i) loss = trainer->step(batch, kRate).loss;
+    beside = fmt::format("{:.5f}", loss);
+    // So that a NaN is wrong, too.
+    if (!(std::abs(loss - losses.at(kOnHost - 1)) <
+          (is_half(dtype) ? 1e-2 : 1e-3) * std::abs(loss)))
+      wrong = fmt::format("step {}'s loss is not the host's {}", kOnHost, wrong);
+  }
+  fmt::print("{:<10}{:<15}{:>10.2f}{:>14.2f}{:>10}{:>12.3f}{:>10.0f}{:>12.5f}{:>12.4g}{:>12}{}{}\n",
+             workload, method, 1e3 * median(seconds), 1e3 * median(one_by_one), commands,
+             useful_flop(arch, cell.workload, method == "full") / median(seconds) / rate,
+             peak / 1e6, losses.at(kOnHost - 1), last.norm, beside,
+             wrong.empty() ? "" : "  FAILED: ", wrong);
+  return wrong;
+}
+
+// How many methods failed: the others' lines are worth their time all the same.
+int run(const std::string& workload, const std::vector<std::string>& methods, int steps, bool host,
+        Dtype dtype) {
   (void)device_named("cuda");
   const double rate = device_matrix_rate(4096, dtype);
   fmt::print("{}; {} product 4096^3: {:.1f} TFLOP/s; medians of {} steps\n", cuda::device_name(),
@@ -65,53 +126,19 @@ void run(const std::string& workload, const std::vector<std::string>& methods, i
   fmt::print("{:<10}{:<15}{:>10}{:>14}{:>10}{:>12}{:>10}{:>12}{:>12}{:>12}\n", "workload", "method",
              "ms", "call by call", "commands", "useful/max", "peak MB", "loss", "gradient",
              "host's loss");
+  int failed = 0;
   for (const std::string& method : methods) {
-    const Cell cell = cell_named(workload, method);
-    check(cell.workload.length > 0, "bench_device: workload {} has no fixed length", workload);
-    if (!cell.why_not.empty()) continue;
-    const Arch arch = arch_of(cell.workload);
-    const Batch batch = batch_of(cell.workload, arch.vocab);
-    pool::trim(), pool::reset_peak();
-    StepResult last;
-    std::vector<double> seconds, one_by_one, losses;
-    long commands = 0;
-    {
-      const auto trainer = trainer_on({dtype, Device::cuda}, cell);
-      for (int i = -kWarmUp; i < steps; ++i) {
-        last = trainer->step(batch, kRate);
-        losses.push_back(last.loss);
-        if (i >= 0) seconds.push_back(last.seconds);
-      }
-      const cuda::Work before = cuda::work();
-      last = trainer->step(batch, kRate);
-      commands = cuda::work().commands - before.commands;
-      check(cuda::work().replayed > before.replayed || cuda::work().lists == before.lists,
-            "bench_device: {} {}: no graph stood in for a step like the ones before {}", workload,
-            method, cuda::work().in_vain);
-      const char* given = std::getenv("GRAFT_GRAPHS");
-      const std::string graphs = given ? given : "1";
-      setenv("GRAFT_GRAPHS", "0", 1);
-      for (int i = 0; i < steps; ++i) one_by_one.push_back(trainer->step(batch, kRate).seconds);
-      setenv("GRAFT_GRAPHS", graphs.c_str(), 1);
+    try {
+      const Cell cell = cell_named(workload, method);
+      if (!cell.why_not.empty()) continue;
+      failed += !measure(cell, workload, method, steps, host, dtype, rate).empty();
+    } catch (const std::exception& error) {
+      fmt::print("{:<10}{:<15}FAILED: {}\n", workload, method, error.what());
+      ++failed;
     }
-    const double peak = double(pool::peak_bytes(Device::cuda));
-    std::string beside = "-";
-    if (host) {
-      const auto trainer = trainer_on({Dtype::f32, Device::cpu}, cell);
-      double loss = 0;
-      for (int i = 0; i < kOnHost; ++i) loss = trainer->step(batch, kRate).loss;
-      const double there = losses.at(kOnHost - 1);
-      beside = fmt::format("{:.5f}", loss);
-      check(std::abs(loss - there) < (is_half(dtype) ? 1e-2 : 1e-3) * std::abs(loss),
-            "bench_device: {} {}: step {} has loss {} on the device, {} on the host", workload,
-            method, kOnHost, there, loss);
-    }
-    fmt::print("{:<10}{:<15}{:>10.2f}{:>14.2f}{:>10}{:>12.3f}{:>10.0f}{:>12.5f}{:>12.4g}{:>12}\n",
-               workload, method, 1e3 * median(seconds), 1e3 * median(one_by_one), commands,
-               useful_flop(arch, cell.workload, method == "full") / median(seconds) / rate,
-               peak / 1e6, losses.at(kOnHost - 1), last.norm, beside);
     std::fflush(stdout);
   }
+  return failed;
 }
 
 }  // namespace
@@ -137,11 +164,11 @@ int main(int argc, char** argv) {
     for (std::string name; std::getline(names, name, ',');) methods.push_back(name);
   }
   try {
-    graft::run(given.size() > 1 ? given[1] : "gpt2", methods, steps, host,
-               bf16 ? graft::Dtype::bf16 : graft::Dtype::f32);
+    const int failed = graft::run(given.size() > 1 ? given[1] : "gpt2", methods, steps, host,
+                                  bf16 ? graft::Dtype::bf16 : graft::Dtype::f32);
+    return failed > 0;
   } catch (const graft::Error& error) {
     fmt::print(stderr, "{}\n", error.what());
     return 1;
   }
-  return 0;
 }

@@ -34,6 +34,7 @@ StepResult Trainer::step(const Batch& batch, double rate, Checkpoint checkpoint)
     const bool there = model_->build().device == Device::cuda;
     const Batch full = there ? filled_up(batch, model_->arch()) : Batch();
     const Tensor l = loss(there ? full : batch, ctx);
+    cuda::begin_gathered();  // it computes the loss while backward is noted
     Gradients grads = backward(l);
     optimizer_.start(grads, rate);
     out.loss = l.item();

@@ -13,12 +13,13 @@
 #include "tensor/cuda/runtime.h"
 #include "tensor/cuda/status.h"
 #include "tensor/cuda/upload.h"
+#include "tensor/cuda/word_hash.h"
 #include "tensor/pool.h"
 
 namespace graft::cuda {
 namespace {
 
-constexpr std::size_t kMostGraphs = 64;    // each holds some MB on the device
+constexpr std::size_t kMostGraphs = 128;   // each holds some MB on the device
 constexpr std::size_t kMostSeen = 100000;  // lists of which only the hash is known
 constexpr std::size_t kRoom = 16;          // commands begin at multiples of this
 
@@ -34,17 +35,6 @@ struct List {
   bool empty() const { return commands.empty(); }
   void clear() { commands.clear(), copied.clear(), count = 0; }
 };
-
-std::uint64_t hash_of(const std::vector<std::byte>& bytes) {
-  std::uint64_t h = bytes.size();
-  for (std::size_t i = 0; i + 8 <= bytes.size(); i += 8) {  // commands are multiples of kRoom
-    std::uint64_t word = 0;
-    std::memcpy(&word, bytes.data() + i, 8);
-    h = (h ^ word) * 0x9E3779B97F4A7C15ull;
-    h ^= h >> 32;
-  }
-  return h;
-}
 
 std::uint64_t waits = 0;
 
@@ -129,7 +119,7 @@ class Graph {
     GRAFT_CUDA_CHECK(cudaGraphLaunch(graph_, stream()), "starting a graph of {} commands",
                      list.count);
   }
-  std::uint64_t used = 0;  // when last, by the count of lists
+  std::uint64_t used = 0;  // when last, by the count of lists and parts
 
  private:
   std::vector<std::byte> commands_;
@@ -182,8 +172,8 @@ std::unique_ptr<Graph> graph_of(State& s, const List& list) {
 // The graph that stands for the list, which is made when it comes for the second time: it will come
 // again. Null: it is started command by command.
 Graph* graph_for(State& s, const List& list) {
-  const std::uint64_t hash = hash_of(list.commands);
-  if (s.known.size() > kMostSeen) wait(), s.known.clear(), s.graphs = 0;
+  const std::uint64_t hash = word_hash(list.commands.data(), list.commands.size());
+  if (s.known.size() > kMostSeen) drop_graphs();
   if (s.known.try_emplace(hash).second) return nullptr;
   if (const Known& known = s.known[hash]; known.graph) {
     if (!known.graph->is(list)) return nullptr;
@@ -200,10 +190,9 @@ Graph* graph_for(State& s, const List& list) {
 }
 
 void start(State& s, const List& list) {
-  ++s.work.lists;
   Graph* const graph = graph_for(s, list);
   if (!graph) return start_all(list.commands, s.copied.put(list.copied));
-  graph->used = static_cast<std::uint64_t>(s.work.lists);
+  graph->used = static_cast<std::uint64_t>(s.work.lists + s.work.parts);
   graph->launch(list);
 }
 
@@ -237,9 +226,11 @@ std::size_t keep_copied(const void* from, std::size_t bytes) {
   return at;
 }
 
-void start_noted() {
+// Counts it as one of these.
+static void start_as(long Work::*kind) {
   State& s = state();
   if (s.list.empty()) return;
+  ++(s.work.*kind);
   std::swap(s.list, s.spare);  // a wait on the way comes here again, and finds nothing
   s.list.clear();
   try {
@@ -248,6 +239,16 @@ void start_noted() {
     distrust_uploads();
     throw;
   }
+}
+
+void start_noted() { start_as(&Work::lists); }
+
+void begin_gathered() { start_as(&Work::parts); }
+
+void drop_graphs() {
+  wait();
+  State& s = state();
+  s.known.clear(), s.graphs = 0;
 }
 
 void has_waited() { ++waits; }

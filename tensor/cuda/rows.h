@@ -1,4 +1,5 @@
-// Sums over rows: y[c] += sum over r of f(r C + c), in f32 or f64 (Compute), in a fixed order.
+// Sums over rows: y[c] += sum over r of f(r C + c), in f32 or f64 (Compute), in a fixed order. An f
+// that asks for the row is given it first: to divide for it takes longer than the rest.
 #pragma once
 
 #include "tensor/cuda/launch.h"
@@ -16,7 +17,12 @@ __global__ void sum_row_runs(C* part, F f, std::int64_t rows, std::int64_t colum
   const std::int64_t begin = blockIdx.y * kRowRun;
   const std::int64_t end = begin + kRowRun < rows ? begin + kRowRun : rows;
   C sum = 0;
-  for (std::int64_t r = begin; r < end; ++r) sum += static_cast<C>(f(r * columns + c));
+  for (std::int64_t r = begin; r < end; ++r) {
+    if constexpr (requires { f(r, r); })
+      sum += static_cast<C>(f(r, r * columns + c));
+    else
+      sum += static_cast<C>(f(r * columns + c));
+  }
   part[blockIdx.y * columns + c] = sum;
 }
 

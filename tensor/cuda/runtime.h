@@ -44,13 +44,20 @@ void wait();  // for all work so far; throws what went wrong in it
 // the draws and adamw's rate may differ. Throws what `step` does. For the host, and where
 // GRAFT_GRAPHS is 0, it is a call and no more.
 void gathered(Device, const std::function<void()>& step);
+// Within it: hands over what there is so far, so that the device works while the rest is noted. A
+// graph then stands in for each part. Elsewhere there is nothing to hand over.
+void begin_gathered();
+// Gives up all graphs, once what runs has ended: for the pool, which gives memory back that their
+// copies name.
+void drop_graphs();
 
 // What gathered() has done so far.
 struct Work {
   long commands = 0;                  // noted: kernels, products, copies
   long copies = 0, copied_bytes = 0;  // of these, from the host
   long lists = 0, graphs = 0;         // handed over; made into graphs
-  long replayed = 0;                  // lists that a graph stood in for
+  long parts = 0;                     // handed over by begin_gathered(): no lists of their own
+  long replayed = 0;                  // lists and parts that a graph stood in for
   std::string in_vain;  // why a graph could not be made, the last time that one could not
 };
 const Work& work();

@@ -88,21 +88,24 @@ __global__ void add_signed_kernel(T* dx, const T* sum, const std::int32_t* sign,
     dx[i] += sign[i] > 0 ? scale * sum[i] : -scale * sum[i];
 }
 
-// The places the other way round, on the host: which i have place k.
-struct Inverse {
-  Array first, order;
-};
-Inverse inverse_of(const Fastfood& p) {
+// The places the other way round, made on the host: [K + 1] where the i begin that have place k,
+// and behind these the i themselves, [L].
+Array inverse_of(const Fastfood& p) {
   const Array place = p.place.to(Device::cpu);
   const auto* at = place.data<std::int32_t>();
-  Inverse all{Array::zeros({p.inner + 1}, Dtype::i32), Array::empty({p.length}, Dtype::i32)};
-  auto* first = all.first.data<std::int32_t>();
+  Array all = Array::zeros({p.inner + 1 + p.length}, Dtype::i32);
+  auto* const first = all.data<std::int32_t>();
   for (Index i = 0; i < p.length; ++i) ++first[at[i] + 1];
   for (Index k = 0; k < p.inner; ++k) first[k + 1] += first[k];
   std::vector<std::int32_t> next(first, first + p.inner);
-  auto* order = all.order.data<std::int32_t>();
+  auto* const order = first + p.inner + 1;
   for (Index i = 0; i < p.length; ++i) order[next[at[i]]++] = static_cast<std::int32_t>(i);
   return all;
+}
+
+// A projection is drawn once: what kernels read of it is copied once, too.
+Array kept_as_it_is(const Array& x) {
+  return kept(x, "as it is", [&] { return x; }).as_contiguous();
 }
 
 }  // namespace
@@ -113,26 +116,26 @@ void hadamard(Array& x) {
 }
 
 void fastfood(Array& y, const Array& x, const Fastfood& p) {
-  const DeviceInts sign(p.sign), place(p.place);
-  const Array gaussian = p.gaussian.to(Device::cuda);
+  const Array sign = kept_as_it_is(p.sign), place = kept_as_it_is(p.place),
+              gaussian = kept_as_it_is(p.gaussian);
   dispatch(x, [&]<class T>(T) {
     Array inner = Array::empty({p.inner}, x.kind()), outer = Array::empty({p.length}, x.kind());
     T *const u = inner.device_data<T>(), *const z = outer.device_data<T>();
-    launch("fastfood signs", signed_kernel<T>, grid_of(p.inner), u, x.device_data<T>(), sign.data(),
-           p.in, p.inner);
+    launch("fastfood signs", signed_kernel<T>, grid_of(p.inner), u, x.device_data<T>(),
+           sign.device_data<std::int32_t>(), p.in, p.inner);
     transform(u, 1, p.inner);
     launch("fastfood spread", spread_kernel<T>, grid_of(p.length), z, static_cast<const T*>(u),
-           place.data(), gaussian.device_data<float>(), static_cast<T>(p.scale), p.length);
+           place.device_data<std::int32_t>(), gaussian.device_data<float>(),
+           static_cast<T>(p.scale), p.length);
     transform(z, 1, p.length);
     y.copy_from(outer.slice(0, 0, p.out).reshape(y.shape()));
   });
 }
 
 void fastfood_adjoint(Array& dx, const Array& dy, const Fastfood& p) {
-  const DeviceInts sign(p.sign);
-  const Inverse inverse = inverse_of(p);
-  const DeviceInts first(inverse.first), order(inverse.order);
-  const Array gaussian = p.gaussian.to(Device::cuda);
+  const Array sign = kept_as_it_is(p.sign), gaussian = kept_as_it_is(p.gaussian);
+  const Array inverse = kept(p.place, "inverse", [&] { return inverse_of(p); });
+  const auto* const first = inverse.device_data<std::int32_t>();
   dispatch(dy, [&]<class T>(T) {
     Array outer = Array::empty({p.length}, dy.kind()), inner = Array::empty({p.inner}, dy.kind());
     T *const z = outer.device_data<T>(), *const sum = inner.device_data<T>();
@@ -140,10 +143,11 @@ void fastfood_adjoint(Array& dx, const Array& dy, const Fastfood& p) {
            p.length);
     transform(z, 1, p.length);
     launch("fastfood gather", gathered_kernel<T>, grid_of(p.inner), sum, static_cast<const T*>(z),
-           first.data(), order.data(), gaussian.device_data<float>(), p.inner);
+           first, first + p.inner + 1, gaussian.device_data<float>(), p.inner);
     transform(sum, 1, p.inner);
     launch("fastfood add", add_signed_kernel<T>, grid_of(p.in), dx.device_data<T>(),
-           static_cast<const T*>(sum), sign.data(), static_cast<T>(p.scale), p.in);
+           static_cast<const T*>(sum), sign.device_data<std::int32_t>(), static_cast<T>(p.scale),
+           p.in);
   });
 }
 

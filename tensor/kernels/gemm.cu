@@ -3,8 +3,7 @@
 // workspace is ours, since one of cuBLAS's own would let the algorithm depend on what else runs.
 #include <cublas_v2.h>
 
-#include "tensor/cuda/launch.h"
-#include "tensor/cuda/walk.h"
+#include "tensor/cuda/eight.h"
 #include "tensor/kernels.h"
 
 namespace graft::cuda {
@@ -137,6 +136,40 @@ void product(Array& c, const Array& a, const Array& b, double alpha, double beta
   });
 }
 
+// c[r, :] = row, in units of U: bytes that are copied, 16 at a time where they lie so. A thread
+// reads its unit of the row once.
+template <class U>
+__global__ void spread_kernel(U* c, const U* row, Index rows, unsigned units, Index step) {
+  const unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
+  if (i >= units) return;
+  const U mine = row[i];
+  for (Index r = blockIdx.y; r < rows; r += gridDim.y) c[r * step + i] = mine;
+}
+
+void spread(Array& c, const Array& row) {
+  const Index rows = c.dim(0), columns = c.dim(1), step = c.stride(0);
+  if (c.numel() == 0) return;
+  const auto run = [&]<class U>(U* to, const U* from, Index units, Index unit_step) {
+    const Index warps = (units + kWarp - 1) / kWarp;
+    const auto threads = unsigned(std::min<Index>(kThreads, warps * kWarp));
+    const auto across = unsigned((units + threads - 1) / threads);
+    // Some thousand blocks: more than a device has under way, and rows enough for each.
+    const auto down = unsigned(std::min<Index>(rows, std::max<Index>(1, 4096 / across)));
+    launch("row", spread_kernel<U>, Grid{across, threads, down}, to, from, rows, unsigned(units),
+           unit_step);
+  };
+  dispatch_all(c, [&]<class T>(T) {
+    constexpr Index kEach = sizeof(Sixteen) / sizeof(T);
+    T* const to = c.device_data<T>();
+    const T* const from = row.device_data<T>();
+    if (columns % kEach == 0 && step % kEach == 0 && at_sixteen(to, from))
+      run(reinterpret_cast<Sixteen*>(to), reinterpret_cast<const Sixteen*>(from), columns / kEach,
+          step / kEach);
+    else
+      run(to, from, columns, step);
+  });
+}
+
 }  // namespace
 
 void gemm(Array& c, const Array& a, const Array& b, double alpha, double beta) {
@@ -146,7 +179,11 @@ void gemm(Array& c, const Array& a, const Array& b, double alpha, double beta) {
 void gemm_from_row(Array& c, const Array& a, const Array& b, const Array& row) {
   check(row.contiguous() && row.dtype() == c.dtype(), "gemm: row {} of {}, c {}", row.shape(),
         name(row.dtype()), name(c.dtype()));
-  c.copy_from(row.reshape({1, c.dim(1)}).expand(c.shape()));
+  check(c.dim(1) <= 1 || c.stride(1) == 1, "gemm: the columns of c {} have stride {}, not 1",
+        c.shape(), c.stride(1));
+  check(row.numel() == c.dim(1), "gemm: row {}, c {}", row.shape(), c.shape());
+  check_size("a width of", c.dim(1));
+  spread(c, row);
   product(c, a, b, 1, 1);
 }
 

@@ -1,6 +1,7 @@
 // Softmax and cross-entropy over rows, each shifted by its largest element.
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "tensor/kernels.h"
 #include "tensor/kernels/lanes.h"
@@ -26,6 +27,19 @@ template <class T>
 void multiply(T* y, std::int64_t n, T factor) {
 #pragma omp simd
   for (std::int64_t i = 0; i < n; ++i) y[i] *= factor;
+}
+
+template <class T>
+constexpr T kInfinity = std::numeric_limits<T>::infinity();
+
+// log(sum of exponentials), `most` being the largest element. Where that is -infinity the others
+// are, too, or NaN, and so is their plain sum.
+template <class T>
+T part_sum(const T* x, std::int64_t n, T most) {
+  if (most == -kInfinity<T>)
+    return lane_sum<T>(n, [=](std::int64_t i) GRAFT_INLINE { return x[i]; });
+  return most + std::log(lane_sum<T>(
+                    n, [=](std::int64_t i) GRAFT_INLINE { return vmath::exp(x[i] - most); }));
 }
 
 void check_labels(const std::int32_t* label, std::int64_t n, std::int64_t classes) {
@@ -118,10 +132,11 @@ void log_sum_exp_join(Array& lse, Array& picked, const Array& logits, const Arra
       const T* x = in + r * step;
       if (want[r] >= first && want[r] < first + columns) found[r] = x[want[r] - first];
       const T most = row_max(x, columns);
-      const T sum = lane_sum<T>(
-          columns, [=](std::int64_t i) GRAFT_INLINE { return vmath::exp(x[i] - most); });
-      const T part = most + std::log(sum), high = std::max(sums[r], part);
-      sums[r] = high + std::log1p(std::exp(std::min(sums[r], part) - high));
+      const T part = part_sum(x, columns, most);
+      if (part == -kInfinity<T>) return;  // adds nothing
+      const T high = std::max(sums[r], part);
+      sums[r] =
+          std::isnan(part) ? part : high + std::log1p(std::exp(std::min(sums[r], part) - high));
     });
   });
 }

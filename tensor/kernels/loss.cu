@@ -94,10 +94,17 @@ __global__ void join_kernel(Compute<T>* lse, Compute<T>* picked, const T* logits
   using C = Compute<T>;
   const T* x = logits + blockIdx.x * step;
   const RowSum<C> s = row_sum(x, columns);
+  C part = s.most + std::log(s.sum);
+  if (s.most == -INFINITY) {  // as all elements are, unless one is NaN; and so is their plain sum
+    C plain = 0;
+    for (Index i = threadIdx.x; i < columns; i += blockDim.x) plain += static_cast<C>(x[i]);
+    part = block_sum(plain);
+  }
   if (threadIdx.x != 0) return;
   const std::int32_t want = label[blockIdx.x];
   if (want >= first && want < first + columns) picked[blockIdx.x] = static_cast<C>(x[want - first]);
-  const C before = lse[blockIdx.x], part = s.most + std::log(s.sum);
+  if (part == -INFINITY) return;  // adds nothing
+  const C before = lse[blockIdx.x];
   const C high = before > part ? before : part, low = before > part ? part : before;
   lse[blockIdx.x] = high + std::log1p(std::exp(low - high));
 }

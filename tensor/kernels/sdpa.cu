@@ -125,16 +125,25 @@ AttentionArguments::AttentionArguments(const AttentionShape& shape, const Array&
   get_.key = key_.device_data<std::int32_t>();
 }
 
+std::int64_t AttentionArguments::rows(bool of_keys) const {
+  std::int64_t total = 0;
+  for (const DeviceSequence& s : all_) total += of_keys ? s.keys : s.queries;
+  return total;
+}
+
 AttentionArguments::Tiles AttentionArguments::tiles(bool of_keys, int rows) const {
   std::vector<std::int32_t> all;
-  std::int64_t total = 0;
-  for (std::size_t s = 0; s < all_.size(); ++s) {
-    const int n = of_keys ? all_[s].keys : all_[s].queries;
-    total += n;
-    for (int first = 0; first < n; first += rows)
-      all.push_back(static_cast<std::int32_t>(s)), all.push_back(first);
+  int longest = 0;
+  for (const DeviceSequence& s : all_) longest = std::max(longest, of_keys ? s.keys : s.queries);
+  const int most = (longest + rows - 1) / rows;
+  for (int tile = 0; tile < most; ++tile) {
+    const int first = (of_keys ? tile : most - 1 - tile) * rows;
+    for (std::size_t s = 0; s < all_.size(); ++s)
+      if (first < (of_keys ? all_[s].keys : all_[s].queries))
+        all.push_back(static_cast<std::int32_t>(s)), all.push_back(first);
   }
-  const std::int64_t count = total / rows + sequences();  // each sequence's last tile may be short
+  // Each sequence's last tile may be short.
+  const std::int64_t count = this->rows(of_keys) / rows + sequences();
   all.resize(static_cast<std::size_t>(2 * count), -1);
   return {uploaded(Array::of(all, {count, 2})), static_cast<unsigned>(count)};
 }

@@ -45,18 +45,30 @@ struct DeviceAttention {
   __device__ int place(const DeviceSequence& s, int i, int j) const {
     return j < unbiased ? -1 : bias_zero + j - (s.keys - s.queries + i);
   }
-  // What the weight of query i and key j is multiplied by. The host draws the same.
-  template <class C>
-  __device__ C factor(const DeviceSequence& s, int head, int i, int j) const {
-    const int number = j - unbiased, block = number >> 2, row = s.query + i;
+  // The draws of query i and the four keys whose numbers among those with a place are 4 block to
+  // 4 block + 3. The host draws the same.
+  __device__ Counter draws(const DeviceSequence& s, int head, int i, int block) const {
+    const int row = s.query + i;
     const std::uint32_t low = (1u << 22) - 1;
-    const Counter bits = philox(
+    return philox(
         address(stream, static_cast<std::uint32_t>(example[row]),
                 static_cast<std::uint32_t>(position[row]),
                 static_cast<std::uint32_t>(head) << 22 | (static_cast<std::uint32_t>(block) & low)),
         key_of(key));
-    if (uniform(bits[number - 4 * block]) < dropout) return C{0};
-    return static_cast<C>(kept);
+  }
+  __device__ bool keeps(std::uint32_t bits) const { return !(uniform(bits) < dropout); }
+  // What the weight of query i and key j is multiplied by.
+  template <class C>
+  __device__ C factor(const DeviceSequence& s, int head, int i, int j) const {
+    const int number = j - unbiased, block = number >> 2;
+    return keeps(draws(s, head, i, block)[number - 4 * block]) ? static_cast<C>(kept) : C{0};
+  }
+  // Which of four weights stay, a bit for each.
+  __device__ std::uint32_t kept_of_four(const DeviceSequence& s, int head, int i, int block) const {
+    const Counter bits = draws(s, head, i, block);
+    std::uint32_t four = 0;
+    for (int e = 0; e < 4; ++e) four |= static_cast<std::uint32_t>(keeps(bits[e])) << e;
+    return four;
   }
 };
 static_assert(sizeof(DeviceAttention) == 4 * sizeof(void*) + 2 * 8 + 10 * 4);
@@ -134,7 +146,8 @@ class AttentionArguments {
   const DeviceAttention& get() const { return get_; }
   // One block for each (sequence, tile) of queries, or of keys; and blocks with nothing to do,
   // sequence -1, up to what any sequences of so many rows could take: a step's grids are then those
-  // of another one's with as many rows.
+  // of another one's with as many rows. Of causal sequences those come first that have the most to
+  // do, the last queries and the first keys: what begins last is then soon done.
   struct Tiles {
     Array on_device;  // i32 [n, 2]
     unsigned count;
@@ -145,10 +158,14 @@ class AttentionArguments {
   Tiles query_tiles(int rows = kTile) const { return tiles(false, rows); }
   Tiles key_tiles(int rows = kTile) const { return tiles(true, rows); }
   std::int64_t sequences() const { return static_cast<std::int64_t>(all_.size()); }
+  // Rows of all sequences.
+  std::int64_t queries() const { return rows(false); }
+  std::int64_t keys() const { return rows(true); }
   bool own_biases() const { return own_biases_; }
 
  private:
   Tiles tiles(bool of_keys, int rows) const;
+  std::int64_t rows(bool of_keys) const;
   std::vector<DeviceSequence> all_;
   bool own_biases_ = false;
   Array sequence_, example_, position_, key_;

@@ -16,7 +16,9 @@ namespace {
 
 using std::int64_t;
 
-constexpr int64_t kKeyBlock = 256, kQueryBlock = 2 * kTileRows;
+// Queries go in large blocks, since the gradients of a block's keys and values are read and written
+// once for each; their scores must stay in the second-level cache.
+constexpr int64_t kKeyBlock = 256, kQueryBlock = 8 * kTileRows;
 constexpr int64_t kSerialWork = 1 << 17;  // multiply-adds of one product, of which there are five
 
 // Turns scores into probabilities and dp into ds; zeros from `visible` to `width`.

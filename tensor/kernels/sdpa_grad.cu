@@ -12,17 +12,20 @@ namespace {
 
 using Index = std::int64_t;
 
-// delta[row, head] = sum of dy y over the head's columns.
+// delta[row, head] = sum of dy y over the head's columns: a warp for each, whose lanes read side by
+// side.
 template <class T>
 __global__ void delta_kernel(Compute<T>* delta, GradArrays<T> x, Index rows, int heads, int width) {
   using C = Compute<T>;
-  for (Index i = thread_index(); i < rows * heads; i += grid_step()) {
+  const int lane = threadIdx.x % kWarp;
+  for (Index i = thread_index() / kWarp; i < rows * heads; i += grid_step() / kWarp) {
     const T* const y = x.y + i / heads * x.y_step + i % heads * width;
     const T* const dy = x.dy + i / heads * x.dy_step + i % heads * width;
     C sum = 0;
-    for (int c = 0; c < width; ++c)
+    for (int c = lane; c < width; c += kWarp)
       sum = vmath::fma(static_cast<C>(dy[c]), static_cast<C>(y[c]), sum);
-    delta[i] = sum;
+    for (int far = kWarp / 2; far > 0; far /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, far);
+    if (lane == 0) delta[i] = sum;
   }
 }
 
@@ -218,8 +221,8 @@ void sdpa_grad(Array& dq, Array& dk, Array& dv, Array& dbias, const Array& q, co
                           y.stride(0),          dy.stride(0),
                           dq.stride(0),         dk.stride(0),
                           dv.stride(0)};
-    launch("sdpa delta", delta_kernel<T>, grid_of(q.dim(0) * heads), delta, x, q.dim(0), heads,
-           a.width);
+    launch("sdpa delta", delta_kernel<T>, grid_of(q.dim(0) * heads * kWarp), delta, x, q.dim(0),
+           heads, a.width);
     bool on_tensor_cores = false;
     if constexpr (is_half(dtype_of<T>)) {
       on_tensor_cores = a.width <= kWidestOnTensorCores;

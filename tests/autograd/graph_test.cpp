@@ -107,6 +107,47 @@ TEST_CASE("backward adds to the gradients that it is given, also after they were
   CHECK(same_bits(once, backward(y)[w]));
 }
 
+TEST_CASE("the last walk adds up a leaf's uses with the bits that they have when they are read") {
+  const Tensor w = leaf({5, 5}), b = leaf({5}, 3);
+  const auto loss = [&](std::int64_t from, std::int64_t to) {
+    Tensor h = constant({9, 5}, 4);
+    h = Tensor(h.value().slice(0, from, to));
+    for (int i = 0; i < 4; ++i) h = tanh(linear(h, w, b)) * b + h;
+    const auto inner = [&](const Tensor& x) { return linear(linear(x, w), w * w); };
+    return sum(square(checkpoint(inner, h))) + sum(w) + sum(w);
+  };
+  const auto gradients = [&](const std::vector<std::int64_t>& cuts, bool last) {
+    Gradients grads;
+    for (std::size_t i = 0; i + 1 < cuts.size(); ++i)
+      backward(loss(cuts[i], cuts[i + 1]), grads, {}, last && i + 2 == cuts.size());
+    return std::pair{grads[w].clone(), grads[b].clone()};
+  };
+  for (const std::vector<std::int64_t>& cuts :
+       std::vector<std::vector<std::int64_t>>{{0, 9}, {0, 4, 9}, {0, 1, 2, 9}}) {
+    const auto read = gradients(cuts, false), walked = gradients(cuts, true);
+    CHECK(same_bits(read.first, walked.first));
+    CHECK(same_bits(read.second, walked.second));
+  }
+}
+
+TEST_CASE("in the last walk a leaf that every layer reads does not take room for every layer") {
+  const Tensor w = leaf({200, 200}), x = constant({1, 200});
+  Tensor h = x;
+  for (int i = 0; i < 20; ++i) h = tanh(linear(h, w));
+  const Tensor y = sum(h);
+  const auto most = [&](bool last) {
+    const std::size_t before = pool::live_bytes();
+    pool::reset_peak();
+    Gradients grads;
+    backward(y, grads, {}, last);
+    (void)grads[w];
+    return static_cast<double>(pool::peak_bytes() - before) /
+           static_cast<double>(w.value().bytes());
+  };
+  CHECK(most(false) >= 20);
+  CHECK(most(true) < 3);
+}
+
 TEST_CASE("a product that begins a gradient has the bits of adding to zeros") {
   const Tensor w = leaf({5, 4}), x1 = constant({7, 4}, 3), x2 = constant({6, 4}, 4);
   const Tensor y1 = linear(x1, w), y2 = linear(x2, w);

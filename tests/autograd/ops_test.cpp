@@ -59,6 +59,19 @@ double error(const Values& a, const Values& b, double floor = 1e-3) {
   return most / std::max(floor, size_of_values(b));
 }
 
+// An input's numbers as a view of others: columns cut out of wider rows, or a transpose. A vector
+// is one number that repeats.
+Array strided(const Shape& shape, int which, bool positive, bool turned) {
+  if (shape.size() == 1) return random({1}, which, positive, Dtype::f32).expand(shape);
+  Shape around = shape;
+  if (turned) {
+    std::swap(around[around.size() - 2], around.back());
+    return random(around, which, positive, Dtype::f32).transpose();
+  }
+  around.back() += 3;
+  return random(around, which, positive, Dtype::f32).slice(-1, 1, 1 + shape.back());
+}
+
 template <class F>
 void each_op(F f) {
   for (const Size s : kSizes)
@@ -176,6 +189,67 @@ TEST_CASE("every op run twice gives the same bits, and leaves its inputs as they
     const Tensors fresh = inputs(op, 0, Dtype::f32);
     for (std::size_t i = 0; i < x.size(); ++i) CHECK(same_bits(x[i].value(), fresh[i].value()));
   });
+}
+
+TEST_CASE("every op of views has the values and the gradients that it has of copies") {
+  for (const bool turned : {false, true})
+    each_op([turned](const Op& op) {
+      CAPTURE(turned);
+      Tensors views, copies;
+      for (std::size_t i = 0; i < op.in.size(); ++i) {
+        const Array view = strided(op.in[i], static_cast<int>(i), op.positive, turned);
+        views.push_back(Tensor::leaf(view));
+        copies.push_back(Tensor::leaf(view.clone()));
+      }
+      const Tensor a = op.run(views), b = op.run(copies);
+      CHECK(same_bits(a.value(), b.value()));
+      const Array dy = strided(a.shape(), 100, false, turned);
+      const Gradients ga = backward(a, dy), gb = backward(b, dy.clone());
+      for (std::size_t i = 0; i < views.size(); ++i) {
+        CAPTURE(i);
+        CHECK(same_bits(ga[views[i]], gb[copies[i]]));
+      }
+    });
+}
+
+TEST_CASE("columns that an op cut out are what their copies are, and their gradients come back") {
+  const Tensor both = Tensor::leaf(random({7, 10}, 0, false, Dtype::f32));
+  const auto half = [&](int which) { return slice(both, 1, 5 * which, 5 * which + 5); };
+  const auto copy = [&](int which) {
+    return Tensor::leaf(both.value().slice(1, 5 * which, 5 * which + 5).clone());
+  };
+  const Tensor gate = copy(0), up = copy(1);
+  const Tensor a = swiglu(half(0), half(1)), b = swiglu(gate, up);
+  CHECK(same_bits(a.value(), b.value()));
+  const Gradients ga = backward(a, weights(a)), gb = backward(b, weights(b));
+  CHECK(same_bits(ga[both].slice(1, 0, 5), gb[gate]));
+  CHECK(same_bits(ga[both].slice(1, 5, 10), gb[up]));
+  const Array rows = ints(9, 0, 7);
+  CHECK(same_bits(gather(half(1), rows).value(), gather(up, rows).value()));
+}
+
+TEST_CASE("a vocabulary of which words are forbidden has the loss and gradient of the others") {
+  const int n = 3, v = 8192, few = 4096, c = 2;
+  const Array label = ints(n, 0, few);
+  const Array rows = random({n, c}, 0, false, Dtype::f32);
+  const Array table = random({v, c}, 1, false, Dtype::f32);
+  for (const bool first : {false, true}) {  // the run of words that may be told
+    CAPTURE(first);
+    const int from = first ? 0 : few;
+    Array bias = Array::full({v}, -INFINITY);
+    bias.slice(0, from, from + few).fill(0);
+    Array at = label.clone();
+    for (int i = 0; i < n; ++i) at.data<std::int32_t>()[i] += from;
+    const auto run = [&](const Array& w, const Array& b, const Array& of) {
+      const Tensor x = Tensor::leaf(rows);
+      const Tensor loss = linear_cross_entropy(x, Tensor(w), Tensor(b), of, n);
+      return std::pair{loss.value(), backward(loss)[x].clone()};
+    };
+    const auto all = run(table, bias, at);
+    const auto allowed = run(table.slice(0, from, from + few).clone(), Array::zeros({few}), label);
+    CHECK(same_bits(all.first, allowed.first));
+    CHECK(error(all.second.to_vector(), allowed.second.to_vector()) < 1e-6);
+  }
 }
 
 TEST_CASE("gradients of rows that come in two calls have the bits of one call") {

@@ -137,6 +137,97 @@ TEST_CASE("a list of work that comes again is one graph, and reads the numbers o
   CHECK(since.lists() == 8);
 }
 
+TEST_CASE("a step whose first part is handed over early has the same bits, and a graph for each") {
+  if (!device_is_there()) return;
+  const Array w = random_on_device({8, 8}, 6), x = random_on_device({6, 8}, 7);
+  const auto step = [&](bool early) {
+    Array h = Array::empty({6, 8}, w.kind()), y = Array::empty({6, 8}, w.kind());
+    kernels::gemm(h, x, w, 1.5, 0);
+    if (early) cuda::begin_gathered();
+    kernels::gemm(y, h, w, 1, 0);
+    return y;
+  };
+  const Array want = step(false).to(Device::cpu);
+  CHECK(same_bits(step(true), want));  // outside it is nothing
+  const Since since;
+  const long parts = cuda::work().parts;
+  for (int turn = 0; turn < 5; ++turn) {
+    Array got;
+    cuda::gathered(Device::cuda, [&] { got = step(true); });
+    CHECK(same_bits(got, want));
+  }
+  CHECK(since.lists() == 5);
+  CHECK(cuda::work().parts - parts == 5);
+  CHECK(since.graphs() >= 2);
+  CHECK(since.replayed() >= 4);
+}
+
+TEST_CASE("no graph outlives memory that was given back to the system") {
+  if (!device_is_there()) return;
+  const Array w = random_on_device({8, 8}, 8), x = random_on_device({6, 8}, 9);
+  Array y = Array::zeros({6, 8}, w.kind());
+  const auto step = [&](int turn) {
+    std::vector<std::int32_t> rows{turn % 6, 1, 2, 3, 4, 5};
+    Array picked = Array::empty({6, 8}, w.kind());
+    kernels::gather(picked, x, Array::of(rows));
+    kernels::gemm(y, picked, w, 2.5, 0);
+  };
+  const auto replayed = [&](int turns) {
+    const Since since;
+    for (int turn = 0; turn < turns; ++turn) {
+      step(turn);
+      const Array want = y.to(Device::cpu);
+      y.fill(NAN);
+      cuda::gathered(Device::cuda, [&] { step(turn); });
+      CHECK(same_bits(y, want));
+    }
+    return since.replayed();
+  };
+  CHECK(replayed(5) >= 2);
+  pool::trim();
+  CHECK(replayed(1) == 0);  // even if the system gives the same addresses again
+  CHECK(replayed(5) >= 2);
+}
+
+TEST_CASE("what does not change is copied to the device once: projections, and frequencies") {
+  if (!device_is_there()) return;
+  const auto copies = [](auto&& step) {
+    const long before = cuda::work().copies;
+    cuda::gathered(Device::cuda, step);
+    return cuda::work().copies - before;
+  };
+  Fastfood p = draw_fastfood(20, 100, 1, {3, 0}, 4);
+  const Array x = random_array({20}, 5), dy = random_array({100}, 6);
+  Array y = Array::empty({100}), dx = Array::zeros({20});
+  const auto there = [&](Array& y, Array& dx) {
+    kernels::fastfood(y, x.to(y.device()), p);
+    kernels::fastfood_adjoint(dx, dy.to(y.device()), p);
+  };
+  Array y2 = y.to(Device::cuda), dx2 = dx.to(Device::cuda);
+  const auto check_both = [&](long most) {
+    dx.fill(0), dx2.fill(0);
+    there(y, dx);
+    CHECK(copies([&] { there(y2, dx2); }) == most);
+    CHECK(apart(y2, y) < 1e-5);
+    CHECK(apart(dx2, dx) < 1e-5);
+  };
+  check_both(2 + 4);  // x, dy; signs, places, their inverse, the diagonal
+  check_both(2);
+  std::swap(p.place.data<std::int32_t>()[3], p.place.data<std::int32_t>()[50]);
+  check_both(2 + 2);  // written to: the places, and their inverse
+  p.gaussian = p.gaussian.clone();
+  check_both(2 + 1);
+  check_both(2);
+
+  const Array rows = random_on_device({7, 24}, 7), turns = random_array({4}, 8);
+  const Array position = Array::of(std::vector<std::int32_t>{4, 0, 1, 2, 9, 5, 3});
+  CHECK(copies([&] {
+          Array z = Array::empty({7, 24}, rows.kind());
+          for (int layer = 0; layer < 3; ++layer)
+            kernels::rotate(z, rows, position, turns, 3, layer % 2);
+        }) == 2);
+}
+
 #ifdef GRAFT_CUDA_IS_EMULATED
 TEST_CASE("where no graph can be made a list is started all the same, and why is told") {
   const Array x = random_on_device({8, 8}, 4);

@@ -27,7 +27,7 @@
 #define __shared__ static
 #define __forceinline__ inline
 #define __align__(n) alignas(n)
-#define __launch_bounds__(threads)
+#define __launch_bounds__(...)
 
 struct dim3 {
   unsigned x = 1, y = 1, z = 1;
@@ -52,6 +52,7 @@ void reverse(bool on);
 
 void wait_for_block();
 void wait_for_warp();
+[[noreturn]] void misaligned();
 // A place where a thread leaves a value for the others, 16 bytes.
 void* slot(unsigned thread);
 
@@ -77,6 +78,30 @@ std::array<T, 32> of_warp(const T& value) {
   wait_for_warp();
   return all;
 }
+
+// Four 8 x 8 matrices of 16 bits, as the PTX manual has it (9.7.15.5, "ldmatrix", .x4): `row` of
+// lanes 8 i to 8 i + 7 are the rows of matrix i.
+template <bool transposed>
+void ldmatrix(std::uint32_t (&r)[4], const std::byte* row) {
+  if (reinterpret_cast<std::uintptr_t>(row) % 16 != 0) misaligned();
+  const auto rows = of_warp(row);
+  const unsigned group = now.thread.x % 32 / 4, pair = now.thread.x % 4;
+  for (unsigned i = 0; i < 4; ++i) {
+    std::uint16_t half[2];
+    for (unsigned e = 0; e < 2; ++e) {
+      const unsigned x = 2 * pair + e;
+      const std::byte* const from =
+          transposed ? rows[8 * i + x] + 2 * group : rows[8 * i + group] + 2 * x;
+      std::memcpy(&half[e], from, 2);
+    }
+    r[i] = half[0] | std::uint32_t{half[1]} << 16;
+  }
+}
+
+// Copies that a thread has begun are carried out when it waits for them. Until then NaN bits lie
+// there: who reads too early, or still what was there before, is found out.
+void copy_meanwhile(void* to, const void* from, unsigned room, unsigned bytes);
+void wait_for_copies();
 
 }  // namespace graft::emulation
 

@@ -59,6 +59,12 @@ struct Fiber : Context {
   unsigned thread = 0;
 };
 
+struct Copy {
+  void* to;
+  const void* from;
+  unsigned room, bytes;  // zeros from `bytes` on
+};
+
 struct Block {
   const std::function<void()>* kernel = nullptr;
   std::vector<std::unique_ptr<Fiber>> fibers;  // kept from block to block
@@ -69,6 +75,7 @@ struct Block {
   Context scheduler;
   std::vector<std::byte> shared;
   std::vector<std::array<std::byte, 16>> slots;
+  std::vector<std::vector<Copy>> copies;  // begun, by thread
   bool reversed = false;
 };
 Block block;
@@ -168,6 +175,7 @@ void run(dim3 grid, dim3 size, std::size_t shared_bytes, const std::function<voi
   now.block_size = size;
   block.kernel = &kernel;
   block.slots.resize(size.x);
+  block.copies.resize(std::max<std::size_t>(block.copies.size(), size.x));
   const unsigned blocks = grid.x * grid.y;
   for (unsigned n = 0; n < blocks; ++n) {
     const unsigned b = block.reversed ? blocks - 1 - n : n;
@@ -177,6 +185,7 @@ void run(dim3 grid, dim3 size, std::size_t shared_bytes, const std::function<voi
     block.begun = block.ended = block.used = 0;
     block.shared.assign(shared_bytes, std::byte{0xFF});
     run_block();
+    for (auto& begun : block.copies) begun.clear();  // nobody can have read them
   }
 }
 
@@ -192,6 +201,24 @@ void* shared() { return block.shared.data(); }
 void reverse(bool on) { block.reversed = on; }
 void wait_for_block() { wait(At::block); }
 void wait_for_warp() { wait(At::warp); }
+void misaligned() { fail("emulation: a matrix's row does not begin at a multiple of 16 bytes"); }
+
+void copy_meanwhile(void* to, const void* from, unsigned room, unsigned bytes) {
+  if (reinterpret_cast<std::uintptr_t>(to) % room != 0 ||
+      (bytes && reinterpret_cast<std::uintptr_t>(from) % room != 0))
+    fail("emulation: a copy of {} bytes is not aligned to as many", room);
+  std::memset(to, 0xFF, room);
+  block.copies[now.thread.x].push_back({to, from, room, bytes});
+}
+void wait_for_copies() {
+  auto& begun = block.copies[now.thread.x];
+  for (const Copy& c : begun) {
+    std::memset(c.to, 0, c.room);
+    if (c.bytes) std::memcpy(c.to, c.from, c.bytes);
+  }
+  begun.clear();
+}
+
 void* slot(unsigned thread) { return block.slots[thread].data(); }
 
 }  // namespace graft::emulation
