@@ -57,7 +57,8 @@ bool Linear::fixed() const { return out.empty() && graft::fixed(w) && graft::fix
 bool Norm::fixed() const { return affine.empty() && graft::fixed(gain) && graft::fixed(bias); }
 
 bool Attention::fixed(bool train) const {
-  return q.fixed() && k.fixed() && v.fixed() && o.fixed() && banks.empty() && out.empty() &&
+  return q.fixed() && k.fixed() && v.fixed() && o.fixed() && graft::fixed(q_norm) &&
+         graft::fixed(k_norm) && banks.empty() && out.empty() &&
          !(train && (dropout_ > 0 || weight_dropout_ > 0));
 }
 

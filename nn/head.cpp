@@ -106,7 +106,8 @@ Tensor LinearHead::scores(const Model& model, const Sequence& s, const Batch& ba
   std::vector<std::int32_t> example(batch.example.begin(), batch.example.end());
   const RowAddress rows{Array::of(example),
                         Array::zeros({static_cast<std::int64_t>(example.size())}, Dtype::i32)};
-  if (dense) x = tanh((*dense)(dropped(x, form_.dropout_in, ctx, rows, dense->site), ctx));
+  if (dense)
+    x = map(form_.activation, (*dense)(dropped(x, form_.dropout_in, ctx, rows, dense->site), ctx));
   return out(dropped(x, form_.dropout, ctx, rows, out.site), ctx);
 }
 

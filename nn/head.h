@@ -31,11 +31,12 @@ class Head {
   std::vector<std::string> labels;  // names of the classes, in their order, where they are known
 };
 
-// What a head computes of a text's rows: W d2(tanh(D d1(pooled) + c)) + b, with dropouts d1 and d2
+// What a head computes of a text's rows: W d2(f(D d1(pooled) + c)) + b, with dropouts d1 and d2
 // while training; without `dense`, W d2(pooled) + b.
 struct HeadForm {
   Pool pool = Pool::mean;
-  bool dense = false;                  // the square matrix D and tanh
+  bool dense = false;                  // the square matrix D and f
+  Map activation = Map::tanh;          // f
   bool bias = true;                    // b
   bool skip_pad = false;               // Pool::last takes the last token that is not the padding
   double dropout_in = 0, dropout = 0;  // d1 and d2

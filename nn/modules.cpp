@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numbers>
+#include <utility>
 
 namespace graft {
 namespace {
@@ -19,6 +20,12 @@ void visit(Weight& place, const EachWeight& f) {
 
 Tensor dropped(const Tensor& x, double p, const Ctx& ctx, const Site& site) {
   return dropped(x, p, ctx, ctx.address, site);
+}
+
+// Rows [N, heads dh], each head's part of them by itself.
+Tensor norm_heads(const Tensor& x, const Tensor& gain, double eps) {
+  const std::int64_t dh = gain.dim(0);
+  return reshape(rms_norm(reshape(x, {x.numel() / dh, dh}), gain, eps), x.shape());
 }
 
 // What is stored in half precision as edits get it; ops turn what they read into their rows' type.
@@ -99,20 +106,24 @@ std::vector<Arch> Arch::stacks() const {
 
 Attention::Attention(const Build& build, const Arch& a, int layer, To to)
     : q(build, {a.stack, layer, to == To::itself ? Part::q : Part::xq}, a.width,
-        a.heads * a.head_width(), a.biases),
+        a.heads * a.head_width(), a.biased(Part::q)),
       k(build, {a.stack, layer, to == To::itself ? Part::k : Part::xk}, a.width,
-        a.kv_heads * a.head_width(), a.biases),
+        a.kv_heads * a.head_width(), a.biased(Part::k)),
       v(build, {a.stack, layer, to == To::itself ? Part::v : Part::xv}, a.width,
-        a.kv_heads * a.head_width(), a.biases),
+        a.kv_heads * a.head_width(), a.biased(Part::v)),
       o(build, {a.stack, layer, to == To::itself ? Part::o : Part::xo}, a.heads * a.head_width(),
-        a.width, a.biases, 1 / std::sqrt(2.0 * a.layers)),
+        a.width, a.biased(Part::o), 1 / std::sqrt(2.0 * a.layers)),
       to_(to),
       heads_(a.heads),
       kv_heads_(a.kv_heads),
       causal_(a.causal && to == To::itself),
       scaled_(a.scaled_scores),
-      dropout_(a.dropout),
-      weight_dropout_(a.inner_dropout ? a.dropout : a.attention_dropout) {
+      dropout_(a.attention_result_dropout ? a.dropout : 0),
+      weight_dropout_(a.inner_dropout ? a.dropout : a.attention_dropout),
+      norm_eps_(a.norm_eps) {
+  if (a.head_norms && to == To::itself)
+    for (const auto& [place, of] : {std::pair{&q_norm, &q}, std::pair{&k_norm, &k}})
+      put(*place, build, {Init::Kind::ones, 1}, {a.head_width()}, of->site, "norm", false);
   if (a.rope_theta > 0 && build.storage && to == To::itself)
     frequency_ = rope_frequencies(a.head_width(), a.rope_theta, a.rope_scaling, build.dtype);
 }
@@ -130,6 +141,8 @@ Attn Attention::project(const Tensor& x, const Ctx& ctx) const {
     return {q(x, ctx), k(memory.rows, over), v(memory.rows, over), scale, {}, true};
   }
   Attn a{q(x, ctx), k(x, ctx), v(x, ctx), scale, {}};
+  if (q_norm) a.q = norm_heads(a.q, q_norm(ctx), norm_eps_);
+  if (k_norm) a.k = norm_heads(a.k, k_norm(ctx), norm_eps_);
   if (frequency_.defined()) {
     const Array position = Array::of(rows.position);
     a.q = rotate(a.q, position, frequency_, heads_);
@@ -161,16 +174,19 @@ Tensor Attention::operator()(const Tensor& x, const Tensor& residual, const Ctx&
 
 void Attention::each(const EachWeight& f) {
   for (Linear* l : {&q, &k, &v, &o}) l->each(f);
+  visit(q_norm, f);
+  visit(k_norm, f);
 }
 
 Mlp::Mlp(const Build& build, const Arch& a, int layer)
-    : up(build, {a.stack, layer, Part::up}, a.width, a.hidden, a.biases),
-      down(build, {a.stack, layer, Part::down}, a.hidden, a.width, a.biases,
+    : up(build, {a.stack, layer, Part::up}, a.width, a.hidden, a.biased(Part::up)),
+      down(build, {a.stack, layer, Part::down}, a.hidden, a.width, a.biased(Part::down),
            1 / std::sqrt(2.0 * a.layers)),
       activation_(a.activation),
       dropout_(a.dropout),
       inner_dropout_(a.inner_dropout ? a.dropout : 0) {
-  if (a.gated) gate.emplace(build, Site{a.stack, layer, Part::gate}, a.width, a.hidden, a.biases);
+  if (a.gated)
+    gate.emplace(build, Site{a.stack, layer, Part::gate}, a.width, a.hidden, a.biased(Part::gate));
 }
 
 // What enters `down`.
@@ -251,6 +267,7 @@ Embedding::Embedding(const Build& build, const Arch& a, const Embedding* shared)
       stack_(a.crosses() ? a.stack : Stack::encoder),  // one name for all single stacks
       positions_(a.positions),
       offset_(a.position_offset),
+      window_(a.window),
       dropout_(a.embed_dropout ? a.dropout : 0) {
   const Init init{Init::Kind::normal, 0.02};
   // Released T5 starts it at 1: divided by sqrt(width), smaller rows would tell tokens apart late.
@@ -305,6 +322,11 @@ Sequence Embedding::operator()(const Batch& batch, Ctx& ctx) const {
         next[i] = s.position[row - 1] + 1;
     ctx.cache->set_position(std::move(next));
   }
+  for (const std::int32_t p : s.position)
+    check(window_ == 0 || p < window_,
+          "embedding: position {}; this model's attention has a window (sliding_window) of {} "
+          "tokens, and no text may be longer here: shorten it",
+          p, window_);
   if (position) {
     std::vector<std::int32_t> at = s.position;
     for (std::int32_t& p : at) {

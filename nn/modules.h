@@ -48,6 +48,8 @@ struct Arch {
   // (nn/relative.h); places from relative_distance on share the last.
   int relative_buckets = 0, relative_distance = 128;
   bool causal = false, pre_norm = true, rms = false, gated = false, biases = true;
+  bool qkv_biases_alone = false;  // of the linears with biases, q, k and v have them
+  bool head_norms = false;        // an RMSNorm of each head's queries and keys, before they turn
   bool embed_norm = false, embed_dropout = true, final_norm = true, tied = true;
   bool lm_transform = false;  // BERT's dense + activation + norm before the vocabulary
   bool lm_bias = false;
@@ -55,6 +57,10 @@ struct Arch {
   // vocabulary product.
   bool scaled_scores = true, scaled_lm = false;
   bool inner_dropout = false;  // T5's one rate: everywhere below, too, and after the final norm
+  bool attention_result_dropout = true;  // of the sub-layers' results, attention's, too
+  // > 0: attention reaches back so many tokens, itself among them. Texts may be that long and no
+  // longer: up to there it is attention without a window.
+  int window = 0;
   // Without, only the body was saved: it has no head over the vocabulary. Some bodies come with a
   // matrix for pooling, which is kept for those who read it elsewhere.
   bool lm = true, pooler = false;
@@ -68,6 +74,9 @@ struct Arch {
   int head_width() const { return head_size > 0 ? head_size : width / heads; }
   int norms() const { return (2 + crosses()) * layers + embed_norm + final_norm; }  // in its stack
   bool crosses() const { return encoder_layers > 0; }
+  bool biased(Part part) const {  // of a linear of the blocks
+    return biases && (!qkv_biases_alone || part == Part::q || part == Part::k || part == Part::v);
+  }
   Arch encoder() const;              // of an encoder-decoder's encoder, as a model of its own
   std::vector<Arch> stacks() const;  // the encoder's, if there is one, and itself
   bool operator==(const Arch&) const = default;
@@ -163,6 +172,7 @@ struct Attention {
   bool fixed(bool train) const;
 
   Linear q, k, v, o;
+  Weight q_norm, k_norm;  // gains of Arch::head_norms, by the names `q norm` and `k norm`
   Slot<Attn, Ctx> banks;
   Slot<Tensor, Sub, Ctx> out;  // the sub-layer's y before it joins the residual
 
@@ -177,7 +187,7 @@ struct Attention {
   To to_;
   int heads_, kv_heads_;
   bool causal_, scaled_;
-  double dropout_, weight_dropout_;
+  double dropout_, weight_dropout_, norm_eps_;
   Array frequency_;  // of rotary positions, or undefined
 };
 
@@ -238,7 +248,7 @@ struct Embedding {
 
   const Embedding* shared_;
   Stack stack_;
-  int positions_, offset_;
+  int positions_, offset_, window_;
   double dropout_;
 };
 

@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <optional>
+#include <vector>
 
 #include "autograd/tensor.h"
 #include "nn/site.h"
@@ -47,27 +48,32 @@ struct Ctx;
 // edits what modules read of it: w(ctx) is the value behind the edits.
 class Weight {
  public:
-  Weight() : cell_(std::make_shared<std::shared_ptr<Parameter>>()) {}
+  Weight() : cell_(std::make_shared<Cell>()) {}
   Weight(const Weight&) = delete;
   Weight& operator=(const Weight&) = delete;
 
-  explicit operator bool() const { return *cell_ != nullptr; }  // some families have no biases
-  const Tensor& value() const;                                  // undefined Tensor if there is none
+  explicit operator bool() const { return cell_->now != nullptr; }  // some families have no biases
+  const Tensor& value() const;  // undefined Tensor if there is none
   // What a module computes with. Edits get f32 where the base has half precision; without any it is
   // the value as it is stored.
   Tensor operator()(const Ctx&) const;
-  Parameter& parameter() const { return **cell_; }
-  void put(std::shared_ptr<Parameter> p) { *cell_ = std::move(p); }
+  Parameter& parameter() const { return *cell_->now; }
+  void put(std::shared_ptr<Parameter> p) { *cell_ = {std::move(p), {}}; }
 
   Slot<Tensor, Ctx> edits;  // W -> W'
 
  private:
   friend class Owned;
-  std::shared_ptr<std::shared_ptr<Parameter>> cell_;
+  struct Cell {
+    std::shared_ptr<Parameter> now;
+    std::vector<std::shared_ptr<Parameter>> under;  // what that covers, the base's first
+  };
+  std::shared_ptr<Cell> cell_;
 };
 
 // Keeps `copy` in a Weight's place until it is dropped; then what was there before is back. Copies
-// in one place are dropped in the reverse order of taking it. May outlive the model.
+// in one place may be dropped in any order: one that another stands in front of is taken out from
+// under it. May outlive the model.
 class Owned {
  public:
   Owned(Weight& place, std::shared_ptr<Parameter> copy);
@@ -79,10 +85,13 @@ class Owned {
   // the parameter, where another copy is in the way.
   void off();
   void on();
+  // The copies that stand in front of this one: the place has the last of them.
+  std::vector<std::shared_ptr<Parameter>> in_front() const;
+  const Parameter& copy() const { return *copy_; }
 
  private:
-  std::weak_ptr<std::shared_ptr<Parameter>> place_;
-  std::shared_ptr<Parameter> copy_, before_;
+  std::weak_ptr<Weight::Cell> place_;
+  std::shared_ptr<Parameter> copy_;
 };
 
 }  // namespace graft

@@ -1,6 +1,7 @@
 #include "nn/files/atomic.h"
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -9,6 +10,7 @@
 #include <cerrno>
 #include <cstring>
 #include <utility>
+#include <vector>
 
 #include "tensor/error.h"
 
@@ -72,6 +74,47 @@ fs::path behind_links(fs::path path) {
   return path;
 }
 
+// Whether this is what AtomicFile calls a temporary file for `file`: .FILE.PROCESS-SERIAL.tmp
+bool is_temporary_of(std::string_view file, std::string_view name) {
+  if (!name.starts_with('.') || !name.substr(1).starts_with(file)) return false;
+  name.remove_prefix(1 + file.size());
+  if (!name.starts_with('.') || !name.ends_with(".tmp") || name.size() < 8) return false;
+  name = name.substr(1, name.size() - 5);
+  const std::size_t dash = name.find('-');
+  const auto number = [](std::string_view part) {
+    return !part.empty() && part.find_first_not_of("0123456789") == part.npos;
+  };
+  return dash != name.npos && number(name.substr(0, dash)) && number(name.substr(dash + 1));
+}
+
+// Removes what killed writers of this file left. One that lives holds a lock, which its end gives
+// up however it comes, and which also tells of writers on other machines and in other containers.
+void remove_leftovers(const fs::path& path) {
+  const std::string file = path.filename().string();
+  std::error_code ignored;
+  std::vector<fs::path> found;
+  for (fs::directory_iterator at(folder_of(path), ignored), end; !ignored && at != end;
+       at.increment(ignored))
+    if (is_temporary_of(file, at->path().filename().string())) found.push_back(at->path());
+  for (const fs::path& old : found) {
+    const Descriptor opened(
+        retry([&] { return ::open(old.c_str(), O_WRONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW); }));
+    struct stat status {};
+    if (opened.value >= 0 && ::fstat(opened.value, &status) == 0 && S_ISREG(status.st_mode) &&
+        retry([&] { return ::flock(opened.value, LOCK_EX | LOCK_NB); }) == 0)
+      ::unlink(old.c_str());
+  }
+}
+
+// False where someone took the new file for a leftover before it could be locked. Some file systems
+// have no locks, and there no one removes anything.
+bool lock_new(int file) {
+  struct stat status {};
+  const int taken = retry([&] { return ::flock(file, LOCK_EX | LOCK_NB); });
+  if (taken != 0 && errno == EWOULDBLOCK) return false;
+  return ::fstat(file, &status) != 0 || status.st_nlink > 0;
+}
+
 }  // namespace
 
 AtomicFile::AtomicFile(const fs::path& path) : path_(behind_links(path)) {
@@ -82,14 +125,16 @@ AtomicFile::AtomicFile(const fs::path& path) : path_(behind_links(path)) {
   if (replaces && !S_ISREG(old.st_mode))
     fail("{}: cannot write the file: a {} stands there; need a regular file or none",
          path_.string(), S_ISDIR(old.st_mode) ? "folder" : "device or pipe");
+  remove_leftovers(path_);
   // The process and a serial number keep writers apart; a leftover of a killed process with the
   // same number is skipped by trying the next name.
   do {
+    if (file_ >= 0) ::close(std::exchange(file_, -1));
     temporary_ = folder_of(path_) / fmt::format(".{}.{}-{}.tmp", path_.filename().string(),
                                                 ::getpid(), serial.fetch_add(1));
     file_ = retry(
         [&] { return ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666); });
-  } while (file_ < 0 && errno == EEXIST);
+  } while (file_ < 0 ? errno == EEXIST : !lock_new(file_));
   if (file_ < 0) fail_at("create a temporary file beside it");
   if (replaces && ::fchmod(file_, old.st_mode & 0777) != 0) fail_at("fchmod");
 }

@@ -11,7 +11,8 @@ namespace graft {
 
 // Writes a file under a temporary name in the same folder; commit() puts it in place in one step.
 // Until then, and whenever anything fails, an older file of that name stays as it was. Dropped
-// without commit(), the temporary file is removed. Every failing system call throws Error with the
+// without commit(), the temporary file is removed; one that a killed process left is removed by the
+// next to write a file of that name. Every failing system call throws Error with the
 // file, the operation and the system's reason. A symbolic link is followed: its target is replaced.
 // The new file takes over the permissions of the old one.
 class AtomicFile {

@@ -6,6 +6,7 @@
 #include "tensor/error.h"
 
 namespace graft {
+
 namespace {
 
 template <class Json>
@@ -13,6 +14,8 @@ Json parse(const std::string& name, std::string_view text, int deepest, std::siz
   // The library takes a zero byte for the end and would leave what follows unread.
   const std::size_t zero = text.find('\0');
   check(zero == std::string_view::npos, "{}: not JSON: byte {} is zero", name, zero);
+  check(!text.starts_with("version https://git-lfs"),
+        "{}: this is a Git LFS pointer, not the file itself; run git lfs pull in its folder", name);
   std::vector<std::set<std::string>> open;
   const auto watch = [&](int depth, typename Json::parse_event_t event, Json& value) {
     using Event = typename Json::parse_event_t;

@@ -69,7 +69,9 @@ const char* read_value(const Json& value, Map& field) {
 }
 
 Json parse(const std::filesystem::path& path) {
-  Json values = parse_strict_ordered(path.string(), read_file(path));
+  // Turned in one go: putting in key by key, each looked for among all before it, would take
+  // minutes for the labels of a large head.
+  Json values = parse_strict(path.string(), read_file(path));
   check(values.is_object(), "{}: holds {}; need an object", path.string(), values.type_name());
   return values;
 }
@@ -103,9 +105,11 @@ Arch read_values(const std::string& file, const Json& values) {
   // Without its family's vocabulary head: what that has besides the embedding is not there.
   const auto classes = values.find("architectures");
   if (classes == values.end() || !classes->is_array() || classes->empty()) return arch;
-  const bool body = arch.lm_transform && classes->front() == family.body;
+  // A decoder's whose head is the embedding has it all the same.
+  const bool encoder = arch.stack == Stack::encoder, untied = !arch.tied && !arch.crosses();
+  const bool body = (encoder || untied) && classes->front() == family.body;
   if (body || has_family_head(file, family, values)) arch = without_lm_head(arch);
-  arch.pooler = body;
+  arch.pooler = body && family.has(Part::pooler);
   return arch;
 }
 

@@ -79,10 +79,14 @@ class ConfigKeys {
 // What Family::keys points at.
 void bert_keys(ConfigKeys&, Arch&);
 void roberta_keys(ConfigKeys&, Arch&);
+void distilbert_keys(ConfigKeys&, Arch&);
 void esm_keys(ConfigKeys&, Arch&);
 void gpt2_keys(ConfigKeys&, Arch&);
 void opt_keys(ConfigKeys&, Arch&);
 void llama_keys(ConfigKeys&, Arch&);
+void mistral_keys(ConfigKeys&, Arch&);
+void qwen2_keys(ConfigKeys&, Arch&);
+void qwen3_keys(ConfigKeys&, Arch&);
 void t5_keys(ConfigKeys&, Arch&);
 
 }  // namespace graft

@@ -61,6 +61,7 @@ struct Family {
   std::vector<ExtraName> extras;
   std::vector<ModuleName> encoder = {};  // of an encoder-decoder, whose decoder's are in modules
   FamilyHead head = {};
+  bool has(Part) const;  // whether the table has a line for it
 };
 
 const std::vector<Family>& families();

@@ -1,4 +1,5 @@
 // What each family's keys in config.json mean.
+#include <algorithm>
 #include <utility>
 
 #include "nn/models/config.h"
@@ -25,6 +26,11 @@ void common_keys(ConfigKeys& k) {
       "return_dict_in_generate forced_bos_token_id forced_eos_token_id "
       "remove_invalid_values exponential_decay_length_penalty suppress_tokens "
       "begin_suppress_tokens");
+  // Notes of other programs, which no model class reads.
+  k.unused(
+      "_num_labels is_llama_config transformers.js_config sentence_transformers "
+      "sbert_ce_default_activation_function unsloth_version unsloth_fixed");
+  k.only("rope_interleaved", false);
   k.only("add_cross_attention", false);
   k.only("cross_attention_hidden_size", nullptr);
   k.only("tie_encoder_decoder", false);
@@ -99,6 +105,31 @@ void roberta_keys(ConfigKeys& k, Arch& a) {
                           a.position_offset));
   if (a.activation != Map::gelu)
     k.problem("hidden_act is not gelu, which this family's vocabulary head always has");
+}
+
+void distilbert_keys(ConfigKeys& k, Arch& a) {
+  single_keys(k);
+  k.need("vocab_size", a.vocab);
+  k.need("dim", a.width);
+  k.need("n_layers", a.layers);
+  k.need("n_heads", a.heads);
+  k.need("hidden_dim", a.hidden);
+  k.need("max_position_embeddings", a.positions);
+  k.need("activation", a.activation);
+  k.need("dropout", a.dropout);
+  k.optional("attention_dropout", a.attention_dropout, 0.1);
+  k.optional("seq_classif_dropout", a.head_dropout, 0.2);
+  k.unused("qa_dropout bos_token_id eos_token_id");
+  k.only("sinusoidal_pos_embds", false);  // which would stay as they are while the rest trains
+  k.only("is_decoder", false);
+  k.only("tie_weights_", true);
+  k.only("tie_word_embeddings", true);
+  k.id("pad_token_id", a.pad, 0);
+  k.id("cls_token_id", a.cls);
+  k.id("sep_token_id", a.sep);
+  k.id("mask_token_id", a.mask);
+  a.kv_heads = a.heads;
+  a.norm_eps = 1e-12;  // has no key
 }
 
 void esm_keys(ConfigKeys& k, Arch& a) {
@@ -188,25 +219,77 @@ void opt_keys(ConfigKeys& k, Arch& a) {
   a.norm_eps = 1e-5;  // has no key
 }
 
-void llama_keys(ConfigKeys& k, Arch& a) {
-  decoder_keys(k, a, -1, 1, 2);
+namespace {
+
+// What LLaMA and its like have in common; `kv`: heads of keys where the file says nothing.
+void llama_kind(ConfigKeys& k, Arch& a, int kv, int bos, int eos) {
+  decoder_keys(k, a, -1, bos, eos);
   k.need("vocab_size", a.vocab);
   k.need("max_position_embeddings", a.positions);
   k.need("hidden_size", a.width);
   k.need("num_hidden_layers", a.layers);
   k.need("num_attention_heads", a.heads);
-  k.optional("num_key_value_heads", a.kv_heads, a.heads);
+  const bool said = k.values.contains("num_key_value_heads");  // null: as many as heads
+  k.optional("num_key_value_heads", a.kv_heads, said || kv == 0 ? a.heads : kv);
   k.need("intermediate_size", a.hidden);
   k.need("hidden_act", a.activation);
   k.need("rms_norm_eps", a.norm_eps);
   k.optional("tie_word_embeddings", a.tied, false);
   k.rope(a.rope_theta, a.rope_scaling);
+  k.optional("attention_dropout", a.attention_dropout, 0.0);
+  a.dropout = 0;  // has no key
+}
+
+// The width of a head where it need not be that of the model over the heads; `otherwise` 0: that.
+void head_dim(ConfigKeys& k, Arch& a, int otherwise) {
+  const int even = a.heads > 0 ? a.width / a.heads : 0;
+  int size = a.head_size > 0 ? a.head_size : even;
+  k.optional("head_dim", size, otherwise > 0 ? otherwise : even);
+  if (size < 1) k.problem(fmt::format("head_dim is {}; need 1 or more", size));
+  a.head_size = size == even && a.heads > 0 && a.width % a.heads == 0 ? 0 : size;
+}
+
+// Qwen's, of which released models use none.
+void no_windows(ConfigKeys& k, const Arch& a) {
+  constexpr int kMost = 512;  // layers that may be
+  k.only("use_sliding_window", false);
+  k.unused("sliding_window max_window_layers");
+  k.only("layer_types",
+         Json(std::vector<std::string>(static_cast<std::size_t>(std::clamp(a.layers, 0, kMost)),
+                                       "full_attention")));
+}
+
+}  // namespace
+
+void llama_keys(ConfigKeys& k, Arch& a) {
+  llama_kind(k, a, 0, 1, 2);
   k.only("head_dim", a.heads > 0 ? a.head_width() : 0);
   k.only("attention_bias", false);
   k.only("mlp_bias", false);
-  k.optional("attention_dropout", a.attention_dropout, 0.0);
   k.unused("pretraining_tp max_sequence_length");
-  a.dropout = 0;  // has no key
+}
+
+void mistral_keys(ConfigKeys& k, Arch& a) {
+  llama_kind(k, a, 8, 1, 2);
+  head_dim(k, a, 0);
+  // Without the key it is 4096, with null there is none. One that all positions fit in is none.
+  int window = a.window > 0 ? a.window : -1;
+  k.id("sliding_window", window, 4096);
+  if (window == 0) k.problem("sliding_window is 0; need 1 or more, or null");
+  a.window = window < a.positions ? std::max(window, 0) : 0;
+}
+
+void qwen2_keys(ConfigKeys& k, Arch& a) {
+  llama_kind(k, a, 32, -1, -1);
+  k.only("head_dim", a.heads > 0 ? a.head_width() : 0);
+  no_windows(k, a);
+}
+
+void qwen3_keys(ConfigKeys& k, Arch& a) {
+  llama_kind(k, a, 32, -1, -1);
+  head_dim(k, a, 128);
+  no_windows(k, a);
+  k.only("attention_bias", false);
 }
 
 namespace {

@@ -11,6 +11,7 @@
 #include "nn/files/strict_json.h"
 #include "nn/models/config.h"
 #include "nn/models/family.h"
+#include "nn/models/generation.h"
 #include "nn/models/heads.h"
 #include "nn/models/stored.h"
 
@@ -23,6 +24,7 @@ using nlohmann::json;
 constexpr const char *kConfig = "config.json", *kWeights = "model.safetensors",
                      *kIndex = "model.safetensors.index.json", *kTokenizer = "tokenizer.json",
                      *kTokenizerConfig = "tokenizer_config.json";
+constexpr std::uintmax_t kLongestPointer = 1024;  // of Git LFS, which allows no longer ones
 
 // --- reading ------------------------------------------------------------------------------------
 
@@ -71,8 +73,26 @@ class FolderTensors {
         names.insert(file.get<std::string>());
       }
     }
-    for (const std::string& name : names)
+    for (const std::string& name : names) {
+      check_is_there(folder, name);
       files_.push_back(std::make_unique<SafetensorsReader>(folder / name));
+    }
+  }
+
+  // What folders have in a file's place that were made by other means.
+  static void check_is_there(const fs::path& folder, const std::string& name) {
+    const fs::path file = folder / name;
+    if (!fs::exists(file))
+      for (const char* torch : {"pytorch_model.bin", "pytorch_model.bin.index.json"})
+        check(!fs::exists(folder / torch),
+              "{}: is missing; there is a {}: save it as safetensors with transformers first "
+              "(from_pretrained, then save_pretrained)",
+              file.string(), torch);
+    std::error_code ignored;
+    if (fs::file_size(file, ignored) < kLongestPointer && !ignored)
+      check(!read_file(file).starts_with("version https://git-lfs"),
+            "{}: this is a Git LFS pointer, not the file itself; run git lfs pull in its folder",
+            file.string());
   }
 
   // BERT's first files call a norm's gain gamma and its bias beta.
@@ -182,6 +202,7 @@ class Staging {
     fs::remove_all(hidden_, ignored);
   }
   fs::path operator/(const char* name) const { return hidden_ / name; }
+  const fs::path& path() const { return hidden_; }
 
   // `last` is what makes the folder whole: it goes first and comes last, and the disk sees each
   // step before the next.
@@ -296,7 +317,8 @@ std::unique_ptr<Model> load_model(const fs::path& folder, Dtype dtype) {
   return model;
 }
 
-void save_model(Model& model, const fs::path& folder, FileDtype dtype, const Tokenizer* tokenizer) {
+void save_model(Model& model, const fs::path& folder, FileDtype dtype, const Tokenizer* tokenizer,
+                const fs::path& base) {
   const Arch& arch = model.arch();
   const auto head = head_to_save(model);
   const std::string config = config_text(arch, torch_name(dtype), head ? &*head : nullptr);
@@ -308,6 +330,10 @@ void save_model(Model& model, const fs::path& folder, FileDtype dtype, const Tok
     tokenizer_beside(arch, *tokenizer).save(staging / kTokenizer);
     write_file_atomically(staging / kTokenizerConfig,
                           tokenizer_config(arch, *tokenizer, head && arch.token_types > 1));
+  }
+  if (!base.empty()) {
+    keep_generation(base, staging.path());
+    keep_tokenizer_config(base, staging.path());
   }
   write_weights(model, staging / kWeights, dtype, head.has_value());
   write_file_atomically(staging / kConfig, config);

@@ -35,12 +35,14 @@ std::unique_ptr<Model> load_model(const std::filesystem::path& folder, Dtype dty
 // what belongs to a vocabulary head; any other head with parameters is refused.
 //
 // With a tokenizer also tokenizer.json and tokenizer_config.json, for AutoTokenizer; without one,
-// tokenizer files that stand there already stay. Other files are left alone.
+// tokenizer files that stand there already stay. Other files are left alone. With the folder that
+// the model was made of, `base`, also what that says of generating and of its tokenizer beyond this
+// (generation.h, beside.h).
 //
 // Until all files are written nothing in the folder changes. Then they are put in place with
 // config.json taken away first and put back last: a folder cut off in between has no config.json,
 // and nothing opens it.
 void save_model(Model& model, const std::filesystem::path& folder, FileDtype dtype = FileDtype::f32,
-                const Tokenizer* tokenizer = nullptr);
+                const Tokenizer* tokenizer = nullptr, const std::filesystem::path& base = {});
 
 }  // namespace graft

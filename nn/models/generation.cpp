@@ -36,6 +36,12 @@ const std::vector<std::pair<const char*, json>>& neutral() {
       {"encoder_repetition_penalty", 1.0},
       {"guidance_scale", json()},
       {"penalty_alpha", json()},
+      {"stop_strings", json()},
+      {"token_healing", false},
+      {"watermarking_config", json()},
+      {"force_words_ids", json()},
+      {"constraints", json()},
+      {"dola_layers", json()},
       {"forced_decoder_ids", json()},
       {"forced_bos_token_id", json()},
       {"forced_eos_token_id", json()}};
@@ -72,6 +78,7 @@ GenerationFile read_generation(const fs::path& folder) {
 
 void keep_generation(const fs::path& from, const fs::path& to) {
   if (fs::exists(from / kFile)) {
+    (void)read_generation(from);  // what cannot be read is not handed on
     write_file_atomically(to / kFile, read_file(from / kFile));
     return;
   }

@@ -19,7 +19,7 @@ GenerationFile read_generation(const std::filesystem::path& folder);
 
 // Gives a saved model the generation_config.json of the folder that it was made from, or one with
 // what config.json said of generation there where the saved one has no place for it: several end
-// tokens, settings that change the text. Else nothing.
+// tokens, settings that change the text. Else nothing. Throws as read_generation does.
 void keep_generation(const std::filesystem::path& from, const std::filesystem::path& to);
 
 }  // namespace graft

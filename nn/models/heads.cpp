@@ -9,10 +9,11 @@
 namespace graft {
 namespace {
 
+using nlohmann::json;
 using nlohmann::ordered_json;
 
 constexpr const char* kSuffix = "ForSequenceClassification";
-constexpr int kMostLabels = 1 << 20;
+constexpr std::size_t kMostLabels = 1 << 20;
 
 std::string default_label(std::size_t i) { return fmt::format("LABEL_{}", i); }
 
@@ -23,9 +24,11 @@ const ordered_json* find(const ordered_json& values, const char* key) {
 }
 
 // The names of id2label in the order of their ids.
-std::vector<std::string> names_of(const std::string& file, const ordered_json& ids) {
+std::vector<std::string> names_of(const std::string& file, const json& ids) {
   check(ids.is_object() && !ids.empty(), "{}: id2label is {}; need an object of names by id", file,
         ids.dump());
+  check(ids.size() <= kMostLabels, "{}: id2label has {} names; need {} at most", file, ids.size(),
+        kMostLabels);
   std::vector<std::string> names(ids.size());
   for (std::size_t i = 0; i < names.size(); ++i) {
     const auto at = ids.find(std::to_string(i));
@@ -53,10 +56,12 @@ std::vector<std::string> labels_of(const std::string& file, const ordered_json& 
         labels.size());
   check(std::set(labels.begin(), labels.end()).size() == labels.size(),
         "{}: id2label has one name twice: {}", file, fmt::join(labels, ", "));
-  const ordered_json* back = find(values, "label2id");
-  for (std::size_t i = 0; back && i < labels.size(); ++i) {
-    const auto at = back->is_object() ? back->find(labels[i]) : back->end();
-    check(back->is_object() && (at == back->end() || *at == i),
+  const ordered_json* found = find(values, "label2id");
+  if (!found) return labels;
+  const json back = *found;  // in which a name is found without going through all
+  for (std::size_t i = 0; i < labels.size(); ++i) {
+    const auto at = back.is_object() ? back.find(labels[i]) : back.end();
+    check(back.is_object() && (at == back.end() || *at == i),
           "{}: id2label gives '{}' id {}, label2id does not", file, labels[i], i);
   }
   return labels;
@@ -83,6 +88,7 @@ const LinearHead* linear_of(const Model& model) {
 // Whether they compute the same when nothing is dropped.
 bool same(const HeadForm& a, const HeadForm& b) {
   return a.pool == b.pool && a.dense == b.dense && a.bias == b.bias &&
+         (!a.dense || a.activation == b.activation) &&
          (a.pool != Pool::last || a.skip_pad == b.skip_pad);
 }
 
@@ -155,10 +161,14 @@ void write_head(ordered_json& values, const HeadConfig& head) {
   ordered_json names = ordered_json::object(), ids = ordered_json::object();
   std::vector<std::string> labels = head.labels;
   if (labels.empty()) labels.push_back(default_label(0));
+  check(labels.size() <= kMostLabels, "config.json: {} classes; need {} at most", labels.size(),
+        kMostLabels);
+  std::set<std::string> known;
   for (std::size_t i = 0; i < labels.size(); ++i) {
-    check(!ids.contains(labels[i]), "config.json: two classes are called '{}'", labels[i]);
-    names[std::to_string(i)] = labels[i];
-    ids[labels[i]] = i;
+    check(known.insert(labels[i]).second, "config.json: two classes are called '{}'", labels[i]);
+    // Behind the others; an insertion by key would go through them all.
+    names.get_ref<ordered_json::object_t&>().emplace_back(std::to_string(i), labels[i]);
+    ids.get_ref<ordered_json::object_t&>().emplace_back(labels[i], i);
   }
   values["id2label"] = names;
   values["label2id"] = ids;
@@ -177,7 +187,8 @@ HeadForm head_form(const Arch& arch) {
 }
 
 bool head_begins_with_pooler(const Arch& a) {
-  return family_named(a.family).head.form.dense &&
+  const Family& family = family_named(a.family);
+  return family.head.form.dense && family.has(Part::pooler) &&
          hf_name(a, {a.stack, -1, Part::pooler}, "weight") ==
              hf_name(a, {a.stack, -1, Part::head_dense}, "weight");
 }

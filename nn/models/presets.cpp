@@ -32,9 +32,21 @@ Arch bert(int width, int layers, int heads) {
   return a;
 }
 
+// Sanh et al. 2019 (1910.01108), section 3: every second layer of BERT's.
+Arch distilbert(int width, int layers, int heads) {
+  Arch a = sized("distilbert", width, layers, heads, 4 * width);
+  a.attention_dropout = 0.1;
+  a.head_dropout = 0.2;
+  a.vocab = 30522;
+  a.positions = 512;
+  a.norm_eps = 1e-12;
+  a.pad = 0, a.cls = 101, a.sep = 102, a.mask = 103;
+  return a;
+}
+
 // Liu et al. 2019 (1907.11692).
-Arch roberta(int width, int layers, int heads) {
-  Arch a = sized("roberta", width, layers, heads, 4 * width);
+Arch roberta(int width, int layers, int heads, const char* family = "roberta") {
+  Arch a = sized(family, width, layers, heads, 4 * width);
   a.attention_dropout = a.head_dropout = 0.1;
   a.vocab = 50265;
   a.positions = 512;
@@ -76,6 +88,40 @@ Arch llama(int width, int layers, int heads, int hidden) {
   a.dropout = 0;
   a.tied = false;
   a.cls = 1, a.sep = 2;
+  return a;
+}
+
+// Conneau et al. 2020 (1911.02116), table 6.
+Arch xlm_roberta(int width, int layers, int heads) {
+  Arch a = roberta(width, layers, heads, "xlm-roberta");
+  a.vocab = 250002;
+  a.mask = 250001;
+  return a;
+}
+
+// Jiang et al. 2023 (2310.06825), table 1.
+Arch mistral(int width, int layers, int heads, int key_heads, int hidden) {
+  Arch a = llama(width, layers, heads, hidden);
+  a.family = "mistral";
+  a.kv_heads = key_heads;
+  a.positions = 32768;
+  a.window = 4096;
+  a.norm_eps = 1e-5;
+  return a;
+}
+
+// Yang et al. 2024 (2407.10671), table 1; Yang et al. 2025 (2505.09388), table 1, with heads wider
+// than the model.
+Arch qwen(const char* family, int width, int layers, int heads, int key_heads, int hidden) {
+  Arch a = sized(family, width, layers, heads, hidden);
+  a.kv_heads = key_heads;
+  a.vocab = 151936;
+  a.positions = 32768;
+  a.rope_theta = 1e6;
+  a.norm_eps = 1e-6;
+  a.dropout = 0;
+  a.cls = a.sep = 151643;
+  if (a.head_norms) a.head_size = 128;
   return a;
 }
 
@@ -160,6 +206,9 @@ const std::vector<Preset>& presets() {
                                        {"bert-large", bert(1024, 24, 16)},
                                        {"roberta-base", roberta(768, 12, 12)},
                                        {"roberta-large", roberta(1024, 24, 16)},
+                                       {"xlm-roberta-base", xlm_roberta(768, 12, 12)},
+                                       {"xlm-roberta-large", xlm_roberta(1024, 24, 16)},
+                                       {"distilbert-base", distilbert(768, 6, 12)},
                                        {"gpt2", gpt2(768, 12, 12)},
                                        {"gpt2-medium", gpt2(1024, 24, 16)},
                                        {"gpt2-large", gpt2(1280, 36, 20)},
@@ -174,6 +223,10 @@ const std::vector<Preset>& presets() {
                                        {"opt-66b", opt(9216, 64, 72)},
                                        {"llama-7b", llama(4096, 32, 32, 11008)},
                                        {"llama-13b", llama(5120, 40, 40, 13824)},
+                                       {"mistral-7b", mistral(4096, 32, 32, 8, 14336)},
+                                       {"qwen2-0.5b", qwen("qwen2", 896, 24, 14, 2, 4864)},
+                                       {"qwen2-1.5b", qwen("qwen2", 1536, 28, 12, 2, 8960)},
+                                       {"qwen3-0.6b", qwen("qwen3", 1024, 28, 16, 8, 3072)},
                                        {"t5-small", t5(512, 6, 8, 64, 2048)},
                                        {"t5-base", t5(768, 12, 12, 64, 3072)},
                                        {"t5-large", t5(1024, 24, 16, 64, 4096)},

@@ -214,7 +214,9 @@ std::vector<TaskGradient> TaskWeights::without_conflicts(const std::vector<TaskG
 
 // d_t = dL^q_t / dw = -eta [<g^q_t, g^s_j>]_j; w goes down the vector of least norm among them.
 // The paper does not say whether w is normalised: here it stays positive, with sum T. The 1 / T of
-// the step's gradient is in eta.
+// the step's gradient is in eta. The paper's step is theta - eta g, though it trains with Adam; d
+// is then too small by about the root of Adam's second moments, and so are the moves of w: alpha
+// makes up for it.
 void TaskWeights::look_ahead(const std::vector<TaskGradient>& query, double eta) {
   check(looks_ahead() && !support_.empty() && query.size() == value_.size(),
         "weights: query gradients of {} tasks before a step of {}", query.size(), value_.size());

@@ -10,7 +10,9 @@
 //   pcgrad         Yu et al. 2020 (2001.06782): of two gradients that oppose each other each loses
 //                  its component along the other; in an order drawn for each step
 //   metaweighting  Mao et al. 2022: w_t go down the common descent direction of the losses on rows
-//                  held out (the query rows), seen one step ahead
+//                  held out (the query rows), seen one step ahead; that is a step of gradient
+//                  descent at the optimizer's rate, as the paper has it, also where Adam takes the
+//                  real one, which is larger
 //
 // Norms and products are over all shared parameters. Whatever the weights, the step's gradient is
 // (1 / T) sum_t w_t g_t, so that uniform weights are the mean.

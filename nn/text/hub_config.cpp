@@ -94,6 +94,30 @@ SpecialToken read_token(const std::string& name, const json& value) {
   return token;
 }
 
+// The tokenizer that transformers 5 has for a class or a model's type.
+struct ClassOf {
+  std::string_view name;
+  const char* reads;
+};
+constexpr ClassOf kClasses[] = {{"GPT2", "GPT2"},
+                                {"gpt2", "GPT2"},
+                                {"opt", "GPT2"},
+                                {"Roberta", "Roberta"},
+                                {"roberta", "Roberta"},
+                                {"roberta-prelayernorm", "Roberta"},
+                                {"Qwen2", "Qwen2"},
+                                {"qwen2", "Qwen2"},
+                                {"qwen3", "Qwen2"},
+                                {"Bert", "Bert"},
+                                {"bert", "Bert"},
+                                {"DistilBert", "Bert"},
+                                {"distilbert", "Bert"},
+                                {"T5", "T5"},
+                                {"t5", "T5"},
+                                {"XLMRoberta", "XLMRoberta"},
+                                {"xlm-roberta", "XLMRoberta"},
+                                {"Llama", "Llama"}};
+
 const SpecialToken* find_token(const std::vector<SpecialToken>& tokens, const std::string& text) {
   const auto at = std::ranges::find(tokens, text, &SpecialToken::content);
   return at == tokens.end() ? nullptr : &*at;
@@ -101,17 +125,19 @@ const SpecialToken* find_token(const std::vector<SpecialToken>& tokens, const st
 
 }  // namespace
 
-HubConfig::HubConfig(const fs::path& folder)
+HubConfig::HubConfig(const fs::path& folder, Beside beside)
     : name_((folder / "tokenizer_config.json").string()),
       config_(read_object(folder / "tokenizer_config.json")),
       added_(read_object(folder / "added_tokens.json")),
       model_(read_object(folder / "config.json")) {
-  for (const auto& item : config_.items())
-    check(std::ranges::find(kKnown, item.key()) != std::end(kKnown), "{}: unknown key {}", name_,
-          item.key());
-  for (const char* key : {"never_split", "sp_model_kwargs"})
-    check(find(key) == nullptr || find(key)->empty(), "{}: {} is not empty", name_, key);
-  check(flag("do_basic_tokenize", true), "{}: do_basic_tokenize is false; need true", name_);
+  if (beside == Beside::older_files) {
+    for (const auto& item : config_.items())
+      check(std::ranges::find(kKnown, item.key()) != std::end(kKnown), "{}: unknown key {}", name_,
+            item.key());
+    for (const char* key : {"never_split", "sp_model_kwargs"})
+      check(find(key) == nullptr || find(key)->empty(), "{}: {} is not empty", name_, key);
+    check(flag("do_basic_tokenize", true), "{}: do_basic_tokenize is false; need true", name_);
+  }
   check(!flag("split_special_tokens", false), "{}: split_special_tokens is true; need false",
         name_);
   // Files with added_tokens_decoder say there all that the older map does.
@@ -130,26 +156,40 @@ bool HubConfig::flag(const std::string& key, bool otherwise) const {
   return found == nullptr ? otherwise : found->get<bool>();
 }
 
-std::string HubConfig::family(const std::string& otherwise) const {
-  const json* named = find("tokenizer_class");
-  const bool by_model = named == nullptr && model_.contains("model_type");
-  if (by_model) named = &model_["model_type"];
-  if (named == nullptr) return otherwise;
-  check(named->is_string(), "{}: tokenizer_class is {}; need a string", name_, shown(*named));
-  std::string name = named->get<std::string>();
+std::string HubConfig::class_name(const json& of, const char* key) const {
+  const auto at = of.find(key);
+  if (at == of.end() || at->is_null()) return "";
+  check(at->is_string(), "{}: {} is {}; need a string", name_, key, shown(*at));
+  std::string name = at->get<std::string>();
   for (const std::string end : {"Fast", "Tokenizer"})
     if (name.ends_with(end)) name.resize(name.size() - end.size());
-  const std::pair<const char*, const char*> known[] = {
-      {"GPT2", "GPT2"},       {"gpt2", "GPT2"},       {"opt", "GPT2"},     {"Roberta", "Roberta"},
-      {"roberta", "Roberta"}, {"Qwen2", "Qwen2"},     {"qwen2", "Qwen2"},  {"Bert", "Bert"},
-      {"bert", "Bert"},       {"DistilBert", "Bert"}, {"T5", "T5"},        {"t5", "T5"},
-      {"Llama", "Llama"},     {"llama", "Llama"},     {"mistral", "Llama"}};
-  for (const auto& [key, family] : known)
-    if (name == key) return family;
+  return name;
+}
+
+std::string HubConfig::family(const std::string& otherwise) const {
+  std::string name = class_name(config_, "tokenizer_class");
+  const bool by_model = name.empty();
+  if (by_model) name = class_name(model_, "model_type");
+  if (name.empty()) return otherwise;
+  for (const ClassOf& known : kClasses)
+    if (known.name == name) return known.reads;
+  if (by_model && (name == "llama" || name == "mistral")) return "Llama";
   fail(
       "{}: {} is '{}'; without a tokenizer.json this version reads those of GPT2, Roberta, Qwen2, "
       "Bert, T5 and Llama",
       name_, by_model ? "config.json's model_type" : "tokenizer_class", name);
+}
+
+std::string HubConfig::rebuilder() const {
+  const auto known = [](const std::string& name) -> std::string {
+    const auto at = std::ranges::find(kClasses, name, &ClassOf::name);
+    return at == std::end(kClasses) ? "" : at->reads;
+  };
+  const std::string type = class_name(model_, "model_type");
+  std::string own = class_name(config_, "tokenizer_class");
+  if (own.empty()) own = class_name(model_, "tokenizer_class");
+  if (own.empty() || type == "qwen2") return known(type);
+  return type == "mistral" ? "" : known(own);
 }
 
 SpecialToken HubConfig::named(const std::string& key, const std::string& otherwise) const {
@@ -168,8 +208,7 @@ std::string HubConfig::special(const std::string& key, const std::string& otherw
   return named(key, otherwise).content;
 }
 
-// The tokens that the files give ids.
-std::vector<SpecialToken> HubConfig::given() const {
+std::vector<SpecialToken> HubConfig::numbered() const {
   std::vector<SpecialToken> tokens;
   if (const json* decoder = find("added_tokens_decoder")) {
     const std::string name = name_ + ": added_tokens_decoder";
@@ -194,28 +233,42 @@ std::vector<SpecialToken> HubConfig::given() const {
   return tokens;
 }
 
+// A name is a reference to the token of the numbered list that is spelled so, flags and all.
+std::vector<SpecialToken> HubConfig::wanted(
+    const std::vector<std::pair<std::string, std::string>>& defaults) const {
+  std::vector<SpecialToken> wanted;
+  const std::vector<SpecialToken> numbered = this->numbered();
+  const bool whole = find("added_tokens_decoder") != nullptr;  // the older map has ids alone
+  const auto want = [&](SpecialToken token, bool named) {
+    if (token.content.empty() || find_token(wanted, token.content)) return;
+    if (const SpecialToken* known = find_token(numbered, token.content)) {
+      token.id = known->id;
+      if (whole) token = *known;
+      token.special |= named;
+    }
+    wanted.push_back(std::move(token));
+  };
+  for (const auto& [key, otherwise] : defaults) want(named(key, otherwise), true);
+  for (const char* key :
+       {"bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"})
+    want(named(key, ""), true);
+  for (const char* key : {"additional_special_tokens", "extra_special_tokens"})
+    if (const json* more = find(key)) {
+      // An object gives its tokens names of the model's own: {"image_token": "<image>"}.
+      check(more->is_structured(), "{}: {} is {}; need an array or an object of tokens", name_, key,
+            shown(*more));
+      for (const json& token : *more)
+        want(read_token(name_ + ": " + key, token), more->is_object());
+    }
+  for (const SpecialToken& token : numbered) want(token, false);
+  std::ranges::stable_sort(wanted, {}, [](const SpecialToken& t) { return unsigned(t.id); });
+  return wanted;
+}
+
 std::vector<SpecialToken> HubConfig::specials(
     const std::vector<std::pair<std::string, std::string>>& defaults,
     std::unordered_map<std::string, int>& ids) const {
-  std::vector<SpecialToken> wanted;
-  const std::vector<SpecialToken> numbered = given();
-  const auto want = [&](SpecialToken token) {
-    if (token.content.empty() || find_token(wanted, token.content)) return;
-    const SpecialToken* known = find_token(numbered, token.content);
-    if (known != nullptr) token.id = known->id;
-    wanted.push_back(std::move(token));
-  };
-  for (const auto& [key, otherwise] : defaults) want(named(key, otherwise));
-  for (const char* key :
-       {"bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"})
-    want(named(key, ""));
-  for (const char* key : {"additional_special_tokens", "extra_special_tokens"})
-    if (const json* more = find(key)) {
-      check(more->is_array(), "{}: {} is not an array", name_, key);
-      for (const json& token : *more) want(read_token(name_ + ": " + key, token));
-    }
-  for (const SpecialToken& token : numbered) want(token);
-  std::ranges::stable_sort(wanted, {}, [](const SpecialToken& t) { return unsigned(t.id); });
+  std::vector<SpecialToken> wanted = this->wanted(defaults);
   int next = 0;
   for (const auto& [token, id] : ids) next = std::max(next, id + 1);
   for (SpecialToken& token : wanted) {

@@ -1,6 +1,7 @@
 #include "nn/text/hub_files.h"
 
 #include "nn/files/atomic.h"
+#include "nn/text/hub_class.h"
 #include "nn/text/hub_json.h"
 #include "tensor/error.h"
 
@@ -11,7 +12,8 @@ namespace fs = std::filesystem;
 HubFile read_hub_tokenizer(const fs::path& path) {
   if (!fs::is_directory(path)) return {path.string(), read_file(path)};
   if (fs::exists(path / "tokenizer.json"))
-    return {(path / "tokenizer.json").string(), read_file(path / "tokenizer.json")};
+    return {(path / "tokenizer.json").string(),
+            as_its_class_reads(path, read_file(path / "tokenizer.json"))};
   const auto made = [&](const char* file, const Json& root) -> HubFile {
     return {(path / file).string(), root.dump(2) + "\n"};
   };

@@ -10,8 +10,9 @@ struct HubFile {
   std::string name, tokenizer_json;  // the file's, for messages; and its text
 };
 
-// `path` is a tokenizer.json, or a folder with one; or a folder with older files, which are
-// rewritten as the tokenizer.json they are equal to:
+// `path` is a tokenizer.json, or a folder with one, which is read as its tokenizer_config.json's
+// class does (hub_class.h); or a folder with older files, which are rewritten as the tokenizer.json
+// they are equal to:
 //   vocab.json (or encoder.json) and merges.txt (or vocab.bpe)   GPT-2, OPT, RoBERTa
 //   vocab.txt                                                    BERT
 //   spiece.model, tokenizer.model                                T5, LLaMA (sentencepiece)

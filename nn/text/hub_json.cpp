@@ -5,22 +5,33 @@
 #include "tensor/error.h"
 
 namespace graft {
-namespace {
-
-Json added_tokens(const std::vector<SpecialToken>& specials) {
-  Json all = Json::array();
-  for (const SpecialToken& token : specials)
-    all.push_back({{"id", token.id},
-                   {"content", token.content},
-                   {"single_word", token.single_word},
-                   {"lstrip", token.lstrip},
-                   {"rstrip", token.rstrip},
-                   {"normalized", token.normalized},
-                   {"special", token.special}});
-  return all;
+const HubSpecials& class_specials(const std::string& family) {
+  static const std::string end = "<|endoftext|>";
+  static const HubSpecials roberta{
+      {"bos_token", "<s>"},   {"eos_token", "</s>"}, {"unk_token", "<unk>"},  {"sep_token", "</s>"},
+      {"pad_token", "<pad>"}, {"cls_token", "<s>"},  {"mask_token", "<mask>"}};
+  static const std::unordered_map<std::string, HubSpecials> all{
+      {"Roberta", roberta},
+      {"XLMRoberta", roberta},
+      {"GPT2", {{"bos_token", end}, {"eos_token", end}, {"unk_token", end}}},
+      {"Qwen2", {{"eos_token", end}, {"unk_token", end}, {"pad_token", end}}},
+      {"Bert",
+       {{"unk_token", "[UNK]"},
+        {"sep_token", "[SEP]"},
+        {"pad_token", "[PAD]"},
+        {"cls_token", "[CLS]"},
+        {"mask_token", "[MASK]"}}},
+      {"Llama", {{"bos_token", "<s>"}, {"eos_token", "</s>"}, {"unk_token", "<unk>"}}},
+      {"T5", {{"eos_token", "</s>"}, {"unk_token", "<unk>"}, {"pad_token", "<pad>"}}},
+      {"", {}}};
+  return all.at(family);
 }
 
-}  // namespace
+Json added_token(const SpecialToken& token) {
+  return {{"id", token.id},          {"content", token.content}, {"single_word", token.single_word},
+          {"lstrip", token.lstrip},  {"rstrip", token.rstrip},   {"normalized", token.normalized},
+          {"special", token.special}};
+}
 
 int hub_id(const HubIds& ids, const std::string& token) {
   const auto known = ids.find(token);
@@ -30,7 +41,8 @@ int hub_id(const HubIds& ids, const std::string& token) {
 
 Json new_tokenizer_json(const std::vector<SpecialToken>& specials) {
   Json root{{"version", "1.0"}, {"truncation", nullptr}, {"padding", nullptr}};
-  root["added_tokens"] = added_tokens(specials);
+  root["added_tokens"] = Json::array();
+  for (const SpecialToken& token : specials) root["added_tokens"].push_back(added_token(token));
   for (const char* key : {"normalizer", "pre_tokenizer", "post_processor", "decoder"})
     root[key] = nullptr;
   return root;

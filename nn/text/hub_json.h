@@ -16,6 +16,13 @@ namespace graft {
 using HubIds = std::unordered_map<std::string, int>;                   // by token
 using HubSpecials = std::vector<std::pair<std::string, std::string>>;  // key, token
 
+// The special tokens that transformers' class of a family has where its folder says no others, in
+// the order that gives them ids; none for "".
+const HubSpecials& class_specials(const std::string& family);
+
+// One of added_tokens.
+Json added_token(const SpecialToken& token);
+
 // The keys of a tokenizer.json in their usual order, without a model and all else null.
 Json new_tokenizer_json(const std::vector<SpecialToken>& added_tokens);
 
@@ -42,6 +49,12 @@ class HubTemplate {
 // The post_processor that transformers sets where a family has none of its own: add_bos_token and
 // add_eos_token of the configuration, with the family's tokens where it names no others.
 Json bos_eos_template(const HubConfig& config, const HubSpecials& defaults, const HubIds& ids);
+
+// What transformers' classes set: a "normalizer", a "pre_tokenizer", a "decoder", and what else
+// their "model" is than its vocabulary. The byte-level family is "GPT2", "Roberta" or "Qwen2".
+Json bert_parts(const HubConfig& config);
+Json llama_parts(const HubConfig& config);
+Json byte_level_cut(const std::string& family, bool prefix);
 
 // The tokenizer.json that older files are equal to; hub_files.h says which. Throw Error for files
 // that cannot be read and for another family's configuration.

@@ -63,27 +63,13 @@ Json read_llama(const std::string& name, const SentencePieceModel& model, const 
         name, model.type, int(SentencePieceModel::bpe));
   HubIds ids = ids_of(model);
   const Json vocabulary = vocab_json(ids);
-  const HubSpecials defaults{{"bos_token", "<s>"}, {"eos_token", "</s>"}, {"unk_token", "<unk>"}};
+  const HubSpecials& defaults = class_specials("Llama");
   std::vector<SpecialToken> specials = config.specials(defaults, ids);
   add_controls(model, specials);
   Json root = new_tokenizer_json(specials);
-  const bool prefix = config.flag("add_prefix_space", true);
-  const bool legacy = config.flag("legacy", false);
-  root["pre_tokenizer"] = metaspace(!prefix ? "never" : legacy ? "always" : "first", false);
+  const Json parts = llama_parts(config);
+  for (const char* key : {"pre_tokenizer", "decoder", "model"}) root[key] = parts[key];
   root["post_processor"] = bos_eos_template(config, defaults, ids);
-  Json steps =
-      Json::array({Json{{"type", "Replace"}, {"pattern", {{"String", kMark}}}, {"content", " "}},
-                   Json{{"type", "ByteFallback"}}, Json{{"type", "Fuse"}}});
-  if (prefix) steps.push_back({{"type", "Strip"}, {"content", " "}, {"start", 1}, {"stop", 0}});
-  root["decoder"] = {{"type", "Sequence"}, {"decoders", steps}};
-  root["model"] = {{"type", "BPE"},
-                   {"dropout", nullptr},
-                   {"unk_token", nullptr},
-                   {"continuing_subword_prefix", nullptr},
-                   {"end_of_word_suffix", nullptr},
-                   {"fuse_unk", true},
-                   {"byte_fallback", true},
-                   {"ignore_merges", false}};
   root["model"]["vocab"] = vocabulary;
   root["model"]["merges"] = merges_of(model.pieces, ids_of(model));
   return root;
@@ -109,8 +95,7 @@ Json read_t5(const std::string& name, const SentencePieceModel& model, const Hub
     ids[token] = int(vocabulary.size());
     vocabulary.push_back(Json::array({token, 0.0}));
   }
-  const HubSpecials defaults{{"eos_token", "</s>"}, {"unk_token", "<unk>"}, {"pad_token", "<pad>"}};
-  std::vector<SpecialToken> specials = config.specials(defaults, ids);
+  std::vector<SpecialToken> specials = config.specials(class_specials("T5"), ids);
   for (const SpecialToken& token : extra)
     if (std::ranges::find(specials, token.content, &SpecialToken::content) == specials.end())
       specials.push_back(token);
@@ -133,6 +118,30 @@ Json read_t5(const std::string& name, const SentencePieceModel& model, const Hub
 }
 
 }  // namespace
+
+Json llama_parts(const HubConfig& config) {
+  const bool prefix = config.flag("add_prefix_space", true);
+  const bool legacy = config.flag("legacy", false);
+  Json steps =
+      Json::array({Json{{"type", "Replace"}, {"pattern", {{"String", kMark}}}, {"content", " "}},
+                   Json{{"type", "ByteFallback"}}, Json{{"type", "Fuse"}}});
+  if (prefix) steps.push_back({{"type", "Strip"}, {"content", " "}, {"start", 1}, {"stop", 0}});
+  return {{"normalizer", nullptr},
+          {"pre_tokenizer", metaspace(!prefix  ? "never"
+                                      : legacy ? "always"
+                                               : "first",
+                                      false)},
+          {"decoder", {{"type", "Sequence"}, {"decoders", steps}}},
+          {"model",
+           {{"type", "BPE"},
+            {"dropout", nullptr},
+            {"unk_token", nullptr},
+            {"continuing_subword_prefix", nullptr},
+            {"end_of_word_suffix", nullptr},
+            {"fuse_unk", true},
+            {"byte_fallback", true},
+            {"ignore_merges", false}}}};
+}
 
 Json sentencepiece_tokenizer(const fs::path& path, const HubConfig& config) {
   const SentencePieceModel model = read_sentencepiece(path.string(), read_file(path));

@@ -56,15 +56,7 @@ Json read_merges(const fs::path& path) {
   return merges;
 }
 
-HubSpecials byte_level_specials(const std::string& family) {
-  if (family == "Roberta")
-    return {{"bos_token", "<s>"},    {"eos_token", "</s>"},  {"unk_token", "<unk>"},
-            {"sep_token", "</s>"},   {"pad_token", "<pad>"}, {"cls_token", "<s>"},
-            {"mask_token", "<mask>"}};
-  const std::string end = "<|endoftext|>";
-  if (family == "Qwen2") return {{"eos_token", end}, {"unk_token", end}, {"pad_token", end}};
-  return {{"bos_token", end}, {"eos_token", end}, {"unk_token", end}};
-}
+}  // namespace
 
 Json byte_level_cut(const std::string& family, bool prefix) {
   const Json level{{"type", "ByteLevel"},
@@ -79,7 +71,18 @@ Json byte_level_cut(const std::string& family, bool prefix) {
   return {{"type", "Sequence"}, {"pretokenizers", Json::array({split, level})}};
 }
 
-}  // namespace
+Json bert_parts(const HubConfig& config) {
+  // Null: as lowercase says.
+  const Json accents =
+      config.find("strip_accents") ? Json(config.flag("strip_accents", false)) : Json();
+  return {{"normalizer",
+           {{"type", "BertNormalizer"},
+            {"clean_text", true},
+            {"handle_chinese_chars", config.flag("tokenize_chinese_chars", true)},
+            {"strip_accents", accents},
+            {"lowercase", config.flag("do_lower_case", true)}}},
+          {"pre_tokenizer", {{"type", "BertPreTokenizer"}}}};
+}
 
 Json byte_level_tokenizer(const fs::path& vocab, const fs::path& merges, const HubConfig& config) {
   const std::string family = config.family("GPT2");
@@ -88,7 +91,7 @@ Json byte_level_tokenizer(const fs::path& vocab, const fs::path& merges, const H
         family, vocab.string());
   HubIds ids = read_ids(vocab);
   const Json vocabulary = vocab_json(ids);
-  const HubSpecials defaults = byte_level_specials(family);
+  const HubSpecials& defaults = class_specials(family);
   const bool prefix = config.flag("add_prefix_space", false);
   Json root = new_tokenizer_json(config.specials(defaults, ids));
   if (family == "Qwen2") root["normalizer"] = {{"type", "NFC"}};
@@ -131,21 +134,10 @@ Json word_piece_tokenizer(const fs::path& path, const HubConfig& config) {
   for (std::size_t i = 0; i < lines.size(); ++i)
     if (!lines[i].empty()) ids[lines[i]] = int(i);
   const Json vocabulary = vocab_json(ids);
-  const HubSpecials defaults{{"unk_token", "[UNK]"},
-                             {"sep_token", "[SEP]"},
-                             {"pad_token", "[PAD]"},
-                             {"cls_token", "[CLS]"},
-                             {"mask_token", "[MASK]"}};
+  const HubSpecials& defaults = class_specials("Bert");
   Json root = new_tokenizer_json(config.specials(defaults, ids));
-  // Null: as lowercase says.
-  const Json accents =
-      config.find("strip_accents") ? Json(config.flag("strip_accents", false)) : Json();
-  root["normalizer"] = {{"type", "BertNormalizer"},
-                        {"clean_text", true},
-                        {"handle_chinese_chars", config.flag("tokenize_chinese_chars", true)},
-                        {"strip_accents", accents},
-                        {"lowercase", config.flag("do_lower_case", true)}};
-  root["pre_tokenizer"] = {{"type", "BertPreTokenizer"}};
+  const Json parts = bert_parts(config);  // items() keeps no temporary alive
+  for (const auto& part : parts.items()) root[part.key()] = part.value();
   HubTemplate rows(ids);
   const std::string cls = config.special("cls_token", "[CLS]");
   const std::string sep = config.special("sep_token", "[SEP]");

@@ -1,7 +1,10 @@
 // Files: atomic replacement, mapping.
 #include <doctest/doctest.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
+#include <csignal>
+#include <fstream>
 #include <utility>
 
 #include "nn/files/atomic.h"
@@ -37,6 +40,39 @@ TEST_CASE("an atomic file dropped without commit leaves the old file and no othe
   }
   CHECK(read_file(folder / "a") == "old");
   CHECK(folder.entries() == 1);
+}
+
+TEST_CASE("what a killed writer left is removed by the next, what a living one writes is not") {
+  const Folder folder;
+  const auto put = [&](const char* name) { std::ofstream(folder / name) << "half"; };
+  put(".a.4000000-7.tmp");  // no process has this number
+  put(".a.1-0.tmp");        // one has, maybe of another machine: it holds no lock
+  for (const char* other :
+       {".b.4000000-7.tmp", ".a.4000000-x.tmp", ".a.-7.tmp", ".a.tmp", "a.1-0.tmp"})
+    put(other);
+  {
+    AtomicFile living(folder / "a");
+    living.write("slow");
+    CHECK(folder.entries() == 6);
+    write_file_atomically(folder / "a", "quick");
+    CHECK(folder.entries() == 7);
+    living.commit();
+  }
+  CHECK(read_file(folder / "a") == "slow");
+  CHECK(folder.entries() == 6);
+  // A writer that is killed, in a process of its own.
+  const pid_t child = ::fork();
+  if (child == 0) {
+    AtomicFile file(folder / "a");
+    file.write("never");
+    ::kill(::getpid(), SIGKILL);
+  }
+  int status = 0;
+  REQUIRE(::waitpid(child, &status, 0) == child);
+  CHECK(folder.entries() == 7);
+  write_file_atomically(folder / "a", "after");
+  CHECK(folder.entries() == 6);
+  CHECK(read_file(folder / "a") == "after");
 }
 
 TEST_CASE("a disk that fills up costs neither the old file nor a leftover") {

@@ -158,6 +158,30 @@ TEST_CASE("an edit of any slot, any weight that trains, and dropout end the froz
   CHECK(frozen.drawing() == 3);
 }
 
+TEST_CASE("the dropout of a sub-layer's result or of the embedding alone ends the frozen blocks") {
+  for (Arch a : archs()) {
+    CAPTURE(a.family);
+    a.dropout = 0.1;
+    SmallModel m(a);
+    Model& in = reader(m);
+    const Block& block = *in.blocks[0];
+    for (const bool train : {false, true}) {  // each of them says so by itself
+      CHECK(in.embedding.fixed(train) == !train);
+      CHECK(block.attention.fixed(train) == !train);
+      CHECK(block.mlp.fixed(train) == !train);
+      CHECK(block.fixed(train) == !train);
+    }
+    const FrozenRows frozen(m, kMuch);
+    CHECK(frozen.blocks() == 0);
+    CHECK(frozen.drawing() == static_cast<int>(in.blocks.size()));
+  }
+  Arch apart = small_arch(Stack::encoder, 24, 3);  // no dropout where the rows come in
+  apart.dropout = 0.1, apart.embed_dropout = false;
+  const SmallModel m(apart);
+  CHECK(m.embedding.fixed(true));
+  CHECK_FALSE(m.blocks[0]->fixed(true));
+}
+
 TEST_CASE("kept rows are refused once a block beneath them is edited or has other weights") {
   SmallModel m(small_arch(Stack::encoder, 24, 3));
   FrozenRows frozen(m, kMuch);

@@ -36,6 +36,21 @@ TEST_CASE("all end tokens of a folder are read, from generation_config.json befo
   CHECK(read_generation(hub.path).stop.empty());
 }
 
+TEST_CASE("settings that graft has no option for are named, too, unless they are calm") {
+  const Hub hub;
+  hub.put("generation_config.json",
+          R"({"stop_strings": null, "token_healing": false, "force_words_ids": [],
+              "watermarking_config": null, "constraints": null, "dola_layers": null})");
+  CHECK(read_generation(hub.path).settings.empty());
+  hub.put("generation_config.json",
+          R"({"stop_strings": ["\n\n"], "token_healing": true, "force_words_ids": [[3]],
+              "watermarking_config": {"bias": 2.0}, "constraints": [1], "dola_layers": "low"})");
+  CHECK(read_generation(hub.path).settings ==
+        std::vector<std::string>{R"(stop_strings=["\n\n"])", "token_healing=true",
+                                 R"(watermarking_config={"bias":2.0})", "force_words_ids=[[3]]",
+                                 "constraints=[1]", R"(dola_layers="low")"});
+}
+
 TEST_CASE("an end token that is no id is an error that names the file") {
   const Hub hub;
   for (const char* wrong : {"\"</s>\"", "-2", "1.5", "[3, null]", "4294967296"}) {

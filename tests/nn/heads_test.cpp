@@ -16,9 +16,10 @@ using namespace graft::testing;
 
 namespace {
 
-const char* const kHeads[] = {"bert-head", "roberta-head", "roberta-prelayernorm-head",
-                              "esm-head",  "gpt2-head",    "opt-head",
-                              "llama-head"};
+const char* const kHeads[] = {"bert-head",  "roberta-head",     "roberta-prelayernorm-head",
+                              "esm-head",   "gpt2-head",        "opt-head",
+                              "llama-head", "mistral-head",     "qwen2-head",
+                              "qwen3-head", "xlm-roberta-head", "distilbert-head"};
 const std::vector<std::string> kNames{"noun.food", "noun.animal", "verb \"to go\""};
 
 Batch texts_of(const std::string& family) {
@@ -96,7 +97,8 @@ TEST_CASE("a folder with a head is saved with the bytes and labels that it was l
 }
 
 TEST_CASE("a language model with a family's head is saved as transformers' class for texts") {
-  for (const std::string family : {"bert", "roberta", "esm", "gpt2", "opt", "llama"}) {
+  for (const std::string family : {"bert", "roberta", "esm", "gpt2", "opt", "llama", "mistral",
+                                   "qwen2", "xlm-roberta", "distilbert"}) {
     CAPTURE(family);
     const auto model = load_model(fixture(family));
     StartedHead made = start_family_head({.seed = 3}, *model, {"no", "yes"});
@@ -114,6 +116,7 @@ TEST_CASE("a language model with a family's head is saved as transformers' class
     for (const auto& [name, info] : file.tensors()) {
       CHECK(!name.starts_with("lm_head"));
       CHECK(!name.starts_with("cls."));
+      CHECK(!name.starts_with("vocab_"));
     }
     const auto again = load_model(folder.path);
     const Batch batch = texts_of(family + "-head");
@@ -246,13 +249,31 @@ TEST_CASE("what config.json says of labels must agree, and be what is followed")
   contains(error_of([] { head_form(load_arch(fixture("t5"))); }), "family t5 has no head");
 }
 
+TEST_CASE("a head for more labels than an object is usually large opens as it was saved") {
+  const auto model = load_model(fixture("bert"));
+  std::vector<std::string> labels;
+  for (int i = 0; i < 12000; ++i) labels.push_back(std::to_string(i * 7919 % 12000) + " of them");
+  model->set_head(start_family_head({.seed = 3}, *model, labels).head);
+  const Folder folder;
+  save_model(*model, folder.path);
+  CHECK(load_model(folder.path)->head().labels == labels);
+}
+
 TEST_CASE("a head drops values as its family does, by example, and only in training") {
-  for (const std::string family : {"bert-head", "roberta-prelayernorm-head", "esm-head"}) {
+  const struct {
+    const char* family;
+    double dropout, dropout_in;
+  } cases[] = {{"bert-head", 0.3, 0},  // its is classifier_dropout
+               {"roberta-prelayernorm-head", 0.1, 0.1},
+               {"esm-head", 0.1, 0.1},
+               {"distilbert-head", 0.2, 0}};
+  for (const auto& c : cases) {
+    const std::string family = c.family;
     CAPTURE(family);
     const auto model = load_model(fixture(family));
     const HeadForm form = head_of(*model).form();
-    CHECK(form.dropout == (family == "bert-head" ? 0.3 : 0.1));  // bert's is classifier_dropout
-    CHECK(form.dropout_in == (family == "bert-head" ? 0 : 0.1));
+    CHECK(form.dropout == c.dropout);
+    CHECK(form.dropout_in == c.dropout_in);
     const Batch batch = texts_of(family);
     Ctx plain;
     const Sequence s = model->forward(batch, plain);
@@ -276,7 +297,9 @@ TEST_CASE("config.json's dropout of attention is read and written, by each famil
                                                       {"esm", "attention_probs_dropout_prob"},
                                                       {"gpt2", "attn_pdrop"},
                                                       {"opt", "attention_dropout"},
-                                                      {"llama", "attention_dropout"}};
+                                                      {"llama", "attention_dropout"},
+                                                      {"qwen3", "attention_dropout"},
+                                                      {"distilbert", "attention_dropout"}};
   for (const auto& entry : keys) {
     const auto& [family, key] = entry;
     CAPTURE(entry.first);

@@ -14,9 +14,23 @@ namespace graft::testing {
 
 using nlohmann::ordered_json;
 
-inline const char* const kFamilies[] = {
-    "roberta-prelayernorm", "roberta",      "bert",   "esm", "gpt2",    "opt", "llama",
-    "esm-learned",          "llama-linear", "llama3", "t5",  "t5-gated"};
+inline const char* const kFamilies[] = {"roberta-prelayernorm",
+                                        "roberta",
+                                        "bert",
+                                        "esm",
+                                        "gpt2",
+                                        "opt",
+                                        "llama",
+                                        "esm-learned",
+                                        "llama-linear",
+                                        "llama3",
+                                        "t5",
+                                        "t5-gated",
+                                        "xlm-roberta",
+                                        "distilbert",
+                                        "mistral",
+                                        "qwen2",
+                                        "qwen3"};
 
 inline fs::path fixture(const std::string& family) {
   return fs::path(__FILE__).parent_path() / "../fixtures/models" / family;

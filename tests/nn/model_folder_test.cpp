@@ -138,6 +138,65 @@ TEST_CASE("a model in several files is read through its index") {
   contains(copy.error(), "\"../elsewhere\" is not the name of a file");
 }
 
+TEST_CASE("weights that torch wrote, or that Git keeps elsewhere, are told apart from none") {
+  Copy copy("gpt2");
+  fs::remove(copy / "model.safetensors");
+  contains(copy.error(), "No such file");
+  write_file_atomically(copy / "pytorch_model.bin", "PK");
+  contains(copy.error(), "there is a pytorch_model.bin: save it as safetensors");
+  const char* pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n";
+  write_file_atomically(copy / "model.safetensors", pointer);
+  contains(copy.error(), "model.safetensors: this is a Git LFS pointer");
+  write_file_atomically(copy / "config.json", pointer);
+  contains(copy.error(), "config.json: this is a Git LFS pointer");
+}
+
+TEST_CASE(
+    "what a base's folder says beside its model is put in place with the model, or not at all") {
+  const Folder base, out;
+  const auto model = load_model(fixture("gpt2"));
+  write_file_atomically(base / "config.json", "{}");
+  write_file_atomically(base / "chat_template.jinja", "{{ messages }}");
+  write_file_atomically(base / "generation_config.json", R"({"eos_token_id": [7, 9]})");
+  save_model(*model, out.path, FileDtype::f32, nullptr, base.path);
+  CHECK(out.entries() == 4);
+  CHECK(read_file(out / "generation_config.json") == read_file(base / "generation_config.json"));
+  CHECK(read_file(out / "chat_template.jinja") == "{{ messages }}");
+  const std::string config = read_file(out / "config.json");
+  write_file_atomically(base / "generation_config.json", R"({"eos_token_id": "</s>"})");
+  contains(error_of([&] { save_model(*model, out.path, FileDtype::f32, nullptr, base.path); }),
+           "generation_config.json: eos_token_id");
+  CHECK(out.entries() == 4);
+  CHECK(read_file(out / "config.json") == config);
+  CHECK(read_file(out / "generation_config.json") == R"({"eos_token_id": [7, 9]})");
+}
+
+TEST_CASE("a decoder's body that was saved alone is loaded and saved without a vocabulary head") {
+  Copy body("llama");
+  const auto whole = load_model(fixture("llama"));
+  body.rename([](const std::string& name) {
+    return name.starts_with("lm_head") ? std::vector<std::string>{}
+                                       : std::vector<std::string>{name.substr(6)};
+  });
+  body.set("architectures", {"LlamaModel"});
+  const auto model = load_model(body.path);
+  CHECK(!model->arch().lm);
+  CHECK(!model->pooler);
+  const SafetensorsReader outputs(fixture("llama") / "outputs.safetensors");
+  const Batch batch = batch_of(outputs);
+  Ctx one, other;
+  CHECK(same_bits(model->forward(batch, one).rows.value(),
+                  whole->forward(batch, other).rows.value()));
+  const Folder again;
+  save_model(*model, again.path);
+  CHECK(load_model(again.path)->arch() == model->arch());
+  CHECK(load_model(again.path)->hash() == model->hash());
+  CHECK(SafetensorsReader(again / "model.safetensors").tensors().contains("norm.weight"));
+  Copy tied("gpt2");  // its head is the embedding, which is there
+  tied.set("architectures", {"GPT2Model"});
+  CHECK(load_model(tied.path)->hash() == load_model(fixture("gpt2"))->hash());
+}
+
 TEST_CASE("a model that its family cannot say is not saved") {
   Arch arch = load_arch(fixture("gpt2"));
   arch.pre_norm = false;

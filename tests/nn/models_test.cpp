@@ -148,6 +148,16 @@ TEST_CASE("a key of config.json that would change the result is refused by name"
       {"llama", "head_dim", 8},
       {"llama", "attention_bias", true},
       {"llama", "sliding_window", 128},
+      {"llama", "rope_interleaved", true},
+      {"mistral", "sliding_window", 0},
+      {"mistral", "head_dim", 0},
+      {"mistral", "attention_bias", true},
+      {"qwen2", "use_sliding_window", true},
+      {"qwen2", "layer_types", ordered_json{"full_attention", "sliding_attention"}},
+      {"qwen2", "head_dim", 8},
+      {"qwen3", "attention_bias", true},
+      {"distilbert", "sinusoidal_pos_embds", true},
+      {"distilbert", "activation", "quick_gelu"},
       {"t5", "feed_forward_proj", "gated-swish"},
       {"t5-gated", "dense_act_fn", "relu"},
       {"t5-gated", "is_gated_act", false},
@@ -197,6 +207,19 @@ TEST_CASE("config.json as older transformers wrote it means the same") {
   CHECK(load_arch(llama3.path) == load_arch(fixture("llama3")));
 }
 
+TEST_CASE("notes of other programs in config.json change nothing") {
+  Copy llama("llama");
+  llama.set("is_llama_config", true);
+  llama.set("rope_interleaved", false);
+  llama.set("transformers.js_config", ordered_json{{"dtype", {{"cpu", "q4"}}}});
+  llama.set("_num_labels", 3);
+  llama.set("sentence_transformers", ordered_json{{"activation_fn", "x"}});
+  llama.set("sbert_ce_default_activation_function", "torch.nn.modules.linear.Identity");
+  llama.set("unsloth_version", "2025.1");
+  llama.set("unsloth_fixed", true);
+  CHECK(load_arch(llama.path) == load_arch(fixture("llama")));
+}
+
 TEST_CASE("config.json files of the hub describe the models that are named after them") {
   const std::pair<const char*, const char*> files[] = {
       {"bert-base", R"({"architectures": ["BertForMaskedLM"], "attention_probs_dropout_prob": 0.1,
@@ -237,19 +260,28 @@ TEST_CASE("config.json files of the hub describe the models that are named after
 
 TEST_CASE("every named model counts what transformers counts") {
   const std::map<std::string, std::int64_t> counts{
-      {"graft-tiny", 430752},       {"graft-encoder", 6957632},   {"graft-decoder", 6886080},
-      {"bert-base", 109514298},     {"bert-large", 335174458},    {"roberta-base", 124697433},
-      {"roberta-large", 355412057}, {"gpt2", 124439808},          {"gpt2-medium", 354823168},
-      {"gpt2-large", 774030080},    {"gpt2-xl", 1557611200},      {"gpt3-175b", 174604259328},
-      {"opt-125m", 125239296},      {"opt-1.3b", 1315758080},     {"opt-2.7b", 2651596800},
-      {"opt-6.7b", 6658473984},     {"opt-13b", 12853473280},     {"opt-30b", 29974540288},
-      {"opt-66b", 65719701504},     {"llama-7b", 6738415616},     {"llama-13b", 13015864320},
-      {"graft-t5", 7791744},        {"t5-small", 60506624},       {"t5-base", 222903552},
-      {"t5-large", 737668096},      {"t5-3b", 2851598336},        {"t5-11b", 11307321344},
-      {"t5-v1_1-small", 76961152},  {"t5-v1_1-base", 247577856},  {"t5-v1_1-large", 783150080},
-      {"t5-v1_1-xl", 2849757184},   {"t5-v1_1-xxl", 11135332352}, {"flan-t5-small", 76961152},
-      {"flan-t5-base", 247577856},  {"flan-t5-large", 783150080}, {"flan-t5-xl", 2849757184},
-      {"flan-t5-xxl", 11135332352}};
+      {"graft-tiny", 430752},           {"graft-encoder", 6957632},
+      {"graft-decoder", 6886080},       {"bert-base", 109514298},
+      {"bert-large", 335174458},        {"roberta-base", 124697433},
+      {"roberta-large", 355412057},     {"gpt2", 124439808},
+      {"gpt2-medium", 354823168},       {"gpt2-large", 774030080},
+      {"gpt2-xl", 1557611200},          {"gpt3-175b", 174604259328},
+      {"opt-125m", 125239296},          {"opt-1.3b", 1315758080},
+      {"opt-2.7b", 2651596800},         {"opt-6.7b", 6658473984},
+      {"opt-13b", 12853473280},         {"opt-30b", 29974540288},
+      {"opt-66b", 65719701504},         {"llama-7b", 6738415616},
+      {"llama-13b", 13015864320},       {"graft-t5", 7791744},
+      {"t5-small", 60506624},           {"t5-base", 222903552},
+      {"t5-large", 737668096},          {"t5-3b", 2851598336},
+      {"t5-11b", 11307321344},          {"t5-v1_1-small", 76961152},
+      {"t5-v1_1-base", 247577856},      {"t5-v1_1-large", 783150080},
+      {"t5-v1_1-xl", 2849757184},       {"t5-v1_1-xxl", 11135332352},
+      {"flan-t5-small", 76961152},      {"flan-t5-base", 247577856},
+      {"flan-t5-large", 783150080},     {"flan-t5-xl", 2849757184},
+      {"flan-t5-xxl", 11135332352},     {"xlm-roberta-base", 278295186},
+      {"xlm-roberta-large", 560142482}, {"distilbert-base", 66985530},
+      {"mistral-7b", 7241732096},       {"qwen2-0.5b", 494032768},
+      {"qwen2-1.5b", 1543714304},       {"qwen3-0.6b", 596049920}};
   CHECK(arch_names().size() == counts.size());
   for (const std::string& name : arch_names()) {
     CAPTURE(name);

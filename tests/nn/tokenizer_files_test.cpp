@@ -2,6 +2,7 @@
 #include <doctest/doctest.h>
 
 #include <cstdint>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <random>
 #include <set>
@@ -77,6 +78,94 @@ TEST_CASE("folders of older files become the tokenizer.json that transformers ma
       CHECK(made[item.key()].dump() == item.value().dump());
     }
   }
+}
+
+TEST_CASE("a tokenizer.json is read as its folder's class does, or the contradiction is named") {
+  const json rows = fixture_json("classes.json");
+  const auto texts = rows[0].get<std::vector<std::string>>();
+  for (std::size_t i = 1; i < rows.size(); ++i) {
+    const json& row = rows[i];
+    const std::string base = row["base"], replaced = row["replace"].dump(),
+                      files = row["files"].dump();
+    CAPTURE(base);
+    CAPTURE(replaced);
+    CAPTURE(files);
+    const Folder folder;
+    json root = fixture_json(base);
+    root.update(row["replace"]);
+    write_file_atomically(folder / "tokenizer.json", root.dump());
+    for (const auto& item : row["files"].items())
+      write_file_atomically(folder / item.key().c_str(), item.value().dump());
+    std::unique_ptr<Tokenizer> tokenizer;
+    const std::string error =
+        error_of([&] { tokenizer = std::make_unique<Tokenizer>(Tokenizer::load(folder.path)); });
+    if (row.contains("refused")) {
+      contains(error, row["refused"]);
+      contains(error, (folder / "tokenizer.json").string());
+      continue;
+    }
+    REQUIRE(error == "(no error)");
+    for (std::size_t t = 0; t < texts.size(); ++t) {
+      CAPTURE(texts[t]);
+      CHECK(tokenizer->encode(texts[t]) == row["ids"][t].get<std::vector<int>>());
+    }
+    // What is saved says it all itself.
+    const Folder out;
+    tokenizer->save(out / "tokenizer.json");
+    for (const std::string& text : texts)
+      CHECK(Tokenizer::load(out.path).encode(text) == tokenizer->encode(text));
+  }
+}
+
+TEST_CASE("beside a tokenizer.json an unknown key is no error, split special tokens are") {
+  const Folder folder;
+  fs::copy(fixture("llama3.json"), folder / "tokenizer.json");
+  write_file_atomically(folder / "tokenizer_config.json", R"({"surprise": 1})");
+  Tokenizer::load(folder.path).save(folder / "again.json");
+  CHECK(read_file(folder / "again.json") == read_file(fixture("llama3.json")));
+  write_file_atomically(folder / "tokenizer_config.json", R"({"split_special_tokens": true})");
+  contains(error_of([&] { Tokenizer::load(folder.path); }), "split_special_tokens is true");
+}
+
+TEST_CASE("a named token is the numbered one that is spelled so, and names may be an object") {
+  const Folder folder;
+  fs::copy(fixture("roberta"), folder.path, fs::copy_options::recursive);
+  fs::remove(folder / "special_tokens_map.json");
+  const auto numbered = [](const char* text, bool lstrip, bool special) {
+    return json{{"content", text},     {"lstrip", lstrip},   {"rstrip", false},
+                {"normalized", false}, {"special", special}, {"single_word", false}};
+  };
+  json config{{"tokenizer_class", "RobertaTokenizer"},
+              {"mask_token", "<mask>"},
+              {"extra_special_tokens", json::object()},
+              {"additional_special_tokens", {"<x>"}},
+              {"added_tokens_decoder",
+               {{"4", numbered("<mask>", true, true)}, {"400", numbered("<x>", true, false)}}}};
+  const auto token = [&](const std::string& text) {
+    write_file_atomically(folder / "tokenizer_config.json", config.dump());
+    const Tokenizer tokenizer = Tokenizer::load(folder.path);
+    for (const SpecialToken& one : tokenizer.specials())
+      if (one.content == text) return one;
+    return SpecialToken{};
+  };
+  CHECK(token("<mask>").lstrip);
+  CHECK(token("<mask>").id == 4);
+  CHECK(token("<x>").lstrip);
+  CHECK_FALSE(token("<x>").special);  // of transformers, too: it is named by no key of its own
+  config["extra_special_tokens"] = {{"image_token", "<x>"}, {"audio_token", "<y>"}};
+  CHECK(token("<y>").id == 401);
+  CHECK(token("<y>").special);
+  config["extra_special_tokens"] = "<x>";
+  contains(error_of([&] { token("<x>"); }), "extra_special_tokens is \"<x>\"; need an array or");
+}
+
+TEST_CASE("RoBERTa's kinds of model have its tokenizer") {
+  const Folder folder;
+  fs::copy(fixture("roberta"), folder.path, fs::copy_options::recursive);
+  write_file_atomically(folder / "tokenizer_config.json", "{}");
+  write_file_atomically(folder / "config.json", R"({"model_type": "roberta-prelayernorm"})");
+  CHECK(Tokenizer::load(folder.path).encode_marked("a").ids ==
+        Tokenizer::load(fixture("roberta")).encode_marked("a").ids);
 }
 
 TEST_CASE("real vocabularies of GPT-2 and BERT give Hugging Face's ids on SST-2, CoLA and E2E") {
