@@ -1,6 +1,7 @@
 #include "peft/adapter.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <map>
 #include <set>
@@ -32,6 +33,30 @@ void check_finite(const Parameter& p) {
   });
 }
 
+// Why `mine`, merged, would not do what it does as edits, since those of `theirs` stay: what is
+// merged comes before all of them. "": it would. `after`: whether its edits stand behind theirs.
+std::string in_the_way(const Adapter& mine, const Adapter& theirs, bool after) {
+  using Change = Adapter::Change;
+  const bool alike = mine.change() == theirs.change() && mine.change() != Change::other;
+  if (alike) return "";
+  for (const auto& [site, edit] : theirs.edits()) {
+    if (dynamic_cast<EditOf<Sequence, Ctx>*>(edit)) continue;  // inserts rows, changes no token's
+    if (mine.scales_input(site)) return fmt::format("reads what it scales at {}", to_string(site));
+    for (const auto& [at, own] : mine.edits()) {
+      if (mine.change() == Change::scales && theirs.edits_weights() && at == site)
+        return fmt::format("changes the matrix that it scales at {}", to_string(site));
+      if (own->slot == edit->slot && (after || theirs.change() == Change::other))
+        return fmt::format("acts {} at {}", after ? "before it" : "on the same", to_string(site));
+    }
+  }
+  return "";
+}
+
+std::uint64_t next_turn() {
+  static std::atomic<std::uint64_t> turn = 0;
+  return ++turn;
+}
+
 }  // namespace
 
 void Adapter::merge() {
@@ -42,22 +67,48 @@ void Adapter::merge() {
 }
 void Adapter::unmerge() {
   check(merged_, "{}: it is not merged", name_);
+  for (const Owned& c : covers_)
+    check(c.in_front().empty(),
+          "{}: '{}' was merged into again after it; unmerge in the reverse order of merging", name_,
+          c.copy().label());
+  while (!covers_.empty()) covers_.pop_back();
+  edits_back();
   merged_ = false;
 }
 
+void Adapter::cover(Weight& place, Tensor value) {
+  auto p = std::make_shared<Parameter>(place.parameter());
+  p->value = std::move(value);
+  covers_.emplace_back(place, std::move(p));
+}
+
+void Adapter::edits_off() {
+  for (auto& [site, handle] : handles_) {
+    enabled_.push_back(handle.edit().enabled);
+    handle.edit().enabled = false;
+  }
+}
+void Adapter::edits_back() {
+  for (std::size_t i = 0; i < enabled_.size(); ++i) handles_[i].second.edit().enabled = enabled_[i];
+  enabled_.clear();
+}
+
 void Adapter::enable(int first, int last, bool on) {
-  for (auto& [site, handle] : handles_)
-    if (site.layer >= first && site.layer <= last) handle.edit().enabled = on;
+  for (std::size_t i = 0; i < handles_.size(); ++i) {
+    auto& [site, handle] = handles_[i];
+    if (site.layer < first || site.layer > last) continue;
+    if (enabled_.empty())
+      handle.edit().enabled = on;
+    else
+      enabled_[i] = on;
+  }
 }
 
 void Adapter::suspend() {
   check(!merged_, "{}: it is merged; unmerge it first", name_);
   check(!suspended_, "{}: it is switched off already", name_);
   for (auto copy = owned_.rbegin(); copy != owned_.rend(); ++copy) copy->off();
-  for (auto& [site, handle] : handles_) {
-    enabled_.push_back(handle.edit().enabled);
-    handle.edit().enabled = false;
-  }
+  edits_off();
   suspended_ = true;
 }
 
@@ -70,8 +121,7 @@ void Adapter::resume() {
     while (copies > 0) owned_[--copies].off();
     fail("{}: {}", name_, e.what());
   }
-  for (std::size_t i = 0; i < handles_.size(); ++i) handles_[i].second.edit().enabled = enabled_[i];
-  enabled_.clear();
+  edits_back();
   suspended_ = false;
 }
 
@@ -133,8 +183,9 @@ void Adapter::own(Weight& place, bool trains) {
   owned_.emplace_back(place, copy);
 }
 
-void Adapter::hold(const Site& site, Handle handle) {
+EditBase* Adapter::hold(const Site& site, Handle handle) {
   handles_.emplace_back(site, std::move(handle));
+  return &handles_.back().second.edit();
 }
 
 Adaptation::Adaptation(const Methods& methods, const std::string& spec, Model& model)
@@ -150,6 +201,7 @@ Adaptation::Adaptation(const Methods& methods, const std::string& spec, Model& m
     }
     auto adapter = row->make(options, model.arch());
     options.finish();
+    if (adapter->reads_base() && model.build().storage) show_base(*adapter);
     adapter->attach(model);
     formula_ += adapter->formula(model.arch());
     mergeable_.push_back(row->mergeable);
@@ -163,6 +215,12 @@ Adaptation::Adaptation(const Methods& methods, const std::string& spec, Model& m
 
 Adaptation::~Adaptation() {
   while (!adapters_.empty()) adapters_.pop_back();
+}
+
+void Adaptation::show_base(Adapter& to) {
+  for (auto a = adapters_.rbegin(); a != adapters_.rend(); ++a) (*a)->suspend();
+  to.read_base(model_);  // if it throws, all of them go
+  for (const auto& a : adapters_) a->resume();
 }
 
 Parameters Adaptation::parameters() const {
@@ -238,12 +296,29 @@ std::vector<std::string> Adaptation::why_not_merged() const {
   return why;
 }
 
+void Adaptation::check_beside() const {
+  bool after = true;
+  for (const Adaptation* other : beside_ ? beside_() : std::vector<const Adaptation*>()) {
+    if (other == this) after = false;
+    if (other == this || other->suspended() || other->merged()) continue;
+    for (const auto& mine : adapters_)
+      for (const auto& theirs : other->adapters_) {
+        const std::string why = in_the_way(*mine, *theirs, after);
+        check(why.empty(),
+              "{}: it cannot be merged beside '{}', which {}; merge that one first, or have one of "
+              "them active alone",
+              mine->name(), other->spec_, why);
+      }
+  }
+}
+
 void Adaptation::merge() {
   check(!suspended_, "{}: it is switched off; activate it before merging", spec_);
   const std::vector<std::string> why = why_not_merged();
   for (std::size_t i = 0; i < why.size(); ++i)
     check(why[i].empty(), "{}: it cannot be merged{} {}", adapters_[i]->name(),
           why[i].starts_with("under ") ? "" : ":", why[i]);
+  check_beside();
   std::map<const Weight*, const Parameter*> before;
   model_.each([&](Weight& w) { before[&w] = &w.parameter(); });
   const std::vector<Adapter*> order = merge_order();
@@ -258,9 +333,19 @@ void Adaptation::merge() {
     while (done > 0) order[--done]->unmerge();
     throw;
   }
+  merge_turn_ = next_turn();
 }
 void Adaptation::unmerge() {
   const std::vector<Adapter*> order = merge_order();
+  std::set<const Parameter*> ours;
+  for (const Adapter* a : order)
+    for (const Owned& c : a->covers()) ours.insert(&c.copy());
+  for (const Adapter* a : order)
+    for (const Owned& c : a->covers())
+      for (const auto& front : c.in_front())
+        check(ours.contains(front.get()),
+              "{}: another adapter was merged into '{}' after it; unmerge that one first", spec_,
+              front->label());
   for (auto a = order.rbegin(); a != order.rend(); ++a) (*a)->unmerge();
 }
 std::vector<Adapter*> Adaptation::merge_order() const {

@@ -1,6 +1,7 @@
 // Adapter: one way of adapting a frozen model. A subclass is a file, a file is a paper.
 #pragma once
 
+#include <functional>
 #include <map>
 
 #include "nn/model.h"
@@ -24,7 +25,8 @@ class Adapter {
 
   // Puts the adapted weights in the base's place, so that inference costs nothing more; and takes
   // them out again, bit for bit. Copies of base weights stand there already; a method that edits
-  // slots says how, and throws where it cannot.
+  // slots says how, and throws where it cannot. An edit that is off is left out. Unmerging throws
+  // while another adapter's merged weights stand in front of these.
   virtual void merge();
   virtual void unmerge();
   bool merged() const { return merged_; }
@@ -36,6 +38,17 @@ class Adapter {
   // Whether a linear reads its input scaled by this adapter. Merged, only the matrix is scaled, so
   // an edit of that linear must have been merged before.
   virtual bool scales_input(const Site&) const { return false; }
+
+  // What its edits do to a linear's output, or to a matrix: add what does not depend on it, or
+  // multiply its entries. One that adds may change places with another that adds, and so on.
+  enum class Change { other, adds, scales };
+  virtual Change change() const { return Change::other; }
+
+  // A start that the bare base gives, of words say: attach() finds what read_base() has kept.
+  // Called before it, while what this spec attached before, and Routed's other adapters, stand
+  // aside.
+  virtual bool reads_base() const { return false; }
+  virtual void read_base(Model&) {}
 
   // A start that depends on data: what the bare base makes of each task's examples, of which it
   // wants so many (0: none).
@@ -62,7 +75,8 @@ class Adapter {
   // What a parameter starts as, in words: "N(0, 0.02)", "0", "the base's".
   const std::string& begins_as(const Parameter& p) const { return start_.at(&p); }
   const std::string& name() const { return name_; }
-  // Switches the edits at layers first..last on or off (-1: those outside the blocks).
+  // Switches the edits at layers first..last on or off (-1: those outside the blocks). Of what is
+  // suspended: what they will be once it is back.
   void enable(int first, int last, bool on);
   // Every edit's place and how often it ran.
   struct Fired {
@@ -71,8 +85,9 @@ class Adapter {
     std::uint64_t calls;
   };
   std::vector<Fired> fired() const;
-  std::vector<std::pair<Site, EditBase*>> edits() const;  // as long as this lives
-  bool trains_base() const { return !owned_.empty(); }    // has copies in the base's places
+  std::vector<std::pair<Site, EditBase*>> edits() const;        // as long as this lives
+  bool trains_base() const { return !owned_.empty(); }          // has copies in the base's places
+  const std::vector<Owned>& covers() const { return covers_; }  // its merged weights
 
  protected:
   explicit Adapter(std::string name) : name_(std::move(name)) {}
@@ -91,20 +106,26 @@ class Adapter {
   // Trains a private copy of a base parameter in its place, f32 where the base has half precision;
   // the base's bytes never change. A copy that does not train is one of an earlier run's.
   void own(Weight&, bool trains = true);
-  void hold(const Site&, Handle);
+  EditBase* hold(const Site&, Handle);  // the edit, which lives as long as this
+  // For merge(): puts a merged value in a weight's place, and, when all are there, switches the
+  // edits off. unmerge() takes the values out and gives each edit back what it was, on or off.
+  void cover(Weight&, Tensor value);
+  void edits_off();
 
   bool merged_ = false;
   bool starts_as_base_ = true;
   std::string no_merge_;
 
  private:
+  void edits_back();
+
   std::string name_;
   Parameters parameters_, constants_;
   std::map<const Parameter*, std::string> start_;
   std::vector<std::pair<Site, Handle>> handles_;
-  std::vector<Owned> owned_;
+  std::vector<Owned> owned_, covers_;
   bool suspended_ = false;
-  std::vector<bool> enabled_;  // of each edit, while suspended
+  std::vector<bool> enabled_;  // of each edit, while suspended or merged
 };
 
 // Whether a parameter is of a task that came after the others: a run that goes on from a saved
@@ -126,7 +147,8 @@ struct Method {
 };
 using Methods = std::vector<Method>;
 
-// The adapters of one spec, attached in order; dropped in reverse, which leaves the bare model.
+// The adapters of one spec, attached in order; dropped in reverse, which leaves the bare model, of
+// what is merged, too.
 class Adaptation {
  public:
   Adaptation(const Methods&, const std::string& spec, Model&);
@@ -145,10 +167,17 @@ class Adaptation {
   void after_backward(int step);
   void enable(int first, int last, bool on);
   // All adapters or none. Throws where one cannot be merged, with the reason, and where a merged
-  // number would be NaN or infinite; the model has not changed then.
+  // number would be NaN or infinite; the model has not changed then. Unmerging throws where what
+  // was merged later, by another Adaptation, stands in front: that goes first.
   void merge();
   void unmerge();
   bool merged() const { return !adapters_.empty() && adapters_.front()->merged(); }
+  std::uint64_t merge_turn() const { return merge_turn_; }  // grows from each merge to the next
+  // All adaptations of this model, in the order of attaching, this one among them. Merging then
+  // throws, too, where it would come before what another active one does first.
+  void stands_beside(std::function<std::vector<const Adaptation*>()> all) {
+    beside_ = std::move(all);
+  }
   // Of each adapter why it cannot be merged as it stands in the spec; "" where it can. Needs no
   // weights.
   std::vector<std::string> why_not_merged() const;
@@ -158,11 +187,15 @@ class Adaptation {
   const std::vector<std::unique_ptr<Adapter>>& adapters() const { return adapters_; }
 
  private:
+  void show_base(Adapter&);
   std::vector<Adapter*> merge_order() const;
+  void check_beside() const;
 
   std::string spec_;
   Model& model_;
   bool suspended_ = false;
+  std::uint64_t merge_turn_ = 0;
+  std::function<std::vector<const Adaptation*>()> beside_;
   std::int64_t formula_ = 0;
   std::vector<bool> mergeable_;  // by each adapter's row of the table
   std::vector<std::unique_ptr<Adapter>> adapters_;

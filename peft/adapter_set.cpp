@@ -42,6 +42,11 @@ Adaptation& AdapterSet::add(const std::string& name, const std::string& spec) {
   try {
     auto made = std::make_unique<Adaptation>(methods_, spec, model_);
     made->suspend();
+    made->stands_beside([this] {
+      std::vector<const Adaptation*> all;
+      for (const Entry& e : entries_) all.push_back(e.adaptation.get());
+      return all;
+    });
     entries_.push_back({name, std::move(made)});
   } catch (...) {
     activate(before);
@@ -96,11 +101,12 @@ void AdapterSet::remove(const std::string& name) {
 }
 
 AdapterSet::Off::Off(AdapterSet& set) : set_(set), before_(set.active()) {
-  for (auto e = set.entries_.rbegin(); e != set.entries_.rend(); ++e)
-    if (e->adaptation->merged()) {
-      e->adaptation->unmerge();
-      merged_.insert(merged_.begin(), e->name);
-    }
+  std::vector<const Entry*> merged;
+  for (const Entry& e : set.entries_)
+    if (e.adaptation->merged()) merged.push_back(&e);
+  std::ranges::sort(merged, {}, [](const Entry* e) { return e->adaptation->merge_turn(); });
+  for (const Entry* e : merged) merged_.push_back(e->name);
+  for (auto e = merged.rbegin(); e != merged.rend(); ++e) (*e)->adaptation->unmerge();
   set.activate({});
 }
 

@@ -8,6 +8,9 @@
 // An adapter that is not active has neither edits nor copies in the model, but keeps its numbers,
 // so that an optimizer over them stays valid. Active ones work one after another in the order of
 // adding: LoRA's add up. One adapter for each row of a batch is Routed (routed.h).
+//
+// Several may be merged, and each says so where it would then come before what another does first.
+// They are unmerged in the reverse order; another order is refused where it would matter.
 #pragma once
 
 #include "peft/adapter.h"

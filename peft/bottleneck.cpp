@@ -165,6 +165,10 @@ BottleneckOptions::BottleneckOptions(Options& o, const Arch& arch, const Bottlen
   check(std >= 0, "{}: std={}; need at least 0", method, std);
   check(0 <= dropout_rate && dropout_rate < 1, "{}: dropout={}; need 0 <= dropout < 1", method,
         dropout_rate);
+  check(start != Start::mam || norm != Norms::after || gamma,
+        "{}: init=mam with norm=after,gamma=0: W_up and the norm's gain would both start at 0, and "
+        "then only a bias ever trains; need gamma=1, init=truncated or init=normal",
+        method);
   std::int64_t placed = 0;
   for (Part part : where.parts) {
     const bool linear = form.linears && is_linear(part);

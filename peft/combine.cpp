@@ -12,17 +12,12 @@
 namespace graft {
 namespace {
 
-const std::vector<std::string> kWays = {"cat",
-                                        "linear",
-                                        "svd",
-                                        "ties",
-                                        "dare_linear",
-                                        "dare_ties",
-                                        "magnitude_prune",
-                                        "ties_svd",
-                                        "dare_linear_svd",
-                                        "dare_ties_svd",
-                                        "magnitude_prune_svd"};
+const std::vector<std::string> kWays = [] {
+  std::vector<std::string> all{"cat", "linear", "svd"};
+  for (const std::string sparse : {"ties", "dare_linear", "dare_ties", "magnitude_prune"})
+    all.insert(all.end(), {sparse, sparse + "_svd"});
+  return all;
+}();
 
 // One adapter at one matrix: B [out, r], A [r, in], and what their product is multiplied by.
 struct Term {
@@ -36,14 +31,57 @@ std::string label(const Site& site, const char* which) {
   return to_string(site) + (site.part == Part::embed ? " lora_embedding_" : " lora_") + which;
 }
 
-// All sites of a spec: of linears in `where`, and the embedding's.
-std::vector<Site> sites_of(Model& shapes, const Where& where, bool embed) {
-  std::vector<Site> all;
-  if (!where.parts.empty())
-    for (const Linear* l : shapes.linears(where)) all.push_back(l->site);
+// What is combined as one: a matrix; or those of one self-attention that read one A, which stand at
+// the first of them, their Bs below each other as PEFT's one module has them.
+struct Joint {
+  struct Piece {
+    Site site;
+    std::int64_t rows;  // of B
+  };
+  Site site;
+  std::int64_t in;
+  std::vector<Piece> pieces;
+  std::int64_t rows() const {
+    std::int64_t sum = 0;
+    for (const Piece& p : pieces) sum += p.rows;
+    return sum;
+  }
+};
+
+// All of a spec: of linears in `where`, and the embedding. `shared`: parts that read one A.
+std::vector<Joint> joints_of(Model& shapes, const Where& where, bool embed,
+                             const std::vector<Part>& shared) {
+  std::vector<Joint> all;
+  for (const Linear* l : where.parts.empty() ? std::vector<Linear*>() : shapes.linears(where)) {
+    Site at = l->site;
+    if (std::ranges::count(shared, at.part) > 0) at.part = shared.front();
+    const auto known = std::ranges::find(all, at, &Joint::site);
+    Joint& joint = known != all.end() ? *known : all.emplace_back(Joint{at, l->in(), {}});
+    joint.pieces.push_back({l->site, l->out_width()});
+  }
+  for (Joint& joint : all) std::ranges::sort(joint.pieces, {}, &Joint::Piece::site);
+  if (!embed) return all;
   Embedding& reads = shapes.encoder ? shapes.encoder->embedding : shapes.embedding;
-  if (embed) all.push_back(reads.token.parameter().site);
+  const Site site = reads.token.parameter().site;
+  all.push_back({site, shapes.arch().vocab, {{site, shapes.arch().width}}});
   return all;
+}
+
+// The parts of q, k and v that read one A in every adapter that has any of them. None where the
+// adapters differ in it: each matrix is then combined by itself.
+std::vector<Part> shared_parts(const std::vector<LoraValues>& adapters, const Arch& arch) {
+  std::set<std::vector<Part>> all;
+  for (const LoraValues& of : adapters)
+    for (Options& options : parse_spec(of.spec)) {
+      if (options.method() != "lora") continue;  // refused below
+      const LoraOptions lora(options, arch);
+      std::vector<Part> parts;
+      for (const Part part : {Part::q, Part::k, Part::v})
+        if (lora.where.has(part)) parts.push_back(part);
+      if (!parts.empty() && !lora.shared) return {};
+      if (!parts.empty()) all.insert(parts);
+    }
+  return all.size() == 1 ? *all.begin() : std::vector<Part>();
 }
 
 const Array& value(const LoraValues& of, const Site& site, const char* which) {
@@ -53,7 +91,23 @@ const Array& value(const LoraValues& of, const Site& site, const char* which) {
   return at->second;
 }
 
-void add_terms(Terms& terms, const LoraValues& of, double weight, Model& shapes) {
+// The Bs of its pieces, one below the other.
+Matrix stacked(const LoraValues& of, const Joint& joint, std::int64_t rank) {
+  Matrix all(joint.rows(), rank);
+  std::int64_t row = 0;
+  for (const auto& [site, rows] : joint.pieces) {
+    const Matrix b(value(of, site, "B"));
+    check(b.rows == rows && b.columns == rank,
+          "combine: adapter '{}' at {}: B is {} x {}; need {} x {}, as its A has it", of.name,
+          to_string(site), b.rows, b.columns, rows, rank);
+    std::ranges::copy(b.at, all.at.begin() + row * rank);
+    row += rows;
+  }
+  return all;
+}
+
+void add_terms(Terms& terms, const LoraValues& of, double weight, Model& shapes,
+               const std::vector<Part>& shared) {
   for (Options& options : parse_spec(of.spec)) {
     check(options.method() == "lora",
           "combine: adapter '{}' is {}; only LoRA's matrices can be combined", of.name, of.spec);
@@ -63,16 +117,14 @@ void add_terms(Terms& terms, const LoraValues& of, double weight, Model& shapes)
           "combine: adapter '{}' ({}) trains modules of the base whole (save=, bias=), which have "
           "no A and B to combine",
           of.name, of.spec);
-    for (const Site& site : sites_of(shapes, lora.where, lora.embed)) {
-      const Array& a = value(of, lora.a_site(site), "A");
-      terms[site].push_back({&of, Matrix(value(of, site, "B")),
-                             Matrix(site.part == Part::embed ? a.transpose() : a), lora.scale(site),
-                             weight});
-      const Term& t = terms[site].back();
-      check(t.b.columns == t.a.rows && t.b.rows == terms[site][0].b.rows &&
-                t.a.columns == terms[site][0].a.columns,
-            "combine: adapter '{}' at {}: B is {} x {}, A {} x {}", of.name, to_string(site),
-            t.b.rows, t.b.columns, t.a.rows, t.a.columns);
+    for (const Joint& joint : joints_of(shapes, lora.where, lora.embed, shared)) {
+      const Site& site = joint.site;
+      const Array& stored = value(of, lora.a_site(site), "A");
+      Matrix a(site.part == Part::embed ? stored.transpose() : stored);
+      check(a.columns == joint.in, "combine: adapter '{}' at {}: A has {} columns; need {}",
+            of.name, to_string(site), a.columns, joint.in);
+      Matrix b = stacked(of, joint, a.rows);
+      terms[site].push_back({&of, std::move(b), std::move(a), lora.scale(site), weight});
     }
   }
 }
@@ -237,25 +289,34 @@ void check_spec(const std::vector<LoraValues>& adapters, const CombineSpec& spec
         *spec.rank);
 }
 
-void put(CombinedLora& out, const Site& site, const Matrix& b, const Matrix& a, std::int64_t rank) {
-  const auto add = [&](const char* which, const Array& value) {
+// Beyond what there is B = 0, and A is what LoRA starts with: the function is the same, and it can
+// train on. Where both were 0 neither would ever get a gradient.
+void put(CombinedLora& out, const Joint& j, const Matrix& b, const Matrix& a, std::int64_t rank) {
+  const auto add = [&](const Site& site, const char* which, const Array& value) {
     auto p = std::make_shared<Parameter>();
     p->site = site;
     p->name = label(site, which).substr(to_string(site).size() + 1);
     p->value = Tensor(value);
     out.parameters.push_back(std::move(p));
   };
-  Matrix wide_b(b.rows, rank), high_a(rank, a.columns);  // B = 0 beyond what there is
-  for (std::int64_t i = 0; i < b.rows; ++i)
-    for (std::int64_t k = 0; k < b.columns; ++k) wide_b(i, k) = b(i, k);
+  const Init start{Init::Kind::normal, 1 / std::sqrt(3.0 * static_cast<double>(j.in))};
+  Matrix high_a =
+      a.rows == rank ? a : Matrix(initial(Build{}, start, {rank, j.in}, j.site, "lora/lora_A"));
   std::ranges::copy(a.at, high_a.at.begin());
-  add("A", site.part == Part::embed ? transposed(high_a).array() : high_a.array());
-  add("B", wide_b.array());
+  add(j.site, "A", j.site.part == Part::embed ? transposed(high_a).array() : high_a.array());
+  std::int64_t row = 0;
+  for (const auto& [site, rows] : j.pieces) {
+    Matrix wide_b(rows, rank);
+    for (std::int64_t i = 0; i < rows; ++i)
+      for (std::int64_t k = 0; k < b.columns; ++k) wide_b(i, k) = b(row + i, k);
+    add(site, "B", wide_b.array());
+    row += rows;
+  }
 }
 
 // Layers from the lowest to the highest, ranks by part.
 std::string spec_of(const Where& where, bool embed, const Arch& arch,
-                    const std::map<Part, std::int64_t>& ranks) {
+                    const std::map<Part, std::int64_t>& ranks, bool share) {
   std::vector<Part> parts = where.parts;
   if (embed) parts.push_back(Part::embed);
   std::int64_t most = 0;
@@ -266,7 +327,8 @@ std::string spec_of(const Where& where, bool embed, const Arch& arch,
       others += fmt::format("{}{}:{}", others.empty() ? ",ranks=" : ";", name(part), rank);
   const int layers = std::max(arch.layers, arch.encoder_layers);
   const bool all = where.parts.empty() || (where.first == 0 && where.last >= layers - 1);
-  return fmt::format("lora:r={},on={}{}{}", most, to_string(parts), others,
+  return fmt::format("lora:r={},on={}{}{}{}", most, to_string(parts), others,
+                     share ? ",share=qkv" : "",
                      all ? "" : fmt::format(",layers={}-{}", where.first, where.last));
 }
 
@@ -278,9 +340,10 @@ CombinedLora combine(const std::vector<LoraValues>& adapters, const CombineSpec&
   CombineSpec spec = given;
   if (adapters.size() == 1) spec.how = "linear";
   Model shapes(arch, {.storage = false});
+  const std::vector<Part> shared = shared_parts(adapters, arch);
   Terms terms;
   for (std::size_t i = 0; i < adapters.size(); ++i)
-    add_terms(terms, adapters[i], spec.weights[i], shapes);
+    add_terms(terms, adapters[i], spec.weights[i], shapes, shared);
 
   std::int64_t largest = spec.rank.value_or(0);
   for (const auto& [site, of] : terms)
@@ -303,11 +366,14 @@ CombinedLora combine(const std::vector<LoraValues>& adapters, const CombineSpec&
           pair.b.columns, to_string(site), pair.b.rows, pair.a.columns);
     if (cut.all > 0) out.worst_cut = std::max(out.worst_cut, std::sqrt(cut.lost / cut.all));
     total.lost += cut.lost, total.all += cut.all, total.rank = std::max(total.rank, cut.rank);
-    ranks[site.part] = std::max(ranks[site.part], pair.b.columns);
+    const bool fused = std::ranges::count(shared, site.part) > 0;
+    for (const Part part : fused ? shared : std::vector<Part>{site.part}) {
+      ranks[part] = std::max(ranks[part], pair.b.columns);
+      if (part != Part::embed && !where.has(part)) where.parts.push_back(part);
+    }
     if (site.part == Part::embed) {
       embed = true;
     } else {
-      if (!where.has(site.part)) where.parts.push_back(site.part);
       where.first = std::min(where.first, site.layer);
       where.last = std::max(where.last, site.layer);
     }
@@ -319,17 +385,13 @@ CombinedLora combine(const std::vector<LoraValues>& adapters, const CombineSpec&
         spec.how == "svd" ? "these adapters' ranks add up to" : "such a matrix has");
   if (total.all > 0) out.cut = std::sqrt(total.lost / total.all);
   std::ranges::sort(where.parts);
-  for (const Site& site : sites_of(shapes, where, embed)) {
-    const auto at = pairs.find(site);
-    if (at != pairs.end()) {
-      put(out, site, at->second.b, at->second.a, ranks.at(site.part));
-      continue;
-    }
-    for (const Linear* l : shapes.linears({{site.part}, site.layer, site.layer}))
-      if (l->site == site)
-        put(out, site, Matrix(l->out_width(), 0), Matrix(0, l->in()), ranks.at(site.part));
+  const Pair none{Matrix(0, 0), Matrix(0, 0)};
+  for (const Joint& joint : joints_of(shapes, where, embed, shared)) {
+    const auto at = pairs.find(joint.site);
+    const Pair& pair = at == pairs.end() ? none : at->second;
+    put(out, joint, pair.b, pair.a, ranks.at(joint.site.part));
   }
-  out.spec = spec_of(where, embed, arch, ranks);
+  out.spec = spec_of(where, embed, arch, ranks, !shared.empty());
   return out;
 }
 

@@ -20,8 +20,11 @@
 // single adapter whatever was asked; so does this. Only DARE's draws are our own: at the address
 // (seed; site and name; entry), so that they do not depend on what else is combined.
 // A site that one adapter has and another has not is combined from those that have it. The result
-// has every part that any has, in all layers from the lowest to the highest; what none has there
-// gets B = 0.
+// has every part that any has, in all layers from the lowest to the highest; what none has there,
+// and ranks beyond what there is, get B = 0 and the A that LoRA starts with (drawn at seed 0), so
+// that they can train on.
+// Where all adapters have share=qkv, of the same parts, these are combined as one matrix with their
+// rows below each other, as PEFT does with GPT-2's c_attn, and the result shares its A, too.
 #pragma once
 
 #include <optional>

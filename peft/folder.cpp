@@ -6,10 +6,15 @@ namespace graft {
 
 void save_adapter(const std::filesystem::path& folder, const Adaptation& adaptation,
                   const std::string& base, std::uint64_t base_hash) {
+  // What commands ask of a folder even if the adapter has no head: a standard one, without labels.
   save_adapter(folder, adaptation.spec(), adaptation.stored(),
                {{"model", base},
                 {"base_hash", fmt::format("{:016x}", base_hash)},
+                {"head", "linear"},
+                {"pool", "mean"},
+                {"labels", nlohmann::json::array()},
                 {"language", true},
+                {"text", false},
                 {"joined", true}});
 }
 

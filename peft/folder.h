@@ -10,8 +10,8 @@
 namespace graft {
 
 // Saves what trained, the spec, and which base it belongs to: the folder or name `base`, and the
-// hash of its weights, Model::hash() before anything was adapted. load_adapter() opens the folder,
-// and `graft generate --adapter` does.
+// hash of its weights, Model::hash() before anything was adapted. load_adapter() opens the folder;
+// so do `graft generate --adapter`, `graft export` and `graft train --init`.
 void save_adapter(const std::filesystem::path& folder, const Adaptation&, const std::string& base,
                   std::uint64_t base_hash);
 

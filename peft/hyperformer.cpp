@@ -45,7 +45,8 @@
 namespace graft {
 namespace {
 
-constexpr double kNormEps = 1e-5;
+constexpr double kNormEps = 1e-5;  // of an adapter's norm
+constexpr double kCodeEps = 1e-6;  // of the code's, in the released code's controllers
 using Sharing = HyperOptions::Sharing;
 
 Sharing sharing_of(Options& o, bool plus) {
@@ -116,7 +117,7 @@ Tensor HyperSet::operator()(const Tensor& y, const Tensor& code, const HyperOpti
 
 Tensor Projector::operator()(const Tensor& known) const {
   const Tensor code = out(relu(in(known)));
-  return gain.defined() ? layer_norm(code, gain, bias, kNormEps) : code;
+  return gain.defined() ? layer_norm(code, gain, bias, kCodeEps) : code;
 }
 
 namespace {

@@ -27,24 +27,24 @@ struct Ia3 : Adapter {
     for (Linear* l : m.linears(where)) {
       if (l->site.part == Part::down) continue;  // below: what enters it
       const Tensor scale = vector_for(m, *l, l->out_width());
-      hold(l->site,
-           l->out.add("ia3", [=](Tensor y, const Tensor&, const Ctx&) { return y * scale; }));
+      const EditBase* edit =
+          hold(l->site,
+               l->out.add("ia3", [=](Tensor y, const Tensor&, const Ctx&) { return y * scale; }));
+      scaled.push_back({l, scale, edit});
     }
     if (!where.has(Part::down)) return;
     for (Block* block : m.all_blocks()) {
       Linear& down = block->mlp.down;
       if (down.site.layer < where.first || down.site.layer > where.last) continue;
       const Tensor scale = vector_for(m, down, down.in());
-      hold(down.site,
-           block->mlp.hidden.add("ia3", [=](Tensor h, const Ctx&) { return h * scale; }));
+      const EditBase* edit = hold(
+          down.site, block->mlp.hidden.add("ia3", [=](Tensor h, const Ctx&) { return h * scale; }));
+      scaled.push_back({&down, scale, edit});
     }
   }
 
-  Tensor vector_for(const Model& m, Linear& l, int width) {
-    const Tensor scale =
-        param(m, l.site, "ia3_l", {width}, {Init::Kind::ones, 1}, {.decay = false});
-    scaled.push_back({&l, scale});
-    return scale;
+  Tensor vector_for(const Model& m, const Linear& l, int width) {
+    return param(m, l.site, "ia3_l", {width}, {Init::Kind::ones, 1}, {.decay = false});
   }
 
   std::int64_t formula(const Arch& a) const override {
@@ -63,36 +63,30 @@ struct Ia3 : Adapter {
 
   // What `weight` holds, times l along its rows (or columns), in its place.
   void put_scaled(Weight& weight, const Tensor& scale) {
-    auto p = std::make_shared<Parameter>(weight.parameter());
-    p->value = Tensor((Tensor(p->value.value().own_copy()) * scale.detach()).value());
-    in_place.emplace_back(weight, std::move(p));
+    cover(weight, Tensor((Tensor(weight.value().value().own_copy()) * scale.detach()).value()));
   }
 
   void merge() override {
     check(!merged_, "ia3: it is merged already");
-    for (auto& [l, scale] : scaled) {
+    for (auto& [l, scale, edit] : scaled) {
+      if (!edit->enabled) continue;
       const bool input = l->site.part == Part::down;
       put_scaled(l->w, input ? scale : reshape(scale.detach(), {l->out_width(), 1}));
       if (l->b && !input) put_scaled(l->b, scale);
     }
-    enable(where.first, where.last, false);
+    edits_off();
     merged_ = true;
   }
 
-  void unmerge() override {
-    check(merged_, "ia3: it is not merged");
-    while (!in_place.empty()) in_place.pop_back();
-    enable(where.first, where.last, true);
-    merged_ = false;
-  }
+  Change change() const override { return Change::scales; }
 
   struct Scaled {
     Linear* linear;
     Tensor scale;
+    const EditBase* edit;
   };
   Where where;
   std::vector<Scaled> scaled;
-  std::vector<Owned> in_place;
 };
 
 }  // namespace

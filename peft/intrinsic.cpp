@@ -124,6 +124,7 @@ struct Intrinsic : Adapter {
     Tensor theta, lambda;
     std::int64_t i;  // of lambda
     Fastfood p;
+    const EditBase* edit = nullptr;
 
     // W + lambda_i P theta, written W + P (lambda_i theta): d products instead of D.
     Tensor operator()(const Tensor& w) const {
@@ -139,36 +140,29 @@ struct Intrinsic : Adapter {
     const std::int64_t size = base.value.numel(), all = theta.numel();
     const auto padded = static_cast<std::int64_t>(std::bit_ceil(static_cast<std::uint64_t>(size)));
     const double norm = whole ? std::sqrt(static_cast<double>(size) / double(numbers)) : 1;
-    Move move{&w, theta, lambda, i, {}};
+    Move move{&w, theta, lambda, i, {}, nullptr};
     if (m.build().storage)
       move.p = draw_fastfood(whole ? all : std::min(all, padded), size, norm, {seed, 0},
                              stream_id((base.label() + "/intrinsic").c_str()));
-    hold(base.site,
-         w.edits.add("intrinsic", [move](const Tensor& value, const Ctx&) { return move(value); }));
+    move.edit = hold(base.site, w.edits.add("intrinsic", [move](const Tensor& value, const Ctx&) {
+      return move(value);
+    }));
     moves.push_back(std::move(move));
   }
 
   void merge() override {
     check(!merged_, "intrinsic: it is merged already");
     const NoRecord no_graph;
-    for (const Move& move : moves) {
-      auto p = std::make_shared<Parameter>(move.weight->parameter());
-      p->value = move(Tensor(p->value.value().own_copy())).detach();  // f32, if the base is half
-      in_place.emplace_back(*move.weight, std::move(p));
-    }
-    enable(-1, std::max(layers.first, layers.second), false);
+    for (const Move& move : moves)  // f32, if the base is half
+      if (move.edit->enabled)
+        cover(*move.weight, move(Tensor(move.weight->value().value().own_copy())).detach());
+    edits_off();
     merged_ = true;
-  }
-
-  void unmerge() override {
-    check(merged_, "intrinsic: it is not merged");
-    while (!in_place.empty()) in_place.pop_back();
-    enable(-1, std::max(layers.first, layers.second), true);
-    merged_ = false;
   }
 
   std::int64_t formula(const Arch&) const override { return d; }
   bool edits_weights() const override { return true; }
+  Change change() const override { return Change::adds; }
 
   Where where;
   int d = 0;
@@ -177,7 +171,6 @@ struct Intrinsic : Adapter {
   bool whole = true, vocabulary = false;
   std::pair<int, int> layers;
   std::vector<Move> moves;
-  std::vector<Owned> in_place;
 };
 
 }  // namespace

@@ -62,12 +62,13 @@ struct Lora : Adapter, LoraOptions {
       const Tensor a = as[at];
       const Tensor b = param(m, l->site, "lora_B", {l->out_width(), r}, {Init::Kind::zeros, 0});
       const std::uint32_t noise = stream_id((to_string(at) + "/lora dropout").c_str());
-      hold(l->site, l->out.add("lora", [=, p = dropout_rate, s = scale(l->site)](
-                                           Tensor y, const Tensor& x, const Ctx& ctx) {
-        const Tensor in = ctx.train ? dropout(x, p, {ctx.key, noise}, ctx.address) : x;
-        return add_linear(std::move(y), linear(in, a), b, s);  // eq. 3
-      }));
-      pairs.push_back({&l->w, l->site, a, b});
+      const EditBase* edit =
+          hold(l->site, l->out.add("lora", [=, p = dropout_rate, s = scale(l->site)](
+                                               Tensor y, const Tensor& x, const Ctx& ctx) {
+            const Tensor in = ctx.train ? dropout(x, p, {ctx.key, noise}, ctx.address) : x;
+            return add_linear(std::move(y), linear(in, a), b, s);  // eq. 3
+          }));
+      pairs.push_back({&l->w, l->site, a, b, edit});
     }
     if (embed) attach_embedding(m);
     train_base(m);
@@ -96,8 +97,8 @@ struct Lora : Adapter, LoraOptions {
       return rows;
     };
     if (m.encoder) hold(site, m.encoder->embedding.out.add("lora", edit));
-    hold(site, m.embedding.out.add("lora", edit));
-    pairs.push_back({&table, site, b, a});  // the table is transposed: A B^T
+    const EditBase* held = hold(site, m.embedding.out.add("lora", edit));
+    pairs.push_back({&table, site, b, a, held});  // the table is transposed: A B^T
   }
 
   // save= and bias=.
@@ -135,32 +136,26 @@ struct Lora : Adapter, LoraOptions {
   void merge() override {
     check(!merged_, "lora: it is merged already");
     check(no_merge_.empty(), "lora: it cannot be merged: {}", no_merge_);
-    for (auto& [weight, site, a, b] : pairs) {
-      auto p = std::make_shared<Parameter>(weight->parameter());
-      Array w = p->value.value().own_copy();  // f32, if the base has half precision
+    for (auto& [weight, site, a, b, edit] : pairs) {
+      if (!edit->enabled) continue;
+      Array w = weight->value().value().own_copy();  // f32, if the base has half precision
       const Array in = site.part == Part::embed ? a.value().transpose() : a.value();
       kernels::gemm(w, b.value(), in, scale(site), 1);
-      p->value = Tensor(w);
-      in_place.emplace_back(*weight, std::move(p));
+      cover(*weight, Tensor(w));
     }
-    enable(embed ? -1 : where.first, where.last, false);
+    edits_off();
     merged_ = true;
   }
 
-  void unmerge() override {
-    check(merged_, "lora: it is not merged");
-    while (!in_place.empty()) in_place.pop_back();
-    enable(embed ? -1 : where.first, where.last, true);
-    merged_ = false;
-  }
+  Change change() const override { return Change::adds; }
 
   struct Pair {
     Weight* weight;
     Site site;
     Tensor a, b;
+    const EditBase* edit;
   };
   std::vector<Pair> pairs;
-  std::vector<Owned> in_place;
 };
 
 }  // namespace

@@ -31,7 +31,8 @@ std::int64_t numbers_of(const Arch& arch, Part part) {
     if (is_norm(part)) n += norms_of(all, a, part) * norm_size(a);
     if (!is_linear(part)) continue;
     const PartShape s = shape_of(a, part);
-    n += count_of(all, a, part) * (s.in * s.out + a.biases * s.out);
+    n += count_of(all, a, part) * (s.in * s.out + a.biased(part) * s.out);
+    if (part == Part::q || part == Part::k) n += a.head_norms * a.layers * a.head_width();
   }
   return n;
 }
@@ -41,7 +42,7 @@ std::int64_t biases_of(const Where& where, const Arch& arch, Part part) {
   std::int64_t n = 0;
   for (const Arch& a : arch.stacks()) {
     if (is_norm(part)) n += a.rms ? 0 : norms_of(where, a, part) * a.width;
-    if (is_linear(part) && a.biases) n += count_of(where, a, part) * shape_of(a, part).out;
+    if (is_linear(part) && a.biased(part)) n += count_of(where, a, part) * shape_of(a, part).out;
   }
   return n;
 }

@@ -91,9 +91,9 @@ void as_bare(PeftWriting& w) {
       for (json& target : *at) target = bare(target);
   for (const char* key : {"rank_pattern", "alpha_pattern"}) {
     if (!w.config.contains(key)) continue;
+    const json patterns = w.config[key];  // items() refers to what it is called on
     json renamed = json::object();
-    for (const auto& [name, value] : w.config.value(key, json::object()).items())
-      renamed[bare(name)] = value;
+    for (const auto& [name, value] : patterns.items()) renamed[bare(name)] = value;
     w.config[key] = renamed;
   }
   w.config["task_type"] = "FEATURE_EXTRACTION";

@@ -8,7 +8,7 @@ namespace {
 
 using nlohmann::json;
 
-constexpr const char* kPooler = "pooler";
+constexpr const char *kPooler = "pooler", *kFirst = "pre_classifier";
 
 // A head of ours and the modules that its parts are in a folder.
 struct HeadModules {
@@ -44,7 +44,7 @@ bool saves_pooler(PeftReading& r) {
   for (const std::string& name : r.texts("modules_to_save")) {
     if (may && name == kPooler)
       saves = true;
-    else if (name != "classifier" && name != "score")
+    else if (name != "classifier" && name != "score" && name != kFirst)
       r.saved.push_back(name);
   }
   return saves;
@@ -97,7 +97,8 @@ bool has_base_pooler(const PeftSource& s, const HeadValues& values) {
 }  // namespace
 
 bool names_head(const std::string& name) {
-  return name.starts_with("classifier.") || name.starts_with("score.");
+  return name.starts_with("classifier.") || name.starts_with("score.") ||
+         name.starts_with(std::string(kFirst) + ".");
 }
 
 void read_head(PeftReading& r) {
@@ -157,6 +158,8 @@ void write_head(PeftWriting& w) {
   }
   w.config["task_type"] = "SEQ_CLS";
   save("classifier"), save("score");  // PEFT's own names for such a task
+  for (const auto& [part, module] : used.modules)
+    if (module == kFirst) save(kFirst);
   if (!pooler || of_base) return;
   save(kPooler);
   w.notes.push_back("the base's matrix for pooling trained with the head: it is saved as `pooler`");

@@ -28,6 +28,9 @@ std::string label(const Site& site, const std::string& name) {
 
 Stack first_stack(const Arch& a) { return a.crosses() ? Stack::encoder : a.stack; }
 
+// Its model reads no past.
+bool takes_no_prefix(const Arch& a) { return a.family == "esm" || a.family == "distilbert"; }
+
 std::int64_t key_width(const Arch& a) { return std::int64_t{a.kv_heads} * a.head_width(); }
 
 bool pools_first(const Arch& a, const std::string& task) {
@@ -109,7 +112,8 @@ void read_peft_prefix(PeftReading& r) {
     return r.problem(
         "PEFT gives a prefix of an encoder-decoder to its decoder alone, layer i what was made for "
         "layer 2 i, with relative biases: not followed here");
-  if (a.family == "esm") return r.problem("transformers' esm takes no prefix");
+  if (takes_no_prefix(a))
+    return r.problem(fmt::format("transformers' {} takes no prefix", a.family));
   const std::int64_t kv = key_width(a);
   transformers_of(r);
   if (r.get("num_layers", a.layers) != a.layers || r.get("num_attention_heads", a.kv_heads) < 1)
@@ -245,7 +249,7 @@ void write_peft_prefix(PeftWriting& w) {
   const auto o = only_options<PrefixOptions>(w);
   const Arch& a = w.source.arch;
   check(!a.crosses(), "export: PEFT's prefix of an encoder-decoder is another function");
-  check(a.family != "esm", "export: transformers' {} takes no prefix", a.family);
+  check(!takes_no_prefix(a), "export: transformers' {} takes no prefix", a.family);
   check(o.where.count(a.layers) == a.layers && o.shift && !o.infix,
         "export: '{}'; PEFT has a prefix in all layers, with positions=shift, and no infix",
         w.source.spec);

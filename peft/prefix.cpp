@@ -141,15 +141,12 @@ struct Prefix : Adapter, PrefixOptions {
   }
 
   void attach(Model& m) override {
-    Activations words;
-    if (init == "text" && m.build().storage) words = read_words(m);
     for (Block* block : m.all_blocks()) {
       const auto [stack, layer, part] = block->norm1.site;
       for (const auto& [of, attention] :
            {std::pair{Part::attn, &block->attention},
             std::pair{Part::cross, block->cross ? &*block->cross : nullptr}})
-        if (attention && has({stack, layer, of}, m.arch()))
-          add(m, {stack, layer, of}, *attention, words);
+        if (attention && has({stack, layer, of}, m.arch())) add(m, {stack, layer, of}, *attention);
     }
     if (infix) return hold_rows(m);
     if (!shift || !(m.arch().learned_positions || m.arch().rope_theta > 0)) return;
@@ -173,7 +170,7 @@ struct Prefix : Adapter, PrefixOptions {
     hold({m.arch().stack, -1, Part::embed}, m.embedding.out.add("infix", put));
   }
 
-  void add(const Model& m, const Site& site, Attention& attention, const Activations& words) {
+  void add(const Model& m, const Site& site, Attention& attention) {
     const int kv = attention.k.out_width();
     PrefixWeights w;
     if (mlp) {
@@ -217,27 +214,27 @@ struct Prefix : Adapter, PrefixOptions {
     return first_layers[site] = w;
   }
 
+  bool reads_base() const override { return init == "text"; }
+
   // What every attention has for `tokens`, repeated to `length`, by its q's site.
-  Activations read_words(Model& m) const {
+  void read_base(Model& m) override {
     Batch batch;
     for (int i = 0; i < length; ++i)
       batch.token.push_back(tokens[static_cast<std::size_t>(i) % tokens.size()][0]);
     batch.length = {length}, batch.example = {0};
     if (m.encoder) batch.source = std::make_shared<Batch>(batch);
-    Activations all;
     std::vector<Handle> handles;
     for (Block* block : m.all_blocks())
       for (Attention* attention : {&block->attention, block->cross ? &*block->cross : nullptr}) {
         if (!attention) continue;
         handles.push_back(attention->banks.add("words", [&, attention](Attn a, const Ctx&) {
-          all[attention->q.site] = {a.k.value().as_contiguous(), a.v.value().as_contiguous()};
+          words[attention->q.site] = {a.k.value().as_contiguous(), a.v.value().as_contiguous()};
           return a;
         }));
       }
     NoRecord off;
     Ctx ctx;
     m.forward(batch, ctx);
-    return all;
   }
 
   // How many attentions of a stack have a prefix.
@@ -262,6 +259,7 @@ struct Prefix : Adapter, PrefixOptions {
   }
 
   std::map<Site, PrefixWeights> first_layers;
+  Activations words;  // of init=text
 };
 
 }  // namespace

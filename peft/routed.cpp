@@ -96,7 +96,10 @@ Routed::Routed(const Methods& methods, const std::vector<Route>& routes, Model& 
           r.name, r.name.empty() ? "nothing" : "the bare model");
     check(std::ranges::count(names_, r.name) == 0, "routed: two adapters are called '{}'", r.name);
     names_.push_back(r.name);
+    for (const auto& a : adapters_) a->suspend();  // a start may read the bare base
     adapters_.push_back(std::make_unique<Adaptation>(methods, r.spec, model));
+    for (const auto& a : adapters_)
+      if (a != adapters_.back()) a->resume();
     edits.route(*adapters_.back(), r.name);
   }
 }

@@ -27,9 +27,12 @@ std::int64_t linear_biases(const Arch& a) {
   if (!a.biases) return 0;
   const std::int64_t inner = std::int64_t{a.heads} * a.head_width(),
                      kv = std::int64_t{a.kv_heads} * a.head_width();
+  if (a.qkv_biases_alone) return inner + 2 * kv;
   return (1 + a.crosses()) * (inner + 2 * kv + a.width) + a.width + a.hidden * (a.gated ? 2 : 1);
 }
-std::int64_t block_norms(const Arch& a) { return (2 + a.crosses()) * norm_size(a); }
+std::int64_t block_norms(const Arch& a) {
+  return (2 + a.crosses()) * norm_size(a) + a.head_norms * 2 * std::int64_t{a.head_width()};
+}
 std::int64_t block_size(const Arch& a) {
   const std::int64_t d = a.width, inner = std::int64_t{a.heads} * a.head_width(),
                      kv = std::int64_t{a.kv_heads} * a.head_width();
@@ -123,7 +126,8 @@ struct Chosen : Adapter {
 
 std::vector<Part> biased_parts(const Arch& a) {
   std::vector<Part> parts;
-  if (a.biases) parts = linear_parts(a);
+  for (Part part : linear_parts(a))
+    if (a.biased(part)) parts.push_back(part);
   if (!a.rms) std::ranges::copy(norm_parts(a), std::back_inserter(parts));
   check(!parts.empty(), "bitfit: this model has no biases");
   return parts;

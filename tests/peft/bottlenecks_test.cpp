@@ -149,6 +149,10 @@ TEST_CASE("what a bottleneck adapter cannot be is one clear error") {
   contains(refusal("houlsby:norm=both"), "need one of none, before, after");
   contains(refusal("houlsby:gamma=0"), "unknown option 'gamma'");
   contains(refusal("houlsby:norm=after,gamma=2"), "need one of 1, 0");
+  for (const char* spec : {"parallel:norm=after,gamma=0", "houlsby:init=mam,norm=after,gamma=0"})
+    contains(refusal(spec), ": init=mam with norm=after,gamma=0: W_up and the norm's gain would");
+  CHECK(refusal("parallel:norm=after,m=3") == "(no error)");
+  CHECK(refusal("parallel:norm=before,gamma=0,m=3") == "(no error)");
   contains(refusal("parallel:std=0.1"), "unknown option 'std'");
   contains(refusal("houlsby:init=bert"), "need one of truncated, normal, mam");
   contains(refusal("houlsby:dropout=1"), "need 0 <= dropout < 1");

@@ -41,8 +41,8 @@ double apart(const Matrix& a, const Matrix& b) {
   return graft::testing::difference(a.array(), b.array());
 }
 
-LoraValues from_peft(const std::string& name, const Arch& arch) {
-  const PeftAdapter read = read_peft_folder(peft_fixture("combined") / name, arch);
+LoraValues from_peft(const std::string& name, const Arch& arch, const char* base = "") {
+  const PeftAdapter read = read_peft_folder(peft_fixture("combined") / base / name, arch);
   LoraValues v{name, read.spec, {}};
   for (const auto& [label, value] : read.values) v.values[label] = value;
   return v;
@@ -121,6 +121,112 @@ TEST_CASE("adapters are combined as PEFT combines them, in every way that it has
   }
   CHECK(compared == theirs.tensors().size());
   CHECK(compared == rows.size() * 6 - 2);  // the third has no down
+}
+
+TEST_CASE(
+    "GPT-2's q, k and v, one module of PEFT's, are combined as one, and share their A after") {
+  const Arch arch = load_arch(fixture("gpt2"));
+  const std::int64_t d = arch.width;
+  const SafetensorsReader theirs(peft_fixture("combined") / "gpt2/combined.safetensors");
+  const std::vector<std::string> equal = {"first", "second"}, all = {"first", "second", "third"};
+  struct Row {
+    const char* name;
+    std::vector<std::string> adapters;
+    CombineSpec spec;
+    int rank;
+  };
+  const std::vector<Row> rows = {
+      {"cat", all, {"cat", {0.7, -0.3, 0.5}}, 7},
+      {"linear-minus", equal, {"linear", {0.7, -0.3}}, 2},
+      {"svd", all, {"svd", {0.7, -0.3, 0.5}, {}, {}, 3}, 3},
+      {"ties", equal, {"ties", {0.7, 0.3}, 0.5}, 2},
+      {"magnitude", equal, {"magnitude_prune", {0.7, 0.3}, 0.3}, 2},
+      {"ties-svd", all, {"ties_svd", {0.7, -0.3, 0.5}, 0.4, "total", 4}, 4},
+      {"dare-ties-whole", equal, {"dare_ties", {0.7, 0.3}, 1}, 2}};
+  for (const Row& row : rows) {
+    CAPTURE(row.name);
+    std::vector<LoraValues> adapters;
+    for (const std::string& name : row.adapters) adapters.push_back(from_peft(name, arch, "gpt2"));
+    const CombinedLora made = combine(adapters, row.spec, arch);
+    CHECK(made.spec == fmt::format("lora:r={},on=q+k+v,share=qkv", row.rank));
+    CHECK(made.parameters.size() == 2 * 4);
+    const auto ours = deltas(made.spec, made.parameters, arch);
+    for (int layer = 0; layer < 2; ++layer) {
+      const std::string key = fmt::format("{} transformer.h.{}.attn.c_attn", row.name, layer);
+      Array want = Array::empty(theirs.at(key).shape);
+      REQUIRE(want.shape() == Shape{3 * d, d});
+      theirs.read_f32(key, want);
+      std::int64_t begin = 0;
+      for (const char* part : {"q", "k", "v"}) {
+        const std::string site = fmt::format("decoder {} {}", layer, part);
+        CAPTURE(site);
+        REQUIRE(ours.contains(site));
+        const Array rows_of_part = want.slice(0, begin, begin + d).clone();
+        CHECK(apart(ours.at(site), Matrix(rows_of_part)) < 2e-6);
+        begin += d;
+      }
+    }
+  }
+  CHECK(theirs.tensors().size() == rows.size() * 2);
+}
+
+TEST_CASE("adapters that share an A and such that do not are combined matrix by matrix") {
+  const Arch arch = small_arch(Stack::decoder);
+  const LoraValues shared = random_lora("a", "lora:r=2,on=q+k+v,share=qkv", arch, 3),
+                   own = random_lora("b", "lora:r=1,on=q+v", arch, 4),
+                   two = random_lora("c", "lora:r=1,on=q+v,share=qkv", arch, 5);
+  for (const LoraValues& other : {own, two}) {
+    const CombinedLora made = combine({shared, other}, {"cat", {1, 1}}, arch);
+    CHECK(made.spec == "lora:r=3,on=q+k+v,ranks=k:2");
+    const auto sum = deltas(made.spec, made.parameters, arch),
+               one = deltas(shared.spec, parameters_of(shared, arch), arch),
+               more = deltas(other.spec, parameters_of(other, arch), arch);
+    CHECK(sum.size() == 6);
+    for (const auto& [site, m] : sum) {
+      Matrix want = one.at(site);
+      if (more.contains(site))
+        for (std::size_t i = 0; i < want.at.size(); ++i) want.at[i] += more.at(site).at[i];
+      CHECK(apart(m, want) < 1e-5);
+    }
+  }
+}
+
+TEST_CASE("what no adapter has at a site starts as LoRA does, so that it can train on") {
+  const Arch arch = llama_like();
+  const LoraValues a = random_lora("a", "lora:r=2,on=q", arch, 3),
+                   b = random_lora("b", "lora:r=3,on=q+up,layers=1", arch, 4);
+  const CombinedLora made = combine({a, b}, {"cat", {1, 1}}, arch),
+                     again = combine({a, b}, {"cat", {1, 1}}, arch);
+  CHECK(made.spec == "lora:r=5,on=q+up,ranks=up:3");
+  AdapterValues values;
+  for (std::size_t i = 0; i < made.parameters.size(); ++i) {
+    const Array& value = made.parameters[i]->value.value();
+    values[made.parameters[i]->label()] = value;
+    CHECK(same_bits(value, again.parameters[i]->value.value()));
+  }
+  SmallModel model(arch);
+  const Adaptation adaptation(all_methods(), made.spec, model);
+  set_adapter_values(values, adaptation.parameters(), "test");
+  const Gradients grads = backward(sum(square(rows_of(model, ragged(arch, {5, 3})))));
+  for (const auto& p : adaptation.parameters()) {
+    const bool q = p->label().starts_with("decoder 0 q "),
+               up = p->label().starts_with("decoder 0 up ");
+    if (!q && !up) continue;
+    CAPTURE(p->label());
+    const Array& value = p->value.value();
+    const std::vector<double> at = value.to_vector(), grad = grads[p->value].to_vector();
+    const std::int64_t columns = value.dim(1), there = q ? 2 : 0;
+    double square = 0, n = 0;
+    for (std::size_t i = 0; i < at.size(); ++i) {
+      const auto k = static_cast<std::int64_t>(i);
+      const bool b_of_it = p->name == "lora_B";
+      if ((b_of_it ? k % columns : k / columns) < there) continue;
+      if (b_of_it) CHECK((at[i] == 0 && grad[i] != 0));
+      square += at[i] * at[i], n += 1;
+    }
+    if (p->name == "lora_A")
+      CHECK(std::sqrt(square / n) == doctest::Approx(1 / std::sqrt(3.0 * 24)).epsilon(0.25));
+  }
 }
 
 TEST_CASE("cat is the weighted sum of what the adapters add, whatever their ranks and places") {

@@ -101,7 +101,8 @@ std::vector<std::string> random_specs(const Method& method, const Arch& arch, in
     specs.push_back(fmt::format("lora:r={},on=embed", r));
     specs.push_back("lora:r=1,on=all");
   }
-  if (name == "bitfit" || name == "layernorm") specs.push_back(name + ":on=norm1," + layers);
+  if ((name == "bitfit" && !arch.rms) || name == "layernorm")
+    specs.push_back(name + ":on=norm1," + layers);
   if (name == "ia3") specs.push_back("ia3:on=" + linear("a linear") + "," + layers);
   if (name == "parallel" || name == "series") {
     for (const char* place : {"serial", "parallel", "before"})

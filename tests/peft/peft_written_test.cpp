@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <span>
 
+#include "nn/models/presets.h"
 #include "tests/peft/peft_fixtures.h"
 
 using namespace graft;
@@ -111,6 +112,31 @@ TEST_CASE("the family's head goes under its class; others are announced as a mod
       contains(all, fmt::format("has no class with this head (head={}, pool=last): it is", own));
       contains(all, R"(head=family is the one that it has | null["classifier"])");
     }
+}
+
+TEST_CASE("of a body without heads every name loses the family's prefix, in patterns, too") {
+  const Arch arch = without_lm_head(load_arch(fixture("bert")));
+  Model model(arch, {});
+  const std::string spec = "lora:r=2,alpha=4,on=q+v,ranks=v:3;q.1:1,alphas=v:5";
+  const Adaptation adaptation(all_methods(), spec, model);
+  for (const auto& p : adaptation.parameters()) add_noise(*p, 0.3, 5);
+  const Folder folder;
+  write_peft_folder(folder.path,
+                    {arch, spec, adaptation.parameters(), "", "", false, "the-base", nullptr});
+  const auto config = ordered_json::parse(read_file(folder / "adapter_config.json"));
+  CHECK(config["task_type"] == "FEATURE_EXTRACTION");
+  CHECK(config["r"] == 3);
+  const auto query = [](int layer) {
+    return fmt::format("encoder.layer.{}.attention.self.query", layer);
+  };
+  CHECK(config["rank_pattern"] == ordered_json{{query(0), 2}, {query(1), 1}});
+  REQUIRE(config["alpha_pattern"].size() == 2);
+  for (const auto& pattern : config["alpha_pattern"].items())
+    CHECK(pattern.key().starts_with("encoder.layer."));
+  const PeftAdapter read = read_peft_folder(folder.path, arch);
+  CHECK(read.values.size() == adaptation.parameters().size());
+  for (const auto& p : adaptation.parameters())
+    CHECK(same_bits(read.values.at(p->label()), p->value.value()));
 }
 
 // For tests/fixtures/peft/adapters.py; run with --no-skip.

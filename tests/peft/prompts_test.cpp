@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "peft/ptuning.h"
+#include "peft/routed.h"
 #include "tests/peft/method_cases.h"
 #include "tests/peft/peft_fixtures.h"
 
@@ -31,6 +32,7 @@ TEST_CASE("options of prompts, and prompts among other methods, keep the contrac
         "llama_adapter:length=2,gate=linear,layers=1", "llama_adapter:length=2,init=random",
         "llama_adapter:length=2,gate=none", "lora:r=2|prompt:length=2",
         "prompt:length=2|prefix:length=2|llama_adapter:length=2",
+        "prompt:length=2|prefix:length=3,init=text,tokens=5-6",
         "prefix:length=2|houlsby:m=2,norms=no"})
     keeps_contract(spec);
   for (const char* spec : {"prompt:length=2,in=both", "prompt:length=2,in=decoder",
@@ -154,6 +156,42 @@ TEST_CASE("a prefix of words is what the model has for them as a past") {
     const Adaptation prefix(all_methods(), spec, model);
     CHECK(difference(rows_of(model, text).value(), before) < 1e-12);
   }
+}
+
+TEST_CASE("a prefix of words is read from the bare base, whatever is attached before it") {
+  const Arch arch = small_arch(Stack::decoder);
+  const std::string spec = "prefix:length=3,init=text,tokens=5-6",
+                    other = "prefix:length=2,init=text,tokens=7";
+  const auto start = [](const Parameters& parameters) {
+    std::vector<Array> all;
+    for (const auto& p : parameters)
+      if (p->name.starts_with("prefix.")) all.push_back(p->value.value().clone());
+    return all;
+  };
+  const auto same = [](const std::vector<Array>& a, const std::vector<Array>& b) {
+    REQUIRE(a.size() == b.size());
+    for (std::size_t i = 0; i < a.size(); ++i) CHECK(same_bits(a[i], b[i]));
+  };
+  const auto alone = [&](const std::string& one) {
+    SmallModel model(arch);
+    return start(Adaptation(all_methods(), one, model).parameters());
+  };
+  const std::vector<Array> want = alone(spec);
+  CHECK(want.size() == 4);
+  for (const char* before :
+       {"prompt:length=2", "hyperformer++:tasks=2,t=3,hidden=4,i=3,m=2", "bitfit|lora:r=2",
+        "ptuning:template=2+a,encoder=mlp,hidden=3", "houlsby:m=2,std=0.3"}) {
+    CAPTURE(before);
+    same(alone(std::string(before) + "|" + spec), want);
+  }
+  SmallModel model(arch);
+  const Routed routed(all_methods(), {{"a", other}, {"b", spec}, {"c", "prompt:length=2"}}, model);
+  same(start(routed.at(0).parameters()), alone(other));
+  same(start(routed.at(1).parameters()), want);
+  Batch batch = ragged(arch, {4, 2, 3});
+  batch.adapter = {1, -1, 0};
+  CHECK_FALSE(same_bits(rows_of(model, batch).value(),
+                        rows_of(SmallModel(arch), ragged(arch, {4, 2, 3})).value()));
 }
 
 // He et al. 2022 (2110.04366), equation 4.
