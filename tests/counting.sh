@@ -51,9 +51,19 @@ note_skips() {
   skip_lines+=$(grep -a SKIPPED "$1" || true)$'\n'
 }
 
-# different_skips: how many of those lines differ; a case that is run again is the same skip.
-different_skips() {
-  grep . <<< "$skip_lines" | sort -u | wc -l || true
+# only_skips 'MOST REASON'...: fails for each of those lines whose reason begins like none of these,
+# and where more than MOST cases were skipped for one; a case that is run again is counted again.
+only_skips() {
+  local rule most reason count line rest=$skip_lines
+  for rule in "$@"; do
+    most=${rule%% *} reason=${rule#* }
+    count=$(grep -acF "SKIPPED: $reason" <<< "$rest") || true
+    if ((count > most)); then failure "$count cases are skipped ($reason); need $most at most"; fi
+    rest=$(grep -avF "SKIPPED: $reason" <<< "$rest") || true
+  done
+  while IFS= read -r line; do
+    if [[ -n $line ]]; then failure "this may not be skipped here: $line"; fi
+  done < <(sort -u <<< "$rest")
 }
 
 # run_tests COMMAND...: runs a doctest program and counts its test cases, by count_cases.

@@ -18,7 +18,7 @@ for needed in "$bin/lora_weight_choice" "$bin/graft" "$data/packages/usr/share/w
     exit 1
   }
 done
-[[ -e $data/corpus.train.txt ]] || "$bin/graft" corpus
+[[ -e $data/corpus.json ]] || "$bin/graft" corpus  # written last
 [[ -e $data/tokenizer.json ]] || "$bin/graft" tokenizer
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -66,15 +66,31 @@ for ((i = 0; i < kills; ++i)); do
   before=$now
 done
 timed "$work/often" "${experiment[@]}" > "$work/none"
+((killed > 0)) || fail "no experiment was killed; give more KILLS"
 diff <(table "$work/alone") <(table "$work/often") > "$work/diff" || fail "the tables differ"
 echo "experiment: $killed kills, the same $(table "$work/alone" | wc -l) records"
 
 seconds=$(timed "$work/train-alone" "${training[@]}")
-killed=0
+state=$work/train-often/state.safetensors
+killed=0 resumed=0  # how often a start had a checkpoint to go on from
 for ((i = 0; i < kills; ++i)); do
+  [[ ! -e $state ]] || resumed=$((resumed + 1))
   if survives "$work/train-often" "$(part "$seconds")" "${training[@]}"; then break; fi
   killed=$((killed + 1))
 done
-[[ -e $work/train-often/run.json ]] || timed "$work/train-often" "${training[@]}" > "$work/none"
+if [[ ! -e $work/train-often/run.json ]]; then
+  [[ ! -e $state ]] || resumed=$((resumed + 1))
+  timed "$work/train-often" "${training[@]}" > "$work/none"
+fi
+((killed > 0)) || fail "no training was killed; give more KILLS"
+((resumed > 0)) || fail "$killed kills, and never a checkpoint to go on from"
+# And it is read: a damaged one is an error.
+mkdir "$work/damaged"
+echo damaged > "$work/damaged/state.safetensors"
+if "${training[@]}" --out "$work/damaged" > "$work/said" 2>&1 ||
+  ! grep -q state.safetensors "$work/said"; then
+  cat "$work/said" >> "$log"
+  fail "a damaged checkpoint is not noticed"
+fi
 [[ $(hash "$work/train-alone") == $(hash "$work/train-often") ]] || fail "the weights differ"
-echo "training: $killed kills, the same $(hash "$work/train-alone")"
+echo "training: $killed kills, $resumed checkpoints gone on from, the same $(hash "$work/train-alone")"

@@ -8,8 +8,9 @@
 #
 #   --seed N     another start and another order of the text: a sister, for checking that a finding
 #                is not one base's accident (0)
-#   --steps N    of the last stage, 1024 tokens each; the rate falls to 0 over the last tenth (24000)
-#   --to FOLDER  where the base goes (experiments/bases/NAME)
+#   --steps N    of the last stage, 1024 tokens each; the rate falls to 0 over the last tenth (24000).
+#                More than it was made with make it longer
+#   --to FOLDER  where the base goes (experiments/bases/NAME; a sister's: experiments/bases/NAME-N)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 unset OPENBLAS_CORETYPE
@@ -27,7 +28,7 @@ case $name in
   -h | --help) usage; exit 0 ;;
   *) fail "the base is '$name'; need encoder, decoder or t5" ;;
 esac
-seed=0 steps=24000 to=experiments/bases/$name
+seed=0 steps=24000 to=''
 while (($#)); do
   case $1 in
     --seed) seed=${2:?} ;;
@@ -37,12 +38,22 @@ while (($#)); do
   esac
   shift 2
 done
+[[ $seed =~ ^[0-9]+$ && $steps =~ ^[1-9][0-9]*$ ]] ||
+  fail "seed '$seed', steps '$steps'; need whole numbers"
+seed=$((10#$seed))
+if [[ -z $to ]]; then
+  to=experiments/bases/$name
+  # The base that comes with the source is no sister's to replace.
+  ((seed == 0)) || to+=-$seed
+fi
+while [[ $to == */ && $to != / ]]; do to=${to%/}; done  # beside it lie TO.new and TO.old
+mkdir -p "$(dirname "$to")" || fail "cannot write $(dirname "$to"); name another folder with --to"
 
 graft=build/cpu/bin/graft
 data=${GRAFT_DATA:-${XDG_CACHE_HOME:-$HOME/.cache}/graft/data}
 runs=${GRAFT_RUNS:-${XDG_CACHE_HOME:-$HOME/.cache}/graft/runs}
 [[ -x $graft ]] || fail "$graft is not built; run experiments/run.sh first"
-[[ -e $data/corpus.train.txt ]] || "$graft" corpus
+[[ -e $data/corpus.json ]] || "$graft" corpus  # the last of its files that is written
 [[ -e $data/tokenizer.json ]] || "$graft" tokenizer
 
 masking=0.2
@@ -70,7 +81,6 @@ fi
 depth=${depths[-1]}
 last "$depth" "$((depth / 2))"
 
-mkdir -p "$(dirname "$to")"
 rm -rf "$to.new"
 cp -r "$runs/$name-$seed-$depth/model" "$to.new"
 for layers in "${depths[@]}"; do

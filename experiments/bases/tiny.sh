@@ -21,11 +21,12 @@ fail() {
 if [[ ${1:-} == -h || ${1:-} == --help ]]; then usage; exit 0; fi
 (($# <= 1)) || { usage >&2; exit 2; }
 to=${1:-experiments/bases/tiny}
+while [[ $to == */ && $to != / ]]; do to=${to%/}; done  # beside it lie TO.new and TO.old
 graft=build/cpu/bin/graft
 data=${GRAFT_DATA:-${XDG_CACHE_HOME:-$HOME/.cache}/graft/data}
 run=${GRAFT_RUNS:-${XDG_CACHE_HOME:-$HOME/.cache}/graft/runs}/tiny
 [[ -x $graft ]] || fail "$graft is not built; run experiments/run.sh first"
-[[ -e $data/corpus.train.txt ]] || "$graft" corpus
+[[ -e $data/corpus.json ]] || "$graft" corpus  # the last of its files that is written
 
 mkdir -p "$run"
 ln -sf "$data/corpus.train.txt" "$run/corpus.train.txt"

@@ -1,11 +1,33 @@
 // graft pretrain, ngram: train a base model on the corpus, and what its loss stands beside.
+#include <algorithm>
+
 #include "experiments/cli/cli.h"
 #include "experiments/data/wordnet.h"
 #include "experiments/pretrain/ngram.h"
 #include "experiments/pretrain/pretrain.h"
+#include "nn/models/folder.h"
 #include "nn/models/presets.h"
 
 namespace graft::cli {
+namespace {
+
+// A base's loss on all of the held-out text. An encoder sees none of the tokens that it predicts,
+// unlike while it learns.
+void base_loss(const std::filesystem::path& folder, const std::filesystem::path& text,
+               double masking) {
+  check(masking > 0 && masking <= 1, "ngram: masking {}; need 0 < masking <= 1", masking);
+  const auto model = load_model(folder);
+  const Arch& arch = model->arch();
+  const Objective objective = objective_of(arch);
+  const int length = arch.learned_positions ? std::min(128, arch.positions) : 128;
+  const CorpusWindows windows(text, Tokenizer::load(folder), length, objective);
+  const double loss =
+      heldout_loss(*model, windows, windows.windows(0, 0), {.rate = masking, .all_masked = true});
+  fmt::print("{}  {:.4f} nats per {} token, {} windows of {} tokens\n", folder.string(), loss,
+             name(objective), windows.windows(0, 0), length);
+}
+
+}  // namespace
 
 void add_pretrain(const Command& app, const Methods& methods) {
   const Command command = app.add_subcommand(
@@ -35,7 +57,10 @@ void add_pretrain(const Command& app, const Methods& methods) {
   command.add_option("--seed", spec.seed).capture_default_str();
   command.add_option("--length", spec.length, "tokens per window").capture_default_str();
   command.add_option("--batch", spec.batch, "windows per step").capture_default_str();
-  command.add_option("--steps", spec.steps).capture_default_str();
+  command
+      .add_option("--steps", spec.steps,
+                  "more than a run had make it longer: from where its rate had not begun to fall")
+      .capture_default_str();
   command.add_option("--lr", spec.lr).capture_default_str();
   command.add_option("--decay", spec.decay).capture_default_str();
   command.add_option("--masking", spec.masking, "part of the tokens that is predicted")
@@ -71,9 +96,16 @@ void add_pretrain(const Command& app, const Methods& methods) {
 void add_ngram(const Command& app) {
   const Command command = app.add_subcommand(
       "ngram", "Held-out loss of unigram to 5-gram models of the corpus, per token");
-  static std::filesystem::path data = default_data_dir();
+  static std::filesystem::path data = default_data_dir(), model;
+  static double masking = 0.2;
   command.add_option("--data", data).capture_default_str();
+  command.add_option("--model", model,
+                     "the loss of this base instead, a name or a folder, with its own tokenizer");
+  command.add_option("--masking", masking, "part of the tokens that is masked or dropped")
+      .capture_default_str();
   command.callback([] {
+    if (!model.empty())
+      return base_loss(base_folder(model.string()), data / "corpus.heldout.txt", masking);
     const Tokenizer tokenizer = Tokenizer::load(data / "tokenizer.json");
     const CorpusWindows train(data / "corpus.train.txt", tokenizer, 128, Objective::causal);
     const CorpusWindows heldout(data / "corpus.heldout.txt", tokenizer, 128, Objective::causal);

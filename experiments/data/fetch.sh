@@ -1,7 +1,10 @@
 #!/usr/bin/env bash
 # Fetches and unpacks the Debian packages that the corpus and the tasks are made from. Nothing is
-# installed, and no root is needed: packages are unpacked into DIR/packages.
+# installed: packages are unpacked into DIR/packages. Root is needed, or sudo, only where apt's lists
+# of packages are missing or stale.
 set -euo pipefail
+# shellcheck source=experiments/packages.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../packages.sh"
 
 usage() {
   cat << 'END'
@@ -64,13 +67,34 @@ for tool in apt-get dpkg; do
     "packages into $packages yourself: ${wanted[*]}"
 done
 
-# As root, stale or empty package lists are refreshed once.
+# Stale or empty package lists are refreshed once.
 download() {
   (cd "$download" && apt-get -q download "$1" > log 2>&1) && return
-  ((EUID == 0)) && [[ ! -e $download/updated ]] || return
+  [[ ! -e $download/updated ]] || return
   touch "$download/updated"
-  apt-get -q update > "$download/log" 2>&1 &&
+  echo "fetch: $1 cannot be downloaded by the package lists that are here: refreshing them"
+  as_root apt-get -q update > "$download/log" 2>&1 &&
     (cd "$download" && apt-get -q download "$1" > log 2>&1)
+}
+
+# unpack PACKAGE: aside and then file by file into place, so that a file in $packages is a whole one
+# however this script ends. The files that missing() looks for come last: where they are, all are.
+unpack() {
+  local file when turn unpacked
+  rm -rf "$download/unpacked"
+  mkdir "$download/unpacked"
+  dpkg -x "$download/$1"_*.deb "$download/unpacked" || return
+  find "$download/unpacked" -type f -exec sync {} + || return
+  mapfile -d '' -t unpacked < <(find "$download/unpacked" ! -type d -printf '%P\0')
+  for when in first last; do
+    for file in "${unpacked[@]}"; do
+      turn=first
+      [[ " ${files[*]} " != *" $1:$file "* ]] || turn=last
+      [[ $turn == "$when" ]] || continue
+      mkdir -p "$packages/$(dirname "$file")" || return
+      mv -fT "$download/unpacked/$file" "$packages/$file" || return
+    done
+  done
 }
 
 download=$(mktemp -d "$dir/download.XXXXXX")
@@ -83,7 +107,7 @@ for package in "${wanted[@]}"; do
     die "cannot download $package; is there a network, and are the package lists up to date" \
       "(apt-get update, as root)?"
   }
-  dpkg -x "$download/$package"_*.deb "$packages" || die "cannot unpack $package into $packages"
+  unpack "$package" || die "cannot unpack $package into $packages"
 done
 
 mapfile -t still < <(missing)

@@ -153,8 +153,8 @@ void CorpusWindows::add_masked(Batch& b, const std::int32_t* body, const Masking
     const bool chosen = uniform(r[0]) < rule.rate && body[i] != sep_;
     const float kind = uniform(r[1]);
     std::int32_t seen = body[i];
-    if (chosen && kind < 0.8f) seen = mask_;
-    if (chosen && kind >= 0.9f) seen = static_cast<std::int32_t>(r[2] % vocab_);
+    if (chosen && (kind < 0.8f || rule.all_masked)) seen = mask_;
+    if (chosen && kind >= 0.9f && !rule.all_masked) seen = static_cast<std::int32_t>(r[2] % vocab_);
     b.token.push_back(seen);
     b.token_label.push_back(chosen ? body[i] : -1);
   }

@@ -17,7 +17,8 @@ const char* name(Objective);
 struct MaskingRule {
   // Of the tokens are predicted. masked: 80 % of them are masked, 10 % random, 10 % kept.
   double rate = 0.15;
-  double span = 3;  // tokens in a dropped span, on average
+  double span = 3;          // tokens in a dropped span, on average
+  bool all_masked = false;  // masked: every token that is predicted is masked, for measuring
 };
 
 // Which tokens of a window of so many are dropped: Raffel et al. 2020 (1910.10683), section 3.3.4,

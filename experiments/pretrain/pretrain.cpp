@@ -4,17 +4,17 @@
 #include <chrono>
 #include <cmath>
 #include <fstream>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
 
 #include "experiments/harness/progress.h"
+#include "experiments/pretrain/pretrain_state.h"
 #include "experiments/runs/out_folder.h"
 #include "nn/files/atomic.h"
-#include "nn/files/safetensors.h"
 #include "nn/models/folder.h"
 #include "nn/text/sentinels.h"
 #include "peft/files.h"
-#include "tensor/hash.h"
 
 namespace graft {
 namespace {
@@ -35,89 +35,6 @@ Parameters train_everything(Model& model) {
     all.push_back(p);
   });
   return all;
-}
-
-std::string hash_of_file(const fs::path& file) {
-  const std::string content = read_file(file);
-  Hash h;
-  h.bytes(content.data(), content.size());
-  return fmt::format("{:016x}", h.value());
-}
-
-// What the run is: a checkpoint of another run is refused. Where it ends may change where the rates
-// before do not know of it: more steps are how a run is made longer.
-nlohmann::json identity_of(const PretrainSpec& spec, const std::string& started_from) {
-  nlohmann::json identity{{"train", spec.train.filename().string()},
-                          {"train_hash", hash_of_file(spec.train)},
-                          {"heldout_hash", hash_of_file(spec.heldout)},
-                          {"tokenizer_hash", hash_of_file(spec.tokenizer)},
-                          {"schedule", static_cast<int>(spec.schedule)},
-                          {"start_from", started_from},  // a hash: the folder's name is nothing
-                          {"lr", spec.lr},
-                          {"warmup", spec.warmup},
-                          {"family", spec.arch.family},
-                          {"layers", spec.arch.layers},
-                          {"width", spec.arch.width},
-                          {"seed", spec.seed},
-                          {"length", spec.length},
-                          {"batch", spec.batch},
-                          {"decay", spec.decay},
-                          {"masking", spec.masking}};
-  if (spec.schedule == Schedule::Kind::linear || spec.schedule == Schedule::Kind::cosine)
-    identity["steps"] = spec.steps;
-  if (!spec.method.empty()) identity["method"] = spec.method;
-  if (spec.arch.crosses()) {
-    identity["encoder_layers"] = spec.arch.encoder_layers;
-    identity["span"] = spec.span;
-  }
-  return identity;
-}
-
-// Training losses since the last line of the log.
-struct Running {
-  double sum = 0;
-  int count = 0;
-};
-
-void save_state(const PretrainSpec& spec, const nlohmann::json& identity,
-                const Optimizer& optimizer, std::int64_t step, const Running& running) {
-  SafetensorsWriter writer;
-  writer.metadata["graft"] = identity.dump();
-  writer.metadata["step"] = std::to_string(step);
-  writer.metadata["running"] =
-      nlohmann::json{{"sum", running.sum}, {"count", running.count}}.dump();
-  for (const auto& p : optimizer.parameters())
-    writer.add("parameter " + p->label(), p->value.value());
-  for (const auto& [name, array] : optimizer.state()) writer.add("state " + name, array);
-  writer.write(spec.out / "state.safetensors");
-}
-
-std::int64_t load_state(const PretrainSpec& spec, const nlohmann::json& identity,
-                        Optimizer& optimizer, Running& running) {
-  const fs::path file = spec.out / "state.safetensors";
-  if (!fs::exists(file)) return 0;
-  const SafetensorsReader reader(file);
-  check(reader.metadata().contains("graft") &&
-            nlohmann::json::parse(reader.metadata().at("graft")) == identity,
-        "pretrain: '{}' belongs to a run with other settings ({}); give another --out",
-        file.string(),
-        reader.metadata().contains("graft") ? reader.metadata().at("graft") : "none");
-  for (const auto& p : optimizer.parameters())
-    reader.read_f32("parameter " + p->label(), p->value.value());
-  std::map<std::string, Array> state;
-  for (const auto& [name, info] : reader.tensors())
-    if (name.starts_with("state ")) {
-      Array a = Array::empty(info.shape);
-      reader.read_f32(name, a);
-      state[name.substr(6)] = a;
-    }
-  const std::int64_t step = std::stoll(reader.metadata().at("step"));
-  optimizer.load(state, static_cast<int>(step));
-  if (reader.metadata().contains("running")) {
-    const auto kept = nlohmann::json::parse(reader.metadata().at("running"));
-    running = {kept.at("sum"), kept.at("count")};
-  }
-  return step;
 }
 
 Tokenizer tokenizer_for(const PretrainSpec& spec, Objective objective) {
@@ -246,7 +163,6 @@ PretrainResult pretrain(const PretrainSpec& spec) {
     started_from = fmt::format("{:016x}", smaller->hash());
     stack_from(model, *smaller);
   }
-  const nlohmann::json identity = identity_of(spec, started_from);
   Parameters trained = train_everything(model);
   std::optional<Adaptation> edits;
   if (!spec.method.empty()) {
@@ -255,13 +171,11 @@ PretrainResult pretrain(const PretrainSpec& spec) {
     trained.insert(trained.end(), own.begin(), own.end());
   }
   Optimizer optimizer(trained, {.beta2 = 0.98, .eps = 1e-6, .decay = spec.decay});
-  Running running;
-  std::int64_t step = load_state(spec, identity, optimizer, running);
+  PretrainState state(spec, started_from, optimizer);
+  std::int64_t step = state.load();
   std::string log = log_until(spec.out / "log.jsonl", step);
   if (step > 0) fmt::print("resumed at step {}\n", step);
 
-  const Schedule schedule{spec.schedule, spec.lr, static_cast<int>(spec.steps),
-                          spec.warmup,   0.0,     spec.cooldown};
   const MaskingRule rule{spec.masking, spec.span};
   int epoch = 0;  // a whole number of steps per epoch: what does not fill a batch is left out
   std::int64_t epoch_start = 0;
@@ -273,6 +187,7 @@ PretrainResult pretrain(const PretrainSpec& spec) {
   double held = 0;
   StepProgress progress(stdout);
   while (step < last) {
+    state.before_step(step);
     while (step - epoch_start >= train.windows(spec.seed, epoch) / spec.batch) {
       check(train.windows(spec.seed, epoch) >= spec.batch,
             "pretrain: the text has {} windows of {} tokens; one step takes {}",
@@ -286,9 +201,9 @@ PretrainResult pretrain(const PretrainSpec& spec) {
     check(std::isfinite(loss.item()), "pretrain: the loss is {} at step {}; lower --lr",
           loss.item(), step);
     Gradients grads = backward(loss);
-    optimizer.step(grads, schedule.at(static_cast<int>(step)));
-    running.sum += loss.item();
-    ++running.count;
+    optimizer.step(grads, state.rate(step));
+    state.loss_sum += loss.item();
+    ++state.losses;
     ++step;
     const bool power = step >= 256 && (step & (step - 1)) == 0;
     if (step % spec.eval_every == 0 || step == last) {
@@ -296,9 +211,9 @@ PretrainResult pretrain(const PretrainSpec& spec) {
       const double rate = double(step - first) * spec.batch * spec.length / seconds_since(begun);
       const nlohmann::json row{{"step", step},
                                {"epoch", epoch},
-                               {"train_loss", running.sum / running.count},
+                               {"train_loss", state.loss_sum / state.losses},
                                {"heldout_loss", held},
-                               {"lr", schedule.at(static_cast<int>(step - 1))},
+                               {"lr", state.rate(step - 1)},
                                {"tokens", step * spec.batch * spec.length}};
       log += row.dump() + "\n";
       write_file_atomically(spec.out / "log.jsonl", log);
@@ -306,15 +221,15 @@ PretrainResult pretrain(const PretrainSpec& spec) {
       fmt::print(
           "step {:>7}/{}  epoch {:>3}  loss {:.4f}  held out {:.4f}  {:.0f} tokens/s  {:.0f} min "
           "left\n",
-          step, spec.steps, epoch, running.sum / running.count, held, rate,
+          step, spec.steps, epoch, state.loss_sum / state.losses, held, rate,
           double(last - step) * spec.batch * spec.length / rate / 60);
       std::fflush(stdout);
-      running = {};
+      state.loss_sum = 0, state.losses = 0;
     } else if (progress.on_terminal()) {  // elsewhere the evaluations' lines are enough
       progress.at(step, last, loss.item());
     }
     if (seconds_since(saved) > 60 * spec.save_minutes || step == last) {
-      save_state(spec, identity, optimizer, step, running);
+      state.save(step);
       saved = Clock::now();
     }
     if (power)

@@ -47,9 +47,15 @@ Objective objective_of(const Arch&, const std::string& asked = "");
 // (one line per evaluation), model/ (Hugging Face folder), step-N/ at the steps 2^k from 256 on
 // and, with a method, adapter/: what `graft train --model OUT/model --init OUT/adapter` goes on
 // from.
+//
+// A run in spec.out may be made longer with more steps and ends with the bits of one that had them
+// from the start. A trapezoid's rate may have fallen meanwhile: the run then goes on from
+// state-before-cooldown.safetensors, which is kept for that. Throws where a step that was done
+// would have had another rate.
 PretrainResult pretrain(const PretrainSpec&);
 
-// Mean loss over the first `windows` held-out windows, always masked alike.
+// Mean loss per predicted token over the first `windows` held-out windows, or as many as there
+// are, in an order and with a masking that are always the same.
 double heldout_loss(const Model&, const CorpusWindows&, std::int64_t windows, const MaskingRule&);
 
 // Copies a smaller model's parameters into a deeper one of the same width: block i starts as block
