@@ -111,13 +111,18 @@ const Run& Campaign::trial(const Arm& arm) {
     // Such a rate is no reason to give up the search: it is one that lost.
     fmt::print("{} at rate {:g} diverged: {}\n", label_of(arm.config),
                arm.config.at("lr").get<double>(), error.what());
-    Run run = lab_.unscored(name, kind(), arm);
-    run.seconds = clock_seconds() - begun;
-    run.metrics = {{"dev", std::numeric_limits<double>::quiet_NaN()}, {"best epoch", 0}};
-    now_->append(run);
+    now_->append(without_scores(name, arm, begun));
   }
   ++trained_now_;
   return *now_->find(name, kind(), arm);
+}
+
+Run Campaign::without_scores(const std::string& experiment, const Arm& arm, double begun) {
+  Run run = lab_.unscored(experiment, kind(), arm);
+  run.seconds = clock_seconds() - begun;
+  run.metrics = {
+      {"dev", std::numeric_limits<double>::quiet_NaN()}, {"best epoch", 0}, {"diverged", 1}};
+  return run;
 }
 
 // The trials that other jobs are at are left to them and asked for again: a job that was killed
@@ -222,40 +227,50 @@ void Campaign::run(const std::vector<json>& configs, const Measurement& measure)
       grid.points.push_back(config);
   std::vector<Arm> todo;
   std::vector<std::string> costs;
+  const auto label_with_seed = [](const Arm& arm) {
+    return label_of(arm.config) + fmt::format(", seed {}", arm.seed);
+  };
   for (const Arm& arm : select(expand(grid, options_.seeds), options_.shard)) {
-    if (const Run* run = now_->find(experiment_, kind(), arm)) {
+    const Run* run = now_->find(experiment_, kind(), arm);
+    if (run) {
       lab_.check_same(*run);
-      continue;
+    } else if (const Run* elsewhere = sibling(arm, false)) {
+      copy(*elsewhere, experiment_);
+      run = now_->find(experiment_, kind(), arm);
     }
-    if (const Run* run = sibling(arm, false)) {
-      copy(*run, experiment_);
+    if (run) {
+      if (diverged(*run))
+        fmt::print("{} diverged when it ran; it is not run again\n", label_with_seed(arm));
       continue;
     }
     todo.push_back(arm);
     costs.push_back(cost_of(arm.config));
   }
   Progress progress(costs, stdout);
-  std::vector<std::string> diverged;
+  std::vector<std::string> lost;
   for (const Arm& arm : todo) {
     if (out_of_time()) {
       fmt::print("{}: stopped after {:g} minutes; start it again to go on\n", experiment_,
                  options_.minutes);
       break;
     }
-    const std::string label = label_of(arm.config) + fmt::format(", seed {}", arm.seed);
+    const std::string label = label_with_seed(arm);
     progress.starting(label);
+    const double begun = clock_seconds();
+    std::optional<Run> run;
     try {
-      const Run run = lab_.run(experiment_, kind(), arm, measure);
-      now_->append(run);
-      ++trained_now_;
-      progress.finished(label, cost_of(arm.config), run.seconds);
+      run = lab_.run(experiment_, kind(), arm, measure);
     } catch (const Diverged& error) {
-      diverged.push_back(label + ": " + error.what());
+      run = without_scores(experiment_, arm, begun);
+      lost.push_back(label + ": " + error.what());
     }
+    now_->append(*run);
+    ++trained_now_;
+    progress.finished(label, cost_of(arm.config), run->seconds);
   }
-  if (!diverged.empty())
-    throw Diverged(fmt::format("{}: {} run(s) diverged and are not recorded: {}", experiment_,
-                               diverged.size(), fmt::join(diverged, "; ")));
+  if (!lost.empty())
+    throw Diverged(fmt::format("{}: {} run(s) diverged and are recorded without scores: {}",
+                               experiment_, lost.size(), fmt::join(lost, "; ")));
 }
 
 std::optional<Scores> Campaign::scores(const Records& records, const json& config,

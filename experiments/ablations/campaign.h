@@ -43,8 +43,9 @@ class Campaign {
   // them, else they are run now; jobs with other shards of the same folder each run a part. A
   // trial that diverged is recorded, without a score.
   std::vector<nlohmann::json> tuned(const std::vector<Search>&);
-  // Runs what is not recorded yet, all of the first seed first. Throws for a recorded run of
-  // another base or other rows (Lab::check_same), and in the end, naming them, where runs diverged.
+  // Runs what is not recorded yet, all of the first seed first. A run that diverges is recorded so,
+  // without scores, and is never run again. Throws for a recorded run of another base or other rows
+  // (Lab::check_same), and in the end, naming them, where runs diverged now.
   void run(const std::vector<nlohmann::json>& configs, const Measurement& = {});
 
   // This run's records, and the committed ones. A configuration without a run of every seed: none.
@@ -63,6 +64,7 @@ class Campaign {
   const Run* recorded_trial(const Arm&) const;
   const Run& trial(const Arm&);
   void run_trials(std::vector<Arm>);  // none of these is missing afterwards
+  Run without_scores(const std::string& experiment, const Arm&, double begun);  // it diverged
   const Run* sibling(const Arm&, bool tuning) const;
   void copy(Run, const std::string& experiment);
   Trial trial_of(nlohmann::json config, double rate);

@@ -6,6 +6,8 @@
 #include "experiments/ablations/lora_rank_sweep.h"
 #include "experiments/ablations/lora_weight_choice.h"
 #include "experiments/ablations/method_comparison.h"
+#include "experiments/data/metrics.h"
+#include "experiments/runs/named_task.h"
 
 namespace graft {
 
@@ -65,6 +67,17 @@ Setup Setup::from(const nlohmann::json& j) {
   return s;
 }
 
+bool Setup::is_language(const std::string& task) const {
+  if (const auto at = metrics.find(task); at != metrics.end()) return !higher_is_better(at->second);
+  const auto kind = kind_if_known(task);
+  if (!kind && decoder.empty()) return false;  // without a causal base there was no language task
+  check(kind.has_value(),
+        "set-up: is task '{}' a language task? Its runs do not say, as older ones do not, and no "
+        "such folder is here to tell; put it there, or run them again",
+        task);
+  return *kind == TaskData::Kind::language;
+}
+
 bool Setup::same_bases(const Setup& other) const {
   return weights == other.weights && (decoder_weights.empty() || other.decoder_weights.empty() ||
                                       decoder_weights == other.decoder_weights);
@@ -83,6 +96,7 @@ const Experiment& experiment_named(const std::vector<Experiment>& all, const std
   return *at;
 }
 
+const char* const kOnRandom = " on a random base (one draw)";
 const char* const kForMnli =
     "supersense stands in for MNLI: of which of 38 kinds is what a definition defines? hyper3 (is "
     "one word above, below or beside the other?) is nearer to it, and is run by --task hyper3.";
@@ -114,7 +128,7 @@ std::vector<PlannedArm> baseline_arms(const Setup& s, const std::string& task,
   };
   add("full fine-tuning", arm_config(s, task, "full"), "full", 3.16e-4);
   add("majority", untrained("majority"), "", 0);
-  add("bag of words", untrained("bag of words"), "", 0);
+  add("bag of words", untrained(kTunedWords), "", 0);
   add("features", untrained(features), "", 0);
   if (s.text)
     add(base_floor(s), untrained("frozen"), "", 0);
@@ -123,7 +137,7 @@ std::vector<PlannedArm> baseline_arms(const Setup& s, const std::string& task,
   add("the method on a random base", random, "random base", middle);
   arms[3].shown = fmt::format("features of layer {}, linear model", s.layers);
   if (s.text) arms[4].shown = "the base, nothing trained, by its answers' likelihood";
-  arms[5].shown = method + " on a random base";
+  arms[5].shown = method + kOnRandom;
   return arms;
 }
 

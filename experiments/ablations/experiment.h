@@ -8,6 +8,7 @@
 
 #include "experiments/ablations/lab.h"
 #include "experiments/ablations/scale.h"
+#include "experiments/ablations/task_metric.h"
 #include "experiments/harness/verdict.h"
 
 namespace graft {
@@ -30,7 +31,11 @@ struct Setup {
   // Where all is computed and in what type models train; results of two are never mixed. Floors and
   // features, which train no model, are f32.
   Computing where = {};
-  std::string about = "";  // what the base's folder says of it in about.txt, for the page
+  std::string about = "";    // what the base's folder says of it in about.txt, for the page
+  TaskMetrics metrics = {};  // not in json()
+
+  // As its runs say, or else the task itself. Throws where neither is there.
+  bool is_language(const std::string& task) const;
 
   // The same bases, as far as both have them.
   bool same_bases(const Setup& other) const;
@@ -100,6 +105,8 @@ std::vector<PlannedArm> baseline_arms(const Setup&, const std::string& task,
 // What adapting must beat of the base alone: "head only" or, where the base answers in text and so
 // has no head, "nothing trained".
 std::string base_floor(const Setup&);
+// What tables say behind a method whose base was never trained.
+extern const char* const kOnRandom;
 // What a page says of the task that stands in for MNLI.
 extern const char* const kForMnli;
 // {base, task, rows, method, epochs, batch}.

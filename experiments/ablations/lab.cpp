@@ -41,6 +41,24 @@ RunSpec spec_of(const Arm& arm) {
 
 }  // namespace
 
+void check_rows(const json& config) {
+  if (!config.contains("rows")) return;
+  const json& rows = config.at("rows");
+  const auto need = [&](bool ok, const std::string& what) {
+    check(ok,
+          "rows {}: {}; need an object with how many rows of train, dev and test, 0 for all of "
+          "them, such as {{\"train\": 2000}}",
+          rows.dump(), what);
+  };
+  need(rows.is_object(), "not an object");
+  for (const auto& [split, most] : rows.items()) {
+    need(split == "train" || split == "dev" || split == "test",
+         fmt::format("there is no split '{}'", split));
+    need(most.is_number_unsigned() || (most.is_number_integer() && most.get<std::int64_t>() >= 0),
+         fmt::format("{} is {}, no number of rows", split, most.dump()));
+  }
+}
+
 bool trains(const json& config) {
   static const std::set<std::string> untrained{"majority", "bag of words", "features", "unigram",
                                                "frozen"};
@@ -92,6 +110,7 @@ const TaskData& Lab::data(const json& config) {
   const std::string key = json{config.at("task"), config.value("rows", json::object())}.dump();
   const auto at = data_.find(key);
   if (at != data_.end()) return at->second;
+  check_rows(config);
   TaskData task = task_named(config.at("task"));
   shorten(task.train, config, "train");
   shorten(task.dev, config, "dev");
@@ -137,6 +156,7 @@ Run Lab::unscored(const std::string& experiment, RunKind kind, const Arm& arm) {
   run.versions = versions();
   run.core = core();
   if (const std::string rows = rows_hash(arm.config); !rows.empty()) run.versions["rows"] = rows;
+  run.versions["metric"] = data(arm.config).metric;
   return run;
 }
 
@@ -161,7 +181,7 @@ Run Lab::run(const std::string& experiment, RunKind kind, const Arm& arm,
   const auto begun = std::chrono::steady_clock::now();
   Run run = unscored(experiment, kind, arm);
   const std::string method = kind_of(arm.config.at("method"));
-  if (method == "majority" || method == "bag of words")
+  if (method == "majority" || method == kind_of(kTunedWords))
     run_simple(arm.config, run);
   else if (method == "unigram" || method == "frozen")
     run_floor(arm.config, run);
@@ -173,11 +193,25 @@ Run Lab::run(const std::string& experiment, RunKind kind, const Arm& arm,
   return run;
 }
 
+// Without a seed in it, so each configuration is computed once.
 void Lab::run_simple(const json& config, Run& run) {
+  const auto before = simple_.find(config.dump());
+  if (before != simple_.end()) {
+    run.metrics = before->second.metrics, run.scores = before->second.scores;
+    run.versions.update(before->second.versions);
+    return;
+  }
   const TaskData& task = data(config);
-  const BaselineResult r =
-      config.at("method") == "majority" ? majority_baseline(task) : linear_baseline(task);
-  run.metrics = {{"test", r.test}, {"dev", r.dev}};
+  BaselineResult r;
+  if (config.at("method") == kTunedWords) {
+    TunedBaseline tuned = tuned_linear_baseline(task);
+    r = std::move(tuned.result);
+    run.metrics["c"] = tuned.c;
+    run.versions["search"] = tuned.tried;  // c and its dev score
+  } else {
+    r = config.at("method") == "majority" ? majority_baseline(task) : linear_baseline(task);
+  }
+  run.metrics["test"] = r.test, run.metrics["dev"] = r.dev;
   std::vector<float> rows;
   for (std::size_t i = 0; i < task.test.size(); ++i) {
     if (task.kind == TaskData::Kind::classification) {
@@ -188,6 +222,7 @@ void Lab::run_simple(const json& config, Run& run) {
     }
   }
   run.scores["test"] = rows;
+  simple_.emplace(config.dump(), run);
 }
 
 void Lab::run_floor(const json& config, Run& run) {
@@ -220,7 +255,9 @@ void Lab::run_features(const json& config, std::uint64_t seed, Run& run) {
                  {"dev", r.dev.metric},
                  {"trainable", 0.0},
                  {"head", double(r.parameters)},
-                 {"base", double(b.model->parameters())}};
+                 {"base", double(b.model->parameters())},
+                 {"rate", r.rate}};
+  run.versions["search"] = r.tried;  // each rate and its dev score
   run.scores["test"] = r.test.rows;
 }
 

@@ -2,9 +2,10 @@
 // how one arm becomes one recorded run.
 //
 // An arm's configuration is JSON:
-//   base    "encoder", "encoder@random" (the same shape, never trained), or a model folder
+//   base    "encoder", "encoder@random" (the same shape, never trained: one draw, whatever the
+//           seed), or a model folder
 //   task    a task's name or folder;   rows {"train", "dev", "test"}: the first so many, 0 for all
-//   method  a spec, or "majority", "bag of words", "features:layer=k,pool=mean,model=linear"; for
+//   method  a spec, or "majority", kTunedWords, "features:layer=k,pool=mean,model=linear"; for
 //           language tasks also "unigram"; for these, and for all tasks of an encoder-decoder,
 //           "frozen", the base with nothing trained
 //   lr, epochs, batch, head, pool, ...: as in RunSpec; lr may be absent, then it is tuned
@@ -19,6 +20,9 @@
 #include "experiments/runs/finetune.h"
 
 namespace graft {
+
+// A linear model on words, its c chosen on dev, as every arm's rate is. Without ":c=dev" it is 2.
+inline constexpr const char* kTunedWords = "bag of words:c=dev";
 
 // Further measurements on a finished run's model, written into run.metrics and run.scores.
 using Measurement = std::function<void(Model&, Adaptation&, const EncodedTask&, Run&)>;
@@ -72,7 +76,11 @@ class Lab {
   std::map<std::string, TaskData> data_;  // by task and rows
   std::map<const TaskData*, std::string> rows_hash_;
   std::map<std::string, EncodedTask> tasks_;  // by base, task, rows, head
+  std::map<std::string, Run> simple_;         // by configuration: majority, words
 };
+
+// Throws unless a configuration's "rows", where it has some, are numbers of rows of splits.
+void check_rows(const nlohmann::json& config);
 
 // Whether an arm's method trains a model, and so has a learning rate.
 bool trains(const nlohmann::json& config);

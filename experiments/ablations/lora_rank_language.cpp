@@ -70,7 +70,7 @@ std::vector<PlannedArm> baselines(const Setup& s, const std::string& task) {
           {"unigram", untrained("unigram"), "", 0, true, "", "unigram model of the continuations"},
           {"nothing trained", untrained("frozen"), "", 0, true, "", "the base, nothing trained"},
           {"the method on a random base", random, "random base", kRate, true, "",
-           method("q+v", 8) + " on a random base"}};
+           method("q+v", 8) + kOnRandom}};
 }
 
 // How much higher a's loss is than b's, in nats.

@@ -34,7 +34,8 @@ std::vector<PlannedArm> arms_of(const Setup& s, const std::string& task) {
   add("LayerNorm", "layernorm", 3.16e-3, false, "", "");
   PlannedArm scratch{kScratch, arm_config(s, task, "full"), "", 1e-3};
   scratch.config["base"] = s.base + "@random";
-  scratch.group = scratch.shown = scratch.label;
+  scratch.group = scratch.label;
+  scratch.shown = kFull + std::string(kOnRandom);
   arms.push_back(scratch);
   arms[0].paper = "86.4; 80.4", arms[0].paper_model = "GLUE average; RoBERTa-base; BERT-large";
   arms[0].paper_trained = "100 %";

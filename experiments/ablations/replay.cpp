@@ -1,9 +1,12 @@
 #include "experiments/ablations/replay.h"
 
+#include <cmath>
+
 #include "experiments/ablations/report.h"
 #include "experiments/ablations/sweep.h"
 #include "nn/files/atomic.h"
 #include "nn/files/strict_json.h"
+#include "nn/optim/diverged.h"
 
 namespace graft {
 namespace {
@@ -32,6 +35,41 @@ const Run& run_of(const Records& records, const fs::path& folder, const std::str
   return *found;
 }
 
+// What the experiment measures beyond the test scores; nothing of a sweep.
+Measurement measurement_for(const Methods& methods, const Run& run) {
+  const std::string name = run.experiment.substr(0, run.experiment.find("/tuning"));
+  for (const Experiment& e : all_experiments())
+    if (e.name == name) return e.measurement(methods);
+  return {};
+}
+
+// Everything that the record has; a later version may measure more.
+void check_results(const Run& was, const Run& is) {
+  for (const auto& [set, scores] : was.scores) {
+    const auto at = is.scores.find(set);
+    check(at != is.scores.end() && at->second == scores,
+          "replay: the scores '{}' of test examples are others than the record's", set);
+  }
+  for (const auto& [metric, value] : was.metrics) {
+    const auto at = is.metrics.find(metric);
+    const double now = at == is.metrics.end() ? std::nan("") : at->second;
+    check(now == value || (std::isnan(now) && std::isnan(value)),
+          "replay: the metric '{}' is {}, the record says {}", metric, now, value);
+  }
+}
+
+// A run without scores must run away again.
+std::string replay_diverged(Lab& lab, const Measurement& measure, const Run& was) {
+  try {
+    (void)lab.run(was.experiment, was.kind, was.arm, measure);
+  } catch (const Diverged&) {
+    return fmt::format("{}, seed {}: diverged, as recorded", label_of(was.arm.config),
+                       was.arm.seed);
+  }
+  fail("replay: the record says that {}, seed {}, diverged, but now it does not",
+       label_of(was.arm.config), was.arm.seed);
+}
+
 }  // namespace
 
 std::string replay_arm(const Methods& methods, const BaseFolder& base_folder,
@@ -43,14 +81,15 @@ std::string replay_arm(const Methods& methods, const BaseFolder& base_folder,
   check(was.core == lab.core(),
         "replay: the run was made by kernels for {}, these are for {}: the bits would differ",
         was.core, lab.core());
-  const Run is = lab.run(was.experiment, was.kind, was.arm);
+  const Measurement measure = measurement_for(methods, was);
+  if (diverged(was)) return replay_diverged(lab, measure, was);
+  const Run is = lab.run(was.experiment, was.kind, was.arm, measure);
   const auto same = [](const char* what, const std::string& a, const std::string& b) {
     check(a == b, "replay: {} is {}, the record says {}", what, b, a);
   };
   same("the base's hash", was.versions.value("base", ""), is.versions.value("base", ""));
   same("the weights' hash", was.weights_hash, is.weights_hash);
-  check(was.scores.at("test") == is.scores.at("test"),
-        "replay: the scores of test examples are others than the record's");
+  check_results(was, is);
   return fmt::format("{}, seed {}, test {:.4f}{}", label_of(was.arm.config), was.arm.seed,
                      was.metrics.at("test"),
                      was.weights_hash.empty() ? "" : ": weights " + was.weights_hash);

@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <set>
 
+#include "experiments/ablations/judging.h"
 #include "experiments/ablations/sweep.h"
 #include "experiments/harness/progress.h"
-#include "experiments/runs/named_task.h"
 #include "nn/files/atomic.h"
 
 namespace graft {
@@ -17,8 +17,7 @@ namespace fs = std::filesystem;
 std::string share_of(const View& view, const std::string& task, const std::string& arm) {
   const auto trains = view.metric(task, arm, "trainable"), base = view.metric(task, arm, "base");
   if (!trains || !base) return "";
-  const double percent = 100 * *trains / *base;
-  return percent >= 99.95 ? "100 %" : fmt::format("{:.2g} %", percent);
+  return share_in_words(*trains, *base);
 }
 
 Result result_of(const View& now, const View* committed, const std::string& task,
@@ -27,7 +26,9 @@ Result result_of(const View& now, const View* committed, const std::string& task
   r.arm = arm.shown;
   r.now = now.points(task, arm.label);
   r.trained = share_of(now, task, arm.label);
+  r.diverged_now = static_cast<int>(now.diverged(task, arm.label).size());
   if (committed) {
+    r.diverged_committed = static_cast<int>(committed->diverged(task, arm.label).size());
     r.committed = committed->points(task, arm.label);
     if (r.trained.empty()) r.trained = share_of(*committed, task, arm.label);
   }
@@ -41,7 +42,7 @@ void result_tables(Page& page, const View& now, const View* committed, const std
   std::vector<std::pair<std::string, std::vector<Result>>> tables;
   for (const PlannedArm& arm : now.arms(task)) {
     const Result r = result_of(now, committed, task, arm);
-    if (!r.now && !r.committed) continue;
+    if (!r.now && !r.committed && r.diverged_now + r.diverged_committed == 0) continue;
     if (arm.table.empty()) {
       baselines.push_back(r);
       continue;
@@ -53,7 +54,7 @@ void result_tables(Page& page, const View& now, const View* committed, const std
   for (auto& [name, rows] : tables) {
     if (rows.empty() && baselines.empty()) continue;
     rows.insert(rows.begin(), baselines.begin(), baselines.end());
-    const bool language = is_language_task(task);
+    const bool language = now.setup().is_language(task);
     page.table(result_table(fmt::format("{}: {}", task, name),
                             language ? "loss, nats per token (lower is better)" : "accuracy, %",
                             rows, language ? 3 : 1));
@@ -99,6 +100,9 @@ void set_up(Page& page, const View& now, const View* committed) {
       {"tasks", fmt::format("{}", fmt::join(s.tasks, ", "))},
       {"this run", scale_of(s)}};
   if (committed) facts.push_back({"committed full run", scale_of(committed->setup())});
+  facts.push_back({"random base",
+                   "one that was never trained, of the same shape: one draw for all seeds, so that "
+                   "intervals of arms on it leave out how much draws differ"});
   facts.push_back({"training",
                    "AdamW, linear warm-up over the first 10 % of the steps, then linear decay; "
                    "best epoch on dev; test read once"});
@@ -107,58 +111,6 @@ void set_up(Page& page, const View& now, const View* committed) {
                                now.recorded(), fmt::join(seeds, ", "), duration(seconds),
                                fmt::join(cores, ", "))});
   page.facts("Set-up", facts);
-}
-
-struct Judged {
-  std::vector<Case> cases;
-  std::vector<std::string> missing;  // ids of claims without their runs
-};
-
-// What forbids a verdict on comparisons: arms that were not searched alike. Empty: nothing.
-std::string uneven_tuning(const View& view) {
-  const std::vector<Tuning> tunings = view.tunings();
-  if (view.kind() == RunKind::quick || tunings.empty()) return "";
-  try {
-    check_fair(tunings);
-    return "";
-  } catch (const Error& error) {
-    return error.what();
-  }
-}
-
-Judged cases_of(const View& view) {
-  Judged out;
-  const std::string uneven = uneven_tuning(view);
-  std::map<std::string, Regime> regimes;
-  for (const Statement& s : view.experiment().claims(view.setup())) {
-    Evidence evidence;
-    Claim claim = s.claim;
-    claim.parts.clear();
-    for (std::size_t i = 0; i < s.parts.size(); ++i)
-      if (auto effect = view.effect(s.parts[i])) {
-        claim.parts.push_back(s.claim.parts[i]);
-        evidence.parts.push_back(std::move(*effect));
-      }
-    // A quick run shows the effects that it has; a verdict needs all of a claim's.
-    const std::size_t enough = view.kind() == RunKind::quick ? 1 : s.parts.size();
-    if (evidence.parts.size() < enough) {
-      out.missing.push_back(s.claim.id);
-      continue;
-    }
-    if (!is_counted(s.claim) && !uneven.empty()) {
-      evidence.in_regime = false;
-      evidence.regime_note = uneven;
-    }
-    for (const std::string& task : s.tasks) {
-      if (!regimes.contains(task)) regimes[task] = regime_of(view, task);
-      evidence.in_regime &= regimes[task].holds;
-      if (!regimes[task].holds)
-        evidence.regime_note +=
-            (evidence.regime_note.empty() ? "" : ". ") + task + ": " + regimes[task].note;
-    }
-    out.cases.push_back({claim, std::move(evidence)});
-  }
-  return out;
 }
 
 // The same contrasts in this run and in the committed one.
@@ -197,6 +149,9 @@ std::vector<Finding> write_claims(Page& page, const View& now, const View* commi
         "effects stand in the table below them.");
   if (!j.cases.empty()) findings = judge(j.cases, {.quick = judged->kind() == RunKind::quick});
   page.claims(findings);
+  if (!j.diverged.empty())
+    page.paragraph(fmt::format("No verdict, because training diverged in what they rest on: {}.",
+                               fmt::join(j.diverged, "; ")));
   if (!j.missing.empty())
     page.paragraph(fmt::format("Not measured, because runs that they need are not recorded: {}.",
                                fmt::join(j.missing, ", ")));
@@ -218,8 +173,8 @@ void write_tuning(Page& page, const std::vector<Tuning>& tunings,
                   "token, for each learning rate (seeds {}; the best has a star). An arm that is "
                   "not listed takes the rate of the one that stands for its group.",
                   listed(seeds)));
-  const bool language = std::any_of(tunings.begin(), tunings.end(),
-                                    [](const Tuning& t) { return is_language_task(t.task); });
+  const bool language =
+      std::any_of(tunings.begin(), tunings.end(), [](const Tuning& t) { return t.loss; });
   page.table(tuning_table(tunings, language ? 3 : 1));
   try {
     check_fair(tunings);
@@ -241,9 +196,20 @@ std::vector<Finding> write_section(Page& page, const View& now, const View* comm
     const View& judged =
         now.kind() == RunKind::quick && committed && committed->has_task(task) ? *committed : now;
     const Regime regime = regime_of(judged, task);
-    if (!regime.holds)
-      page.paragraph(fmt::format("{} carries no claim here: {}.", task, regime.note));
+    if (regime.holds) continue;
+    const bool near = regime.known && regime_of(judged, task, false).holds;
+    page.paragraph(fmt::format(
+        "{}{}: {}.", task,
+        !regime.known ? ": whether it carries claims is not known yet"
+        : near ? " carries no claim here but those that compare the method with full fine-tuning"
+               : " carries no claim here",
+        regime.note));
   }
+  if (const auto arms = diverged_arms(now); !arms.empty())
+    page.paragraph(fmt::format(
+        "Training diverged in {}. Such runs have no scores: a mean is over the other seeds, which "
+        "flatters its arm.",
+        fmt::join(arms, "; ")));
   fs::create_directories(stem.parent_path());
   e.figures(page, now, stem);
   if (committed && now.kind() == RunKind::quick && committed->recorded() > 0) {

@@ -195,6 +195,7 @@ void check_config(const Methods& methods, const BaseFolder& base_folder, const j
         "task '{}': no folder with a train.tsv or task.json, and not one of {}", task,
         fmt::join(known, ", "));
   const Arch arch = load_arch(folder);
+  check_rows(config);
   check_fits(kind_of_named_task(task), task, arch);
   if (method.starts_with("features")) {
     Options options = parse_spec(method).at(0);

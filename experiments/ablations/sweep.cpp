@@ -5,8 +5,6 @@
 
 #include "experiments/ablations/report.h"
 #include "experiments/data/metrics.h"
-#include "experiments/harness/page.h"
-#include "experiments/harness/plot.h"
 #include "experiments/runs/named_task.h"
 #include "nn/files/atomic.h"
 #include "nn/optim/diverged.h"
@@ -51,12 +49,18 @@ json filled(json config) {
   return config;
 }
 
-// One for each baseline of the list and each different rest of the grid's points.
-std::vector<json> baselines_of(const json& list, const std::vector<json>& points) {
+// One for each baseline of the list and each different rest of the grid's points. A task that is
+// neither in `metrics` nor here is refused later, before anything runs.
+std::vector<json> baselines_of(const json& list, const std::vector<json>& points,
+                               const TaskMetrics& metrics) {
   check(list.is_null() || list.is_array(), "sweep: \"baselines\" is a list of methods");
   std::vector<json> all;
   for (const json& point : points) {
-    const bool language = is_language_task(point.at("task"));
+    const std::string task = text_of(point.at("task"));
+    const auto recorded = metrics.find(task);
+    const bool language = recorded == metrics.end()
+                              ? kind_if_known(task) == TaskData::Kind::language
+                              : !higher_is_better(recorded->second);
     const json standard = language ? json{"unigram", "frozen"} : json{"majority", "bag of words"};
     for (const json& given : list.is_null() ? standard : list) {
       const json own = given.is_string() ? json{{"method", given}} : given;
@@ -68,6 +72,7 @@ std::vector<json> baselines_of(const json& list, const std::vector<json>& points
         check(is_run_key(key), "sweep: unknown key '{}' in the baseline {}", key, given.dump());
         config[key] = value;
       }
+      if (config.at("method") == "bag of words") config["method"] = kTunedWords;
       if (!trains(config)) {
         json untrained;
         for (const char* key : {"base", "task", "rows", "method"})
@@ -90,134 +95,6 @@ void get(const json& spec, const char* key, T& into) {
   } catch (const json::exception&) {
     fail("sweep: key '{}' has the wrong type: {}", key, spec.at(key).dump());
   }
-}
-
-// What differs between the configurations, in the order of their keys.
-std::vector<std::string> varying(const std::vector<json>& configs) {
-  std::vector<std::string> keys;
-  for (const auto& [key, value] : configs.front().items())
-    if (std::any_of(configs.begin(), configs.end(), [&, k = key, v = value](const json& c) {
-          return !c.contains(k) || c.at(k) != v;
-        }))
-      keys.push_back(key);
-  if (keys.empty()) keys.push_back("method");
-  return keys;
-}
-
-// Whether its rate is searched.
-bool is_tuned(const json& config) { return trains(config) && !config.contains("lr"); }
-
-struct Row {
-  json config;
-  bool baseline = false;
-  std::vector<const Run*> runs;
-};
-
-// The baselines first.
-std::vector<Row> rows_of(const Records& records, const SweepSpec& s) {
-  const auto place = [&](const json& config) {
-    return std::find_if(s.baselines.begin(), s.baselines.end(), [&](const json& baseline) {
-      return (is_tuned(baseline) ? without_rate(config) : config) == baseline;
-    });
-  };
-  std::vector<Row> rows;
-  for (const Run& run : records.runs()) {
-    if (run.experiment != s.name) continue;
-    auto at = std::find_if(rows.begin(), rows.end(),
-                           [&](const Row& r) { return r.config == run.arm.config; });
-    if (at == rows.end())
-      at =
-          rows.insert(rows.end(), {run.arm.config, place(run.arm.config) != s.baselines.end(), {}});
-    at->runs.push_back(&run);
-  }
-  std::stable_sort(rows.begin(), rows.end(), [&](const Row& a, const Row& b) {
-    if (place(a.config) != place(b.config)) return place(a.config) < place(b.config);
-    return canonical(a.config) < canonical(b.config);
-  });
-  return rows;
-}
-
-// What differs between the arms, and what tells the baselines from them and each other.
-std::vector<std::string> columns_of(const std::vector<json>& configs,
-                                    const std::vector<Row>& rows) {
-  std::vector<std::string> keys = varying(configs);
-  const auto add = [&](const std::string& key) {
-    if (std::find(keys.begin(), keys.end(), key) == keys.end()) keys.push_back(key);
-  };
-  for (const Row& row : rows)
-    if (row.baseline)
-      for (const auto& [key, value] : row.config.items())
-        if (!configs.front().contains(key) || configs.front().at(key) != value) add(key);
-  return keys;
-}
-
-// Over seeds; for one seed of a classification, over its test examples.
-Measure measured(const Row& row, const std::string& metric) {
-  const bool loss = is_language_task(row.config.at("task"));
-  std::vector<double> values;
-  for (const Run* run : row.runs)
-    values.push_back(turned(loss ? "loss" : "", run->metrics.at(metric)));
-  Measure m{mean(values), {mean(values), mean(values)}, static_cast<int>(values.size())};
-  // What draws nothing has the same scores for all seeds.
-  const bool one = std::all_of(row.runs.begin(), row.runs.end(), [&](const Run* run) {
-    return run->scores.at("test") == row.runs[0]->scores.at("test");
-  });
-  if (!one) {
-    m.interval = t_interval(values);
-  } else if (metric == "test") {
-    const Effect e = bootstrap({{{{row.runs[0]->scores.at("test")}}}, 0}, {.draws = 2000});
-    if (std::abs(e.value - m.mean) < 1e-6) m.interval = e.interval;  // else it is no mean of scores
-  }
-  return m;
-}
-
-Table table_of(const std::vector<Row>& rows, const std::vector<std::string>& keys,
-               const std::string& metric) {
-  Table table{
-      "Every arm; intervals over seeds, or over test examples where there is one seed or all score "
-      "alike",
-      {},
-      {}};
-  for (const std::string& key : keys) table.columns.push_back({key, "arm", false});
-  for (const char* name : {"trained", "dev", "seeds", "s a run"})
-    table.columns.push_back({name, "", true});
-  table.columns.insert(table.columns.begin() + static_cast<std::ptrdiff_t>(keys.size()),
-                       {metric + ", mean [95 %]", "", true});
-  for (const Row& row : rows) {
-    std::vector<std::string> cells;
-    for (const std::string& key : keys)
-      cells.push_back(row.config.contains(key) ? text_of(row.config.at(key)) : "–");
-    const Measure m = measured(row, metric), dev = measured(row, "dev");
-    const Run& run = *row.runs.front();
-    double seconds = 0;
-    for (const Run* r : row.runs) seconds += r->seconds / static_cast<double>(row.runs.size());
-    cells.push_back(with_interval(m.mean, m.interval, 4));
-    cells.push_back(
-        run.metrics.contains("trainable") && run.metrics.contains("base")
-            ? fmt::format("{:.2g} %", 100 * run.metrics.at("trainable") / run.metrics.at("base"))
-            : "–");
-    cells.push_back(fmt::format("{:.4f}", dev.mean));
-    cells.push_back(std::to_string(m.seeds));
-    cells.push_back(fmt::format("{:.0f}", seconds));
-    table.rows.push_back(cells);
-  }
-  return table;
-}
-
-void figure(Page& page, const std::vector<Row>& rows, const std::vector<std::string>& keys,
-            const std::string& metric, const fs::path& stem) {
-  if (rows.size() < 2 || rows.size() > 16) return;
-  GroupPlot plot{"arm", {}, false, {"", metric, {{metric, {}}}, {}}, std::nullopt};
-  for (const Row& row : rows) {
-    std::string name;
-    for (const std::string& key : keys)
-      name += (name.empty() ? "" : ", ") +
-              (row.config.contains(key) ? text_of(row.config.at(key)) : "–");
-    const Measure m = measured(row, metric);
-    plot.ours.series[0].points.push_back({double(plot.groups.size()), m.mean, m.interval});
-    plot.groups.push_back(name);
-  }
-  page.figure(draw(plot, stem), "Every arm with its 95 % interval.");
 }
 
 // Of what is not recorded yet, tuning included.
@@ -243,18 +120,11 @@ Prediction predict(const SweepSpec& s, const Records& records) {
   return p;
 }
 
-std::vector<Tuning> tunings_of(const SweepSpec& s, const Records& records) {
-  std::vector<Tuning> all;
-  for (const json& config : s.all())
-    if (is_tuned(config))
-      if (auto t = tuning_of(records, s.name, RunKind::full, config, label_of(config)))
-        all.push_back(std::move(*t));
-  return all;
-}
-
 }  // namespace
 
-SweepSpec SweepSpec::from(const json& spec) {
+bool is_tuned(const json& config) { return trains(config) && !config.contains("lr"); }
+
+SweepSpec SweepSpec::from(const json& spec, const TaskMetrics& metrics) {
   static const std::vector<std::string> own{"name",   "metric",  "grid",
                                             "device", "seeds",   "tuning_seeds",
                                             "middle", "compute", "baselines"};
@@ -287,7 +157,8 @@ SweepSpec SweepSpec::from(const json& spec) {
     if (!point.contains("base")) point["base"] = "encoder";
     s.configs.push_back(filled(point));
   }
-  s.baselines = baselines_of(spec.value("baselines", json()), s.configs);
+  s.baselines = baselines_of(spec.value("baselines", json()), s.configs, metrics);
+  for (const json& config : s.all()) check_rows(config);
   return s;
 }
 
@@ -346,34 +217,6 @@ fs::path run_sweep(Lab& lab, const BaseFolder& base_folder, const json& spec, co
   const fs::path page = any || !diverged ? sweep_report(out) : fs::path();
   if (diverged) std::rethrow_exception(diverged);
   return page;
-}
-
-fs::path sweep_report(const fs::path& folder) {
-  const json spec = json::parse(read_file(folder / "sweep.json"), nullptr, false);
-  const SweepSpec s = SweepSpec::from(spec);
-  const Records records(folder);
-  const std::vector<Row> rows = rows_of(records, s);
-  check(!rows.empty(), "report: {} has no finished run of '{}' yet", folder.string(), s.name);
-  std::vector<json> configs;
-  for (const Row& row : rows)
-    if (!row.baseline) configs.push_back(row.config);
-  if (configs.empty()) configs = s.configs;
-  const std::vector<std::string> keys = columns_of(configs, rows);
-  Page page("graft sweep: " + s.name);
-  page.section(s.name);
-  Facts facts;
-  for (const auto& [key, value] : configs.front().items())
-    if (std::find(keys.begin(), keys.end(), key) == keys.end())
-      facts.push_back({key, text_of(value)});
-  page.facts("The same for all arms", facts);
-  page.table(table_of(rows, keys, s.metric));
-  fs::create_directories(folder / "figures");
-  figure(page, rows, keys, s.metric, folder / "figures" / "sweep");
-  write_tuning(page, tunings_of(s, records), s.tuning_seeds, "Tuning");
-  page.notes(records.notes());
-  write_file_atomically(folder / "report.html", page.html());
-  fmt::print("{}", table_of(rows, keys, s.metric).text());
-  return folder / "report.html";
 }
 
 }  // namespace graft

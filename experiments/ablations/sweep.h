@@ -29,10 +29,13 @@ struct SweepSpec {
   std::vector<std::uint64_t> seeds{1, 2, 3}, tuning_seeds{101};
   double middle = 1e-3;
 
-  // Throws naming an unknown key, a missing one, or a word in braces without an axis.
-  static SweepSpec from(const nlohmann::json&);
+  // Throws naming an unknown key, a missing one, or a word in braces without an axis. `metrics`: of
+  // tasks whose folders may have gone, as records have them.
+  static SweepSpec from(const nlohmann::json&, const TaskMetrics& metrics = {});
   std::vector<nlohmann::json> all() const;  // the baselines first
 };
+
+bool is_tuned(const nlohmann::json& config);  // its rate is searched
 
 // Checks every configuration, then runs what is not recorded in `out`, then writes its page. The
 // lab is for the sweep's device and type.

@@ -5,8 +5,6 @@
 #include <limits>
 #include <set>
 
-#include "experiments/runs/named_task.h"
-
 namespace graft {
 namespace {
 
@@ -29,7 +27,8 @@ json tuning_config(json config) {
 
 View::View(const Experiment& experiment, const Records& records, RunKind kind, const Setup& setup)
     : experiment_(experiment), records_(records), kind_(kind), setup_(setup) {
-  for (const std::string& task : setup.tasks) arms_[task] = experiment.arms(setup, task);
+  setup_.metrics = task_metrics(records);
+  for (const std::string& task : setup.tasks) arms_[task] = experiment.arms(setup_, task);
   std::map<std::string, std::map<double, std::map<std::uint64_t, const Run*>>> found;  // by rate
   for (const Run& run : records.runs())
     if (run.experiment == experiment.name && run.kind == kind)
@@ -75,6 +74,14 @@ std::map<std::uint64_t, const Run*> View::runs(const std::string& task,
   return {};
 }
 
+std::vector<std::uint64_t> View::diverged(const std::string& task, const std::string& arm) const {
+  std::vector<std::uint64_t> seeds;
+  for (const auto& [seed, run] : runs(task, arm))
+    if (graft::diverged(*run) && std::ranges::count(setup_.scale.seeds, seed) > 0)
+      seeds.push_back(seed);
+  return seeds;
+}
+
 std::optional<Effect> View::effect(const std::vector<Weighed>& pieces, int draws) const {
   std::vector<std::map<std::uint64_t, const Run*>> found;
   for (const Weighed& p : pieces) {
@@ -97,13 +104,14 @@ std::optional<double> View::metric(const std::string& task, const std::string& a
                                    const std::string& name) const {
   std::vector<double> values;
   for (const auto& [seed, run] : runs(task, arm))
-    if (run->metrics.contains(name)) values.push_back(run->metrics.at(name));
+    if (!graft::diverged(*run) && run->metrics.contains(name))
+      values.push_back(run->metrics.at(name));
   if (values.empty()) return std::nullopt;
   return mean(values);
 }
 
 std::optional<Measure> View::points(const std::string& task, const std::string& arm) const {
-  const std::optional<Effect> e = effect({{task, arm, is_language_task(task) ? 1. : 100.}}, 2000);
+  const std::optional<Effect> e = effect({{task, arm, setup_.is_language(task) ? 1. : 100.}}, 2000);
   if (!e) return std::nullopt;
   return measure(*e);
 }
@@ -146,8 +154,11 @@ std::optional<Tuning> tuning_of(const Records& records, const std::string& exper
         run.arm.config.at("method") == config.at("method") && name_of(run.arm.config) == tuned)
       trials[run.arm.config.at("lr")].push_back(&run);
   if (trials.empty()) return std::nullopt;
-  const double unit = is_language_task(config.at("task")) ? 1 : 100;
-  Tuning t{name, config.at("task"), {}, 0};
+  std::vector<const Run*> tried;
+  for (const auto& [rate, runs] : trials) tried.insert(tried.end(), runs.begin(), runs.end());
+  const bool loss = is_loss(tried);
+  const double unit = loss ? 1 : 100;
+  Tuning t{name, config.at("task"), {}, 0, loss};
   for (const auto& [rate, runs] : trials) {
     t.seeds = static_cast<int>(runs.size());
     t.trials.push_back(trial_of(rate, runs, unit));
@@ -172,44 +183,6 @@ std::optional<double> View::rate(const std::string& task, const std::string& arm
   for (const auto& [seed, run] : runs(task, arm))
     if (run->arm.config.contains("lr")) return run->arm.config.at("lr").get<double>();
   return std::nullopt;
-}
-
-Regime regime_of(const View& view, const std::string& task) {
-  struct Need {
-    std::string less;
-    double points;  // below 0: it may be less by so much
-  };
-  const bool language = is_language_task(task);
-  const std::string random = "the method on a random base";
-  const std::vector<Need> needs =
-      language ? std::vector<Need>{{"unigram", 0}, {"nothing trained", 0}, {random, 0}}
-               : std::vector<Need>{{"bag of words", margin_over_words(task)},
-                                   {base_floor(view.setup()), 5},
-                                   {random, task == "supersense" ? 10. : 0.}};
-  const Experiment& experiment = view.experiment();
-  const std::string& subject = language ? experiment.language_subject : experiment.subject;
-  Regime regime{true, ""};
-  const std::string full = "full fine-tuning";
-  std::vector<std::pair<std::string, Need>> asked;
-  for (const std::string& arm : {full, subject})
-    for (const Need& need : needs) asked.push_back({arm, need});
-  if (!language) asked.push_back({subject, {full, -4}});
-  for (const auto& [arm, need] : asked) {
-    // A loss is lower where it is better.
-    const auto e =
-        view.effect(language ? std::vector<Weighed>{{task, need.less, 1}, {task, arm, -1}}
-                             : difference(task, arm, need.less),
-                    2000);
-    if (!e) return {false, "not all runs that would tell are recorded"};
-    const bool enough = (need.points < 0 || e->interval.low > 0) && e->value >= need.points;
-    regime.holds &= enough;
-    if (enough) continue;
-    regime.note +=
-        fmt::format("{}{} over {} by {} (needed: {})", regime.note.empty() ? "" : "; ", arm,
-                    need.less, with_interval(e->value, e->interval, language ? 3 : 1),
-                    need.points == 0 ? "more than 0" : fmt::format("{:g}", need.points));
-  }
-  return regime;
 }
 
 }  // namespace graft

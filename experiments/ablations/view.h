@@ -20,11 +20,14 @@ class View {
   const std::vector<PlannedArm>& arms(const std::string& task) const { return arms_.at(task); }
   bool has_task(const std::string& task) const { return arms_.contains(task); }
 
-  // The runs of one arm by seed; none where it did not run, or there is no such arm.
+  // The runs of one arm by seed, those that diverged among them; none where it did not run, or
+  // there is no such arm.
   std::map<std::uint64_t, const Run*> runs(const std::string& task, const std::string& arm) const;
-  // Over the seeds that every piece has; none where there is no such seed.
+  // The set-up's seeds with which it ran away.
+  std::vector<std::uint64_t> diverged(const std::string& task, const std::string& arm) const;
+  // Over the seeds for which every piece has scores; none where there is no such seed.
   std::optional<Effect> effect(const std::vector<Weighed>&, int draws = 10000) const;
-  // Mean over the seeds' runs; none where no run has it.
+  // Mean over the runs that did not diverge; none where no run has it.
   std::optional<double> metric(const std::string& task, const std::string& arm,
                                const std::string& name) const;
   // Interval of 100 x mean score over the seeds, or of the mean loss of a language task: for tables
@@ -49,15 +52,6 @@ class View {
 
 // The arm that a group is tuned on.
 const PlannedArm& leader(const std::vector<PlannedArm>&, const std::string& group);
-
-// Whether a task carries claims: full fine-tuning and the experiment's subject must beat what needs
-// no base or no adapting, by set margins, and the subject must come within
-// 4 points of full fine-tuning.
-struct Regime {
-  bool holds = false;
-  std::string note;  // the numbers
-};
-Regime regime_of(const View&, const std::string& task);
 
 nlohmann::json without_rate(nlohmann::json config);
 // The configuration with which an arm is tuned: one row of test stands in for the test set, which

@@ -2,6 +2,8 @@
 #include "experiments/data/baselines.h"
 
 #include <algorithm>
+#include <cmath>
+#include <map>
 
 #include "experiments/data/metrics.h"
 #include "experiments/data/sparse_linear.h"
@@ -67,34 +69,91 @@ BaselineResult majority_baseline(const TaskData& task) {
   return result;
 }
 
-BaselineResult linear_baseline(const TaskData& task, const LinearOptions& options) {
+namespace {
+
+// A task's texts as rows of features, and the linear models fitted to them.
+class Linear {
+ public:
+  Linear(const TaskData& task, const LinearOptions& options)
+      : task_(task),
+        options_(options),
+        tfidf_(options.terms, training_texts(task, options.side)),
+        both_(task.pair && options.side == Side::both) {
+    for (const Example& e : task.train) {
+      rows_.push_back(features(e));
+      labels_.push_back(e.label);
+      values_.push_back(e.score);
+    }
+  }
+
+  BaselineResult with(double c) const {
+    LinearOptions options = options_;
+    options.c = c;
+    BaselineResult result;
+    result.features = both_ ? 4 * tfidf_.columns() + 1 : tfidf_.columns();
+    const data::LinearModel model =
+        is_regression(task_)
+            ? data::fit_ridge(rows_, values_, result.features, options)
+            : data::fit_logistic(rows_, labels_, static_cast<int>(task_.labels.size()),
+                                 result.features, options);
+    predict(
+        task_, result, [&](const Example& e) { return model.label(features(e)); },
+        [&](const Example& e) { return static_cast<float>(model(features(e))[0]); });
+    return result;
+  }
+
+ private:
+  data::SparseRow features(const Example& e) const {
+    if (both_) return data::pair_row(tfidf_.row(e.a), tfidf_.row(e.b), tfidf_.columns());
+    return tfidf_.row(options_.side == Side::only_b ? e.b : e.a);
+  }
+
+  const TaskData& task_;
+  LinearOptions options_;
+  data::TfIdf tfidf_;
+  bool both_;
+  std::vector<data::SparseRow> rows_;
+  std::vector<int> labels_;
+  std::vector<float> values_;
+};
+
+void check_linear(const TaskData& task, const LinearOptions& options) {
   check_labelled(task);
   check(task.pair || options.side == Side::both,
         "baseline: task {} has one text per row; side is both", task.name);
-  const data::TfIdf tfidf(options.terms, training_texts(task, options.side));
-  const bool both = task.pair && options.side == Side::both;
-  const auto features = [&](const Example& e) {
-    if (both) return data::pair_row(tfidf.row(e.a), tfidf.row(e.b), tfidf.columns());
-    return tfidf.row(options.side == Side::only_b ? e.b : e.a);
+}
+
+}  // namespace
+
+BaselineResult linear_baseline(const TaskData& task, const LinearOptions& options) {
+  check_linear(task, options);
+  return Linear(task, options).with(options.c);
+}
+
+TunedBaseline tuned_linear_baseline(const TaskData& task, const LinearOptions& options) {
+  check_linear(task, options);
+  constexpr double kLeast = 1e-3, kMost = 1e4;
+  const Linear linear(task, options);
+  std::map<int, BaselineResult> tried;  // by half decades from options.c
+  const auto c_at = [&](int half_decades) { return options.c * std::pow(10, half_decades / 2.0); };
+  const auto best = [&] {
+    auto at = tried.begin();
+    for (auto it = tried.begin(); it != tried.end(); ++it)
+      if (it->second.dev > at->second.dev) at = it;
+    return at->first;
   };
-  std::vector<data::SparseRow> rows;
-  std::vector<int> labels;
-  std::vector<float> values;
-  for (const Example& e : task.train) {
-    rows.push_back(features(e));
-    labels.push_back(e.label);
-    values.push_back(e.score);
+  for (int k = -2; k <= 2; ++k) tried.emplace(k, linear.with(c_at(k)));
+  for (;;) {
+    const int at = best();
+    const int next = at == tried.begin()->first    ? at - 1
+                     : at == tried.rbegin()->first ? at + 1
+                                                   : at;
+    if (next == at || c_at(next) < kLeast || c_at(next) > kMost) break;
+    tried.emplace(next, linear.with(c_at(next)));
   }
-  BaselineResult result;
-  result.features = both ? 4 * tfidf.columns() + 1 : tfidf.columns();
-  const data::LinearModel model =
-      is_regression(task) ? data::fit_ridge(rows, values, result.features, options)
-                          : data::fit_logistic(rows, labels, static_cast<int>(task.labels.size()),
-                                               result.features, options);
-  predict(
-      task, result, [&](const Example& e) { return model.label(features(e)); },
-      [&](const Example& e) { return static_cast<float>(model(features(e))[0]); });
-  return result;
+  TunedBaseline tuned{tried.at(best()), c_at(best()), {}};
+  for (const auto& [k, result] : tried) tuned.tried.emplace_back(c_at(k), result.dev);
+  return tuned;
 }
 
 BaselineResult cosine_baseline(const TaskData& task, Terms terms) {

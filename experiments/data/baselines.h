@@ -2,6 +2,7 @@
 // characters. They throw for language tasks, which have no labels.
 #pragma once
 
+#include <utility>
 #include <vector>
 
 #include "experiments/data/tasks.h"
@@ -39,6 +40,16 @@ struct LinearOptions {
 // regression by L-BFGS. A pair's features are p, q, p * q, |p - q| and the sum of p * q, where p
 // and q are the rows of its texts. Deterministic; uses no threads.
 BaselineResult linear_baseline(const TaskData& task, const LinearOptions& options = {});
+
+// The same with the c among ..., 0.2, 0.63, 2, 6.3, 20, ... that is best on dev (the least of equal
+// ones): five around `options.c`, and further ones while the best lies at an end, between 1e-3 and
+// 1e4.
+struct TunedBaseline {
+  BaselineResult result;
+  double c;
+  std::vector<std::pair<double, double>> tried;  // c and its dev score, ascending
+};
+TunedBaseline tuned_linear_baseline(const TaskData& task, const LinearOptions& options = {});
 
 // For pairs: the cosine of the two texts' TF-IDF rows as the prediction of a score.
 BaselineResult cosine_baseline(const TaskData& task, Terms terms = Terms::words);

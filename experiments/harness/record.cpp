@@ -69,6 +69,13 @@ std::vector<fs::path> record_files(const fs::path& folder) {
 
 }  // namespace
 
+// Older trials have no flag of it, but no score on dev either.
+bool diverged(const Run& run) {
+  if (run.metrics.contains("diverged")) return true;
+  const auto dev = run.metrics.find("dev");
+  return run.scores.empty() && dev != run.metrics.end() && std::isnan(dev->second);
+}
+
 std::string to_line(const Run& run) {
   json metrics = json::object(), scores = json::object();
   for (const auto& [metric, value] : run.metrics)

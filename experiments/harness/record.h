@@ -31,6 +31,8 @@ struct Run {
   double seconds = 0;
   std::uint64_t peak_bytes = 0;
 };
+// Training ran away: it has no scores, and would run away again.
+bool diverged(const Run& run);
 std::string to_line(const Run& run);  // without the newline; a metric that is no number is null
 // Throws where a field is missing, unknown or of the wrong type, or the key does not fit the arm.
 Run from_line(std::string_view line);

@@ -130,6 +130,10 @@ double satterthwaite(const Effect& effect, const std::map<std::string, TestSet>&
 // How many draws a tail must hold for its own quantile to be trusted; beyond, it is normal.
 constexpr double kTail = 10;
 
+// Nothing varied, neither over seeds nor over examples: the draws are the estimate, and there is no
+// tail. One seed cannot show that.
+bool varies(const Effect& e) { return e.error > 0 || e.seeds < 2; }
+
 // The share of the draws' distribution, widened to t, that lies beyond `null` from the estimate.
 double lower_tail(const Effect& e, double null) {
   if (e.value == null) return 0.5;
@@ -235,11 +239,13 @@ Effect bootstrap(const Contrast& contrast, const Bootstrap& options) {
 }
 
 double Effect::p_above(double null) const {
+  if (!varies(*this)) return value > null ? 0 : 1;
   double tail = lower_tail(*this, null);
   return value > null ? tail : 1 - tail;
 }
 
 double Effect::p_below(double null) const {
+  if (!varies(*this)) return value < null ? 0 : 1;
   double tail = lower_tail(*this, null);
   return value < null ? tail : 1 - tail;
 }

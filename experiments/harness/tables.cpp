@@ -30,8 +30,8 @@ std::string trimmed(std::string line) {
 
 std::string or_dash(const std::string& text) { return text.empty() ? kDash : text; }
 
-std::string show(const std::optional<Measure>& m, int digits) {
-  return m ? with_interval(m->mean, m->interval, digits) : kDash;
+std::string show(const std::optional<Measure>& m, int diverged, int digits) {
+  return m ? with_interval(*m, digits) : diverged > 0 ? "diverged" : kDash;
 }
 
 // "3e-4", not fmt's "0.0003" or "3e-04".
@@ -42,10 +42,6 @@ std::string rate_label(double rate) {
   digits.erase(digits.find_last_not_of('0') + 1);
   if (digits.ends_with('.')) digits.pop_back();
   return fmt::format("{}e{}", digits, std::stoi(text.substr(e + 1)));
-}
-
-std::string seeds_of(const std::optional<Measure>& m) {
-  return m ? std::to_string(m->seeds) : kDash;
 }
 
 }  // namespace
@@ -86,6 +82,22 @@ std::string Table::text() const {
 
 Measure measure(const Effect& effect) { return {effect.value, effect.interval, effect.seeds}; }
 
+std::string with_interval(const Measure& m, int digits) {
+  return m.interval ? with_interval(m.mean, *m.interval, digits)
+                    : fmt::format("{:.{}f} [{}]", m.mean, digits, kDash);
+}
+
+std::string seeds_in_words(const std::optional<Measure>& m, int diverged) {
+  const std::string scored = m ? std::to_string(m->seeds) : "";
+  if (diverged == 0) return or_dash(scored);
+  return fmt::format("{}{} diverged", scored.empty() ? "" : scored + ", ", diverged);
+}
+
+std::string share_in_words(double part, double whole) {
+  const double percent = 100 * part / whole;
+  return percent >= 10 ? fmt::format("{:.0f} %", percent) : fmt::format("{:.2g} %", percent);
+}
+
 Table result_table(const std::string& caption, const std::string& metric,
                    std::span<const Result> results, int digits) {
   Table table{caption, {{"arm", "", false}}, {}};
@@ -100,8 +112,10 @@ Table result_table(const std::string& caption, const std::string& metric,
   table.columns.push_back({"trained", "paper", true});
   if (models) table.columns.push_back({"model, task", "paper", false});
   for (const Result& r : results) {
-    table.rows.push_back({r.arm, or_dash(r.trained), show(r.now, digits), seeds_of(r.now),
-                          show(r.committed, digits), seeds_of(r.committed), or_dash(r.paper),
+    table.rows.push_back({r.arm, or_dash(r.trained), show(r.now, r.diverged_now, digits),
+                          seeds_in_words(r.now, r.diverged_now),
+                          show(r.committed, r.diverged_committed, digits),
+                          seeds_in_words(r.committed, r.diverged_committed), or_dash(r.paper),
                           or_dash(r.paper_trained)});
     if (models) table.rows.back().push_back(or_dash(r.paper_model));
   }

@@ -26,13 +26,20 @@ struct Table {
   std::string text() const;  // for a terminal; throws where a row's length is not the columns'
 };
 
-// A mean with its interval, over so many seeds.
+// A mean with its interval, over so many seeds. None where nothing is known of its error.
 struct Measure {
   double mean = 0;
-  Interval interval;
+  std::optional<Interval> interval;
   int seeds = 0;
 };
 Measure measure(const Effect& effect);
+std::string with_interval(const Measure& measure, int digits = 2);  // "0.18 [–]": none
+
+// "0.31 %", "99 %", "100 %": two digits, and no powers of ten for the whole.
+std::string share_in_words(double part, double whole);
+
+// "5", "4, 1 diverged", "5 diverged": the seeds of a mean, and those without a score.
+std::string seeds_in_words(const std::optional<Measure>&, int diverged);
 
 // One arm beside what was committed and what the paper reports; an empty text is shown as a dash.
 struct Result {
@@ -40,6 +47,7 @@ struct Result {
   std::string trained;  // share of the parameters that trains, e.g. "0.31 %"
   std::optional<Measure> now, committed;
   std::string paper, paper_trained, paper_model;
+  int diverged_now = 0, diverged_committed = 0;  // seeds beside those of the measures
 };
 // Three groups of columns that no reader can take for one another: this run, the committed full
 // run, the paper.
@@ -57,6 +65,7 @@ struct Tuning {
   std::string task;
   std::vector<Trial> trials;  // by rising rate
   int seeds = 0;
+  bool loss = false;  // the scores are losses, negated
 };
 const Trial& chosen(const Tuning& tuning);  // the highest score; the smaller rate where equal
 

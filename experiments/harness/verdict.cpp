@@ -143,7 +143,9 @@ std::string what_would_decide(const Finding& f, double alpha) {
 }
 
 void decide(Finding& f, const Evidence& evidence, double family, const Judging& judging) {
-  if (!evidence.in_regime) {
+  if (!evidence.unready.empty()) {
+    f.reason = evidence.unready;
+  } else if (!evidence.in_regime) {
     f.verdict = Verdict::outside_regime;
     f.reason = fmt::format("needs: {}{}{}", f.claim.regime,
                            evidence.regime_note.empty() ? "" : "; ", evidence.regime_note);
@@ -214,8 +216,9 @@ std::vector<Finding> judge(std::span<const Case> cases, const Judging& judging) 
     check(ids.insert(c.claim.id).second, "judge: claim {} comes twice", c.claim.id);
     findings.push_back(read_claim(c, judging.alpha / family));
     if (!is_tested(c)) continue;
-    held.push_back(findings.back().p_held);
-    contrary.push_back(findings.back().p_not);
+    const bool ready = c.evidence.unready.empty();
+    held.push_back(ready ? findings.back().p_held : 1);
+    contrary.push_back(ready ? findings.back().p_not : 1);
   }
   held = holm(held);
   contrary = holm(contrary);

@@ -55,7 +55,8 @@ bool is_counted(const Claim& claim);  // not tested: all its parts are Test::Kin
 struct Evidence {
   std::vector<Measured> parts;  // one for each part of the claim
   bool in_regime = true;
-  std::string regime_note;  // the numbers that say so
+  std::string regime_note;   // the numbers that say so
+  std::string unready = {};  // why there can be no verdict, or not yet; empty: there can be one
 };
 
 // One part, measured: what a reader needs to check the verdict.
@@ -75,7 +76,7 @@ struct Finding {
   std::vector<Reading> readings;
   double p_held = 1,
          p_not = 1;  // of the whole claim, Holm-adjusted over the claims judged together
-  std::optional<Verdict> verdict;  // none for a quick run
+  std::optional<Verdict> verdict;  // none for a quick run, nor where evidence is unready
   std::string reason;              // one sentence
 };
 
@@ -93,9 +94,10 @@ struct Judging {
 // when the contrary's p <= alpha; otherwise it is undecided and the reason names the seeds that
 // would decide. All parts must hold (intersection-union: the largest p); one part's contrary is
 // enough to refute (Bonferroni over the parts). A claim outside its regime is not tested and takes
-// no share of Holm's adjustment. Fewer than two seeds never decide anything that is tested.
-// A claim whose parts are all Kind::none is counted: one exception refutes it, no test is made, and
-// it takes no share either.
+// no share of Holm's adjustment. One without a verdict yet is not decided either, but takes its
+// share: when its runs are there, the others' verdicts stay. Fewer than two seeds never decide
+// anything that is tested. A claim whose parts are all Kind::none is counted: one exception refutes
+// it, no test is made, and it takes no share either.
 //
 // Throws when a claim has no part, no id, evidence of another number or kind than its parts, or
 // parts of which only some are counted.

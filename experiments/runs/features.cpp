@@ -1,5 +1,6 @@
 #include "experiments/runs/features.h"
 
+#include <algorithm>
 #include <cmath>
 #include <numeric>
 
@@ -111,6 +112,14 @@ void train(const EncodedTask& task, Top& top, const Array& x, double lr, std::ui
   }
 }
 
+constexpr int kFirstRates = 5, kFurtherRates = 4;
+
+// 1e-4, 3e-4, 1e-3, 3e-3, 1e-2 and so on in both directions, as they are written.
+double rate_at(int i) {
+  const int decade = i >= 0 ? i / 2 : (i - 1) / 2;
+  return std::stod(fmt::format("{}e{}", i % 2 == 0 ? 1 : 3, decade - 4));
+}
+
 }  // namespace
 
 FeatureResult feature_transfer(Model& whole, const EncodedTask& task, Options& options,
@@ -123,24 +132,32 @@ FeatureResult feature_transfer(Model& whole, const EncodedTask& task, Options& o
   const std::string pool = options.choice("pool", "mean", {"mean", "cls", "last"});
   const bool mlp = options.choice("model", "linear", {"linear", "mlp"}) == "mlp";
   const int hidden = mlp ? options.integer("hidden", 128) : 0;
+  const bool grow = options.choice("rates", "five", {"five", "grow"}) == "grow";
   options.finish();
   Vectors v{pooled_rows(base, task, task.train, layer, pool),
             pooled_rows(base, task, task.dev, layer, pool),
             pooled_rows(base, task, task.test, layer, pool)};
   standardise(v);
   FeatureResult best;
-  bool first = true;
-  for (double lr : {1e-4, 3e-4, 1e-3, 3e-3, 1e-2}) {
+  const auto attempt = [&](double lr) {
     Top top(task, {.seed = static_cast<std::uint32_t>(seed)}, base.arch().width, hidden);
     train(task, top, v.train, lr, static_cast<std::uint32_t>(seed));
     const Score dev = score(task, task.dev, top, v.dev);
-    if (!first && dev.metric <= best.dev.metric) continue;
-    first = false;
+    const bool better = best.tried.empty() || dev.metric > best.dev.metric;
+    best.tried.push_back({lr, dev.metric});
+    if (!better) return;
+    best.rate = lr;
     best.dev = dev;
     best.test = score(task, task.test, top, v.test);
     best.parameters = 0;
     for (const auto& p : top.parameters) best.parameters += p->value.numel();
-  }
+  };
+  int low = 0, high = kFirstRates - 1;
+  for (int i = low; i <= high; ++i) attempt(rate_at(i));
+  while (grow && best.rate == rate_at(low) && low > -kFurtherRates) attempt(rate_at(--low));
+  while (grow && best.rate == rate_at(high) && high < kFirstRates - 1 + kFurtherRates)
+    attempt(rate_at(++high));
+  std::ranges::sort(best.tried);
   return best;
 }
 

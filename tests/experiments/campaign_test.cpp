@@ -55,15 +55,63 @@ TEST_CASE("a rate at which training runs away loses the search, and does not end
   for (const Trial& trial : campaign.tunings().at(0).trials) CHECK(trial.score < -1e300);
 }
 
-TEST_CASE("a run that runs away is named in the end, and the others are recorded") {
+TEST_CASE("a run that runs away is named in the end, recorded without scores and not run again") {
   const Place place;
   const std::vector<json> configs{place.config("full", 1e30), place.config("head", 1e-3)};
-  CHECK_THROWS_AS(place.run(configs), Diverged);
-  const std::string error = error_of([&] { place.run(configs); });
-  contains(error, "test: 1 run(s) diverged and are not recorded: full, ");
+  const auto lines = [&] { return read_file(place.options().out / "runs.0of1.jsonl"); };
+  try {
+    place.run(configs);
+    FAIL("nothing diverged");
+  } catch (const Diverged& error) {
+    contains(error.what(), "test: 1 run(s) diverged and are recorded without scores: full, ");
+  }
+  const std::string before = lines();
+  place.run(configs);  // throws nothing, and adds nothing
+  CHECK(lines() == before);
   const Records records(place.options().out);
-  REQUIRE(records.runs().size() == 1);
-  CHECK(records.runs()[0].arm.config.at("method") == "head");
+  REQUIRE(records.runs().size() == 2);
+  for (const Run& run : records.runs()) {
+    CHECK(diverged(run) == (run.arm.config.at("method") == "full"));
+    CHECK(run.scores.empty() == diverged(run));
+  }
+  // Nor is it run for another experiment that has the same arm.
+  CampaignOptions other = place.options();
+  other.out = place.bases.folder.path / "other", other.siblings = {place.options().out};
+  Lab lab(all_methods(), place.base_folder);
+  Campaign campaign(lab, "other", other);
+  campaign.run(configs);
+  CHECK(campaign.trained_now() == 0);
+  CHECK(campaign.now().runs().size() == 2);
+}
+
+TEST_CASE("runs say their task's metric and what a search of their own tried") {
+  const Place place;
+  Lab lab(all_methods(), place.base_folder);
+  const auto run_of = [&](const std::string& method) {
+    return lab.run("test", RunKind::quick,
+                   {{{"base", "esm"}, {"task", place.task}, {"method", method}}, 1});
+  };
+  const Run five = run_of("features:layer=1"), more = run_of("features:layer=1,rates=grow");
+  CHECK(five.versions.at("metric") == "accuracy");
+  CHECK(five.versions.at("search").size() == 5);
+  CHECK(five.metrics.at("rate") > 0);
+  const json& tried = more.versions.at("search");
+  CHECK(tried.size() >= 5);
+  CHECK(tried.size() <= 13);
+  CHECK(more.metrics.at("dev") >= five.metrics.at("dev"));
+  // It stops inside its grid or at the furthest rate.
+  const double rate = more.metrics.at("rate");
+  CHECK((rate > tried.front().at(0) || rate == 1e-6));
+  CHECK((rate < tried.back().at(0) || rate == 1));
+}
+
+TEST_CASE("rows that are no numbers of rows are refused before anything runs") {
+  const Place place;
+  json config = place.config("head", 1e-3);
+  config["rows"] = {{"train", "many"}};
+  contains(error_of([&] { check_config(all_methods(), place.base_folder, config); }),
+           "train is \"many\", no number of rows");
+  contains(error_of([&] { place.run({config}); }), "no number of rows");
 }
 
 TEST_CASE("runs of other rows or of another base are not mixed with new ones") {

@@ -328,14 +328,36 @@ TEST_CASE("a page escapes every text and needs nothing from outside") {
 }
 
 TEST_CASE("a result table keeps this run, the committed run and the paper apart") {
-  Result result{"LoRA", "0.3 %", Measure{81.6, {79.3, 83.9}, 5}, {}, "73.8", "0.02 %", ""};
+  Result result{"LoRA", "0.3 %", Measure{81.6, Interval{79.3, 83.9}, 5}, {}, "73.8", "0.02 %", ""};
   Table table = result_table("", "accuracy", std::vector{result}, 1);
   CHECK(has(table.text(), "81.6 [79.3, 83.9]"));
+  result.now->interval.reset(), result.diverged_now = 1, result.diverged_committed = 2;
+  const std::string lost = result_table("", "accuracy", std::vector{result}, 1).text();
+  for (const char* part : {"81.6 [–]", "5, 1 diverged", " diverged  ", "2 diverged"})
+    CHECK_MESSAGE(has(lost, part), part);
   std::set<std::string> groups;
   for (const Column& c : table.columns) groups.insert(c.group);
   CHECK(groups == std::set<std::string>{"", "this run", "committed full run", "paper"});
   table.rows[0].pop_back();
   CHECK_THROWS_AS(table.text(), Error);
+}
+
+TEST_CASE("a share has two digits, and the whole is 100 %") {
+  CHECK(share_in_words(0.0031, 1) == "0.31 %");
+  CHECK(share_in_words(6912000, 6957632) == "99 %");
+  CHECK(share_in_words(99.6, 100) == "100 %");
+  CHECK(share_in_words(5, 5) == "100 %");
+}
+
+TEST_CASE("a run that diverged says so, and an older one by its missing score on dev") {
+  Run run = run_of(1);
+  CHECK_FALSE(diverged(run));  // a metric that is no number is no sign of it
+  run.scores.clear();
+  CHECK_FALSE(diverged(run));
+  run.metrics["dev"] = std::nan("");
+  CHECK(diverged(from_line(to_line(run))));
+  run.metrics = {{"diverged", 1}};
+  CHECK(diverged(run));
 }
 
 TEST_CASE("figures are drawn with their script and data beside them") {

@@ -226,4 +226,7 @@ TEST_CASE("a sweep shows a language task's loss as a loss, and refuses it an enc
   const double test = Records(shelf.folder / "sweep").runs().at(0).metrics.at("test");
   CHECK(test < 0);
   CHECK(has(page, fmt::format("{:.4f}", -test)));
+  // The page of a folder that was carried elsewhere, without its task, is the same.
+  fs::rename(shelf.folder / "stories", shelf.folder / "gone");
+  CHECK(read_file(sweep_report(shelf.folder / "sweep")) == page);
 }

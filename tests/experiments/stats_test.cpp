@@ -141,6 +141,22 @@ TEST_CASE("equivalence needs the whole error inside the margin") {
   CHECK_THROWS_AS(near.p_equivalent(0), Error);
 }
 
+TEST_CASE("where nothing varies there is nothing to test: p is 0 or 1, as the interval is") {
+  const Scores same = constant_rows({1, 1, 1, 1, 1});
+  const Effect alike = bootstrap({{{same, 100}, {same, -100}}});
+  CHECK(alike.error == 0);
+  CHECK(alike.interval.low == 0);
+  CHECK(alike.interval.high == 0);
+  CHECK(alike.p_equivalent(1) == 0);
+  CHECK(alike.p_above(-1) == 0);
+  CHECK(alike.p_above(0) == 1);  // it is not beyond
+  CHECK(alike.p_below(0) == 1);
+  CHECK(alike.p_above(1) == 1);
+  CHECK(alike.p_below(1) == 0);
+  // One seed cannot show that nothing varies with it.
+  CHECK(bootstrap({{{constant_rows({1}), 1}}}).p_above(0) > 0);
+}
+
 TEST_CASE("Page's test gives the exact chances of its tables") {
   std::vector<double> rising = {1, 2, 3};
   Trend two = page_trend({rising, rising});

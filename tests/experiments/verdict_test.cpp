@@ -44,6 +44,21 @@ TEST_CASE("claims are held, not held, undecided or outside their regime") {
   }
 }
 
+TEST_CASE(
+    "a claim whose runs are not all there has no verdict, and takes its share of the others'") {
+  using Kind = Test::Kind;
+  std::vector<Case> cases{case_of("A", {Kind::above, 0}, effect_of(5, 1)),
+                          case_of("B", {Kind::above, 0}, effect_of(5, 1))};
+  const double both = judge(cases)[1].p_held;
+  cases[0].evidence.unready = "no verdict yet (2 of 5 seeds)";
+  const auto found = judge(cases);
+  CHECK_FALSE(found[0].verdict);
+  CHECK(found[0].reason == "no verdict yet (2 of 5 seeds)");
+  CHECK(found[1].verdict == Verdict::held);
+  CHECK(found[1].p_held == both);
+  CHECK(has(text(found), "A  no verdict"));
+}
+
 TEST_CASE("every part of a claim must hold, and one refuted part refutes it") {
   using Kind = Test::Kind;
   Case both = case_of("A", {Kind::above, 0}, effect_of(5, 1));
