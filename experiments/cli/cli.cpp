@@ -58,6 +58,7 @@ int cli_main(int argc, const char* const* argv, const Methods& methods) {
     cli::add_run_commands(app, methods);
     cli::add_multitask(app, methods);
     cli::add_adapter_commands(app, methods);
+    cli::add_predict(app, methods);
     cli::add_generate(app, methods);
     cli::add_embed(app);
     cli::add_combine(app);

@@ -15,6 +15,7 @@ void add_model_commands(const Command&, const Methods&);  // methods, count, exp
 void add_run_commands(const Command&, const Methods&);    // train, replay
 void add_multitask(const Command&, const Methods&);
 void add_adapter_commands(const Command&, const Methods&);  // eval, merge
+void add_predict(const Command&, const Methods&);
 void add_generate(const Command&, const Methods&);
 void add_embed(const Command&);
 void add_combine(const Command&);

@@ -2,16 +2,17 @@
 #include <numeric>
 
 #include "experiments/cli/cli.h"
+#include "experiments/cli/loaded.h"
 #include "experiments/cli/on_device.h"
 #include "experiments/data/metrics.h"
 #include "experiments/harness/progress.h"
 #include "experiments/runs/exact_match.h"
 #include "experiments/runs/finetune.h"
 #include "experiments/runs/named_task.h"
+#include "experiments/runs/out_folder.h"
 #include "experiments/runs/run_parts.h"
 #include "nn/lm_batch.h"
 #include "nn/models/folder.h"
-#include "nn/models/generation.h"
 #include "nn/models/heads.h"
 #include "peft/files.h"
 #include "peft/folder.h"
@@ -32,7 +33,7 @@ struct EvalOptions {
 };
 
 struct MergeOptions {
-  std::string adapter, out, rows, dtype = "f32";
+  std::string adapter, out, task, rows, dtype = "f32";
   bool without_head = false;
 };
 
@@ -47,103 +48,14 @@ void save_merged(Model& model, const fs::path& base, const MergeOptions& o) {
   const FileDtype dtype = o.dtype == "f16"    ? FileDtype::f16
                           : o.dtype == "bf16" ? FileDtype::bf16
                                               : FileDtype::f32;
-  save_model(model, o.out, dtype, &tokenizer);
-  keep_generation(base, o.out);
-  keep_tokenizer_config(base, o.out);
+  save_model(model, o.out, dtype, &tokenizer, base);
 }
 
-struct Loaded {
-  std::unique_ptr<Model> model;
-  EncodedTask task;
-  RunSpec run;  // its head and pool
-  std::unique_ptr<Adaptation> adaptation;
-};
-
-struct TaskOf {
-  EncodedTask task;
-  RunSpec run;
-};
-
-// The task that an adapter was trained for, or other rows with its labels.
-TaskOf task_of(const AdapterFile& file, const std::string& other_task, const Model& model,
-               const fs::path& base) {
-  TaskOf t;
-  t.run.head = file.more.at("head"), t.run.pool = file.more.at("pool");
-  TaskData data =
-      task_named(other_task.empty() ? file.more.at("task_folder").get<std::string>() : other_task);
-  check(data.labels == file.more.at("labels").get<std::vector<std::string>>(),
-        "eval: task {} has other labels than the adapter was trained for", data.name);
-  const bool language = file.more.value("language", false);
-  check((data.kind == TaskData::Kind::language) == language,
-        "eval: task {} is {} language task; the adapter was trained for {}", data.name,
-        language ? "no" : "a", file.more.at("task").dump());
-  // Other rows are put to the model as those were that it was trained on.
-  if (const std::string prefix = file.more.value("prefix", ""); !prefix.empty()) {
-    data.prefix = prefix;
-    data.fields = file.more.value("fields", data.fields);
-    data.words = file.more.value("words", data.words);
-  }
-  data.joined = file.more.value("joined", data.joined);
-  t.task = encode_task(data, Tokenizer::load(base), model.arch(),
-                       encode_for(t.run.head, {.max_tokens = file.more.at("max_tokens")}));
-  return t;
-}
-
-AdapterFile read_whole_config(const std::string& folder) {
-  AdapterFile file = read_adapter_config(folder);
-  for (const char* key :
-       {"model", "task", "task_folder", "labels", "head", "pool", "max_tokens", "base_hash"})
-    check(file.more.contains(key), "adapter: '{}' lacks '{}' in its configuration", folder, key);
-  return file;
-}
-
-void check_base(const AdapterFile& file, const std::string& folder, std::uint64_t hash,
-                const fs::path& base) {
-  check(file.more.at("base_hash") == fmt::format("{:016x}", hash),
-        "adapter: '{}' was trained on a base with other weights than '{}'", folder, base.string());
-}
-
-// The base, the adapter and its task, as they were saved.
-Loaded load(const std::string& folder, const std::string& other_task, const Methods& methods,
-            Device device = Device::cpu) {
-  const AdapterFile file = read_whole_config(folder);
-  Loaded l;
-  const fs::path base = base_folder(file.more.at("model"));
-  l.model = load_model(base);
-  check_base(file, folder, l.model->hash(), base);
-  l.model->move_to(device);
-  TaskOf t = task_of(file, other_task, *l.model, base);
-  l.task = std::move(t.task), l.run = std::move(t.run);
-  l.model->set_head(make_head(l.task, l.run, *l.model));
-  l.adaptation = std::make_unique<Adaptation>(methods, file.spec, *l.model);
-  Parameters all = l.adaptation->stored();
-  const Parameters head = train_head(*l.model);
-  all.insert(all.end(), head.begin(), head.end());
-  load_adapter_values(folder, all);
-  return l;
-}
-
-// A model folder by itself: its head for whole texts, or a decoder's loss on a language task.
-Loaded load_model_alone(const EvalOptions& o, Device device) {
-  const fs::path folder = base_folder(o.model);
-  check(!o.task.empty(), "eval: --model {} needs --task", o.model);
-  Loaded l;
-  l.model = load_model(folder);
-  l.model->move_to(device);
-  const TaskData data = task_named(o.task);
-  if (data.kind != TaskData::Kind::language && !l.model->encoder) {
-    l.run.head = "family";
-    check(l.model->has_head(),
-          "eval: '{}' has no head for whole texts; give the folder of an adapter, or train one",
-          folder.string());
-    const Head& head = l.model->head();
-    check(tells(head, data.labels), "eval: task {} has {}; the head of '{}' is for {}", data.name,
-          labels_in_words(data.labels), folder.string(), labels_in_words(head.labels));
-  }
-  l.task = encode_task(data, Tokenizer::load(folder), l.model->arch(),
-                       encode_for(l.run.head, {.max_tokens = o.max_tokens}));
-  l.model->set_head(make_head(l.task, l.run, *l.model));
-  return l;
+// Its own task, or another with its labels.
+TaskFor with_task(const std::string& other) {
+  return [other](const AdapterFile& file, const Model& model, const fs::path& base) {
+    return task_of(file, other, model, base);
+  };
 }
 
 // Several adapters of one base, each with its head and its task's rows, in mixed batches.
@@ -182,16 +94,21 @@ Several load_several(const std::vector<std::string>& given, const Methods& metho
   for (int i = 0; i < l.routed->size(); ++i) {
     const TaskOf& t = l.tasks[static_cast<std::size_t>(i)];
     l.routed->set_head(i, make_head(t.task, t.run, *l.model));
-    load_adapter_values(folders[static_cast<std::size_t>(i)], l.routed->parameters(i));
+    Parameters all = l.routed->at(i).stored();  // constants, too
+    const Parameters with_head = l.routed->parameters(i);
+    const auto own = static_cast<std::ptrdiff_t>(l.routed->at(i).parameters().size());
+    all.insert(all.end(), with_head.begin() + own, with_head.end());
+    load_adapter_values(folders[static_cast<std::size_t>(i)], all);
   }
   return l;
 }
 
-// `work` is given what tells how many of so many rows are done.
-template <class Work>
-auto with_progress(std::size_t rows, const Work& work) {
-  RowProgress progress(stderr, rows);
-  return work([&](std::size_t done) { progress.at(done); });
+// "; f1 0.8512, matthews 0.5120"
+std::string also(const Score& s) {
+  std::string text;
+  for (const auto& [name, value] : s.also)
+    text += fmt::format("{} {} {:.4f}", text.empty() ? ";" : ",", name, value);
+  return text;
 }
 
 void eval_several(const EvalOptions& o, const Methods& methods) {
@@ -233,8 +150,8 @@ void eval_several(const EvalOptions& o, const Methods& methods) {
   for (std::size_t i = 0; i < l.tasks.size(); ++i) {
     const EncodedTask& task = l.tasks[i].task;
     const Score s = score_predictions(task, split(i), predictions[i]);
-    fmt::print("{}: {} {} {:.4f} on {} examples\n", l.routed->name(static_cast<int>(i)), o.split,
-               task.metric, turned(task.metric, s.metric), s.rows.size());
+    fmt::print("{}: {} {} {:.4f} on {} examples{}\n", l.routed->name(static_cast<int>(i)), o.split,
+               task.metric, turned(task.metric, s.metric), s.rows.size(), also(s));
   }
 }
 
@@ -250,8 +167,10 @@ void eval_command(const EvalOptions& o, const Methods& methods) {
   check(o.adapter.empty() != o.model.empty(), "eval: give an adapter's folder, or --model FOLDER");
   check(o.split == "dev" || o.split == "test", "eval: split '{}'; there are dev and test", o.split);
   const Device device = device_of(o.computing);
-  Loaded l =
-      o.model.empty() ? load(o.adapter, o.task, methods, device) : load_model_alone(o, device);
+  check(o.model.empty() || !o.task.empty(), "eval: --model {} needs --task", o.model);
+  Loaded l = o.model.empty() ? load_adapted(o.adapter, methods, device, with_task(o.task))
+                             : load_model_alone(o.model, device, o.max_tokens, false,
+                                                [&](const Model&) { return task_named(o.task); });
   const auto half = computing_in(*l.model, o.computing.compute,
                                  l.adaptation ? l.adaptation->stored() : Parameters{});
   if (o.write) check_writes(*l.model, l.task);
@@ -259,8 +178,8 @@ void eval_command(const EvalOptions& o, const Methods& methods) {
   const Score s = with_progress(examples.size(), [&](const RowsDone& done) {
     return evaluate(*l.model, l.task, examples, nullptr, done);
   });
-  fmt::print("{} {} {:.4f} on {} examples\n", o.split, l.task.metric,
-             turned(l.task.metric, s.metric), s.rows.size());
+  fmt::print("{} {} {:.4f} on {} examples{}\n", o.split, l.task.metric,
+             turned(l.task.metric, s.metric), s.rows.size(), also(s));
   if (!o.write) return;
   const ExactMatch m = with_progress(examples.size(), [&](const RowsDone& done) {
     return exact_match(*l.model, l.task, examples, done);
@@ -292,7 +211,13 @@ Array outputs(const Loaded& l) {
   return l.model->lm_logits(s, labelled_rows(s, batch), ctx).value();
 }
 
-// An adapter that knows no task: its model writes text.
+void print_asking(const AdapterFile& file, const Arch& arch, const fs::path& base) {
+  check_told("its configuration", file.more);
+  const std::string note = how_to_ask(file, arch, Tokenizer::load(base));
+  if (!note.empty()) fmt::print("{}\n", note);
+}
+
+// An adapter that knows no task, or other texts to compare on: its model writes text.
 void merge_alone(const MergeOptions& o, const AdapterFile& file, const Methods& methods) {
   check(file.more.contains("model"), "adapter: '{}' lacks 'model' in its configuration", o.adapter);
   const fs::path base = base_folder(file.more.at("model"));
@@ -314,25 +239,55 @@ void merge_alone(const MergeOptions& o, const AdapterFile& file, const Methods& 
   }
   save_merged(*model, base, o);
   fmt::print("merged model in {}\n", o.out);
+  print_asking(file, model->arch(), base);
+}
+
+// The adapter with its task's rows or, where those cannot be read, without any: merging needs none,
+// and `no_rows` says why there are none to compare on.
+Loaded load_to_merge(const MergeOptions& o, const Methods& methods, std::string& no_rows) {
+  return load_adapted(o.adapter, methods, Device::cpu,
+                      [&](const AdapterFile& file, const Model& model, const fs::path& base) {
+                        if (!o.task.empty()) return task_of(file, o.task, model, base);
+                        try {
+                          return task_of(file, "", model, base);
+                        } catch (const Error& error) {
+                          no_rows = error.what();
+                          return task_alone(file, model, base);
+                        }
+                      });
 }
 
 void merge_command(const MergeOptions& o, const Methods& methods) {
   check_free(o);
   const AdapterFile file = read_adapter_config(o.adapter);
-  if (!file.more.contains("task_folder")) return merge_alone(o, file, methods);
-  Loaded l = load(o.adapter, "", methods);
+  const OutFolder out("merge", o.out);  // what cannot be written is found before the work
+  if (!file.more.contains("task") || (file.more.value("language", false) && !o.rows.empty()))
+    return merge_alone(o, file, methods);
+  std::string no_rows;
+  Loaded l = load_to_merge(o, methods, no_rows);
   const std::string why = why_not_handed_back(l.run, l.task.goal);
   check(o.without_head || why.empty(),
         "merge: {}, or --without-head saves the model alone (the head stays in the adapter)", why);
-  check(o.rows.empty(), "merge: --rows is of adapters without a task; this one has its own rows");
-  const Score before = evaluate(*l.model, l.task, l.task.dev);
-  const auto report = merge_reported(*l.adaptation, *l.model, [&] { return outputs(l); });
-  fmt::print("{}\n", to_string(report));
-  const Score after = evaluate(*l.model, l.task, l.task.dev);
+  check(o.rows.empty(),
+        "merge: --rows is of adapters that write text; the rows of this one's task come by --task");
+  const fs::path base = base_folder(file.more.at("model"));
+  std::string scores;
+  if (no_rows.empty()) {
+    const Score before = evaluate(*l.model, l.task, l.task.dev);
+    const auto report = merge_reported(*l.adaptation, *l.model, [&] { return outputs(l); });
+    fmt::print("{}\n", to_string(report));
+    const Score after = evaluate(*l.model, l.task, l.task.dev);
+    scores = fmt::format("; dev {} {:.4f} unmerged, {:.4f} merged", l.task.metric,
+                         turned(l.task.metric, before.metric), turned(l.task.metric, after.metric));
+  } else {
+    l.adaptation->merge();
+    fmt::print(stderr, "graft: merged without a comparison, for which --task gives rows: {}\n",
+               no_rows);
+  }
   if (o.without_head) l.model->set_head(nullptr);
-  save_merged(*l.model, base_folder(file.more.at("model")), o);
-  fmt::print("merged model in {}; dev {} {:.4f} unmerged, {:.4f} merged\n", o.out, l.task.metric,
-             turned(l.task.metric, before.metric), turned(l.task.metric, after.metric));
+  save_merged(*l.model, base, o);
+  fmt::print("merged model in {}{}\n", o.out, scores);
+  print_asking(file, l.model->arch(), base);
 }
 
 }  // namespace
@@ -359,7 +314,8 @@ void add_adapter_commands(const Command& app, const Methods& methods) {
       app.add_subcommand("merge", "Fold an adapter into its base; save a model folder");
   merge.add_option("adapter", m.adapter, "the adapter's folder").required();
   merge.add_option("--out", m.out).required();
-  merge.add_option("--rows", m.rows, "texts to compare on, of an adapter without a task");
+  merge.add_option("--task", m.task, "where the rows to compare on are; else as in training");
+  merge.add_option("--rows", m.rows, "texts to compare on, of an adapter that writes text");
   merge.add_option("--dtype", m.dtype, "of the file")
       .one_of({"f32", "f16", "bf16"})
       .capture_default_str();

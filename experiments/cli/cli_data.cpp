@@ -37,7 +37,7 @@ void tasks_command(const std::string& out, bool baselines) {
       scores = "-         -";
     else if (baselines)
       scores = fmt::format("{:.3f}     {:.3f}", majority_baseline(task).test,
-                           linear_baseline(task).test);
+                           tuned_linear_baseline(task).result.test);
     fmt::print("{:<22}{:>8}{:>7}{:>7}{:>9}  {:<10}{}\n", name, task.train.size(), task.dev.size(),
                task.test.size(), task.labels.size(), task.metric, scores);
     std::fflush(stdout);

@@ -1,11 +1,10 @@
 // graft embed: a file of texts as a matrix of vectors.
-#include <fstream>
-
 #include "experiments/cli/cli.h"
+#include "experiments/cli/loaded.h"
 #include "experiments/cli/on_device.h"
+#include "experiments/data/text_clean.h"
 #include "experiments/harness/progress.h"
 #include "nn/embed.h"
-#include "nn/files/lines.h"
 #include "nn/models/folder.h"
 #include "nn/pooling.h"
 
@@ -20,12 +19,15 @@ struct EmbedOptions {
   Computing computing;
 };
 
-std::vector<std::string> lines_of(const std::string& path) {
-  std::ifstream file(path);
-  check(file.good() && !fs::is_directory(path), "embed: cannot read '{}'", path);
+// What is wrong with a line is found before the first is computed.
+std::vector<std::string> lines_of(const std::string& path, const Tokenizer& tokenizer) {
   std::vector<std::string> lines;
-  Lines in(file);
-  for (std::string line; in.next(line);) lines.push_back(line);
+  for (auto& [line, number] : read_text_lines("embed", path)) {
+    check(!data::trim(line).empty() || !tokenizer.encode_marked(line).ids.empty(),
+          "embed: {}:{}: the line is empty and this model marks no texts, so it has no token", path,
+          number);
+    lines.push_back(std::move(line));
+  }
   check(!lines.empty(), "embed: '{}' is empty; each line is a text", path);
   return lines;
 }
@@ -33,15 +35,17 @@ std::vector<std::string> lines_of(const std::string& path) {
 void embed_command(EmbedOptions o) {
   o.spec.pool = pool_named(o.pool);
   const Device device = device_of(o.computing);
-  const std::vector<std::string> texts = lines_of(o.text);
   const fs::path folder = base_folder(o.model);
+  const Tokenizer tokenizer = Tokenizer::load(folder);
+  const std::vector<std::string> texts = lines_of(o.text, tokenizer);
+  check_writable(o.out);
   const auto model = load_model(folder);
   model->move_to(device);
   const auto half = computing_in(*model, o.computing.compute);
   const Embedded e = [&] {
     RowProgress progress(stderr, texts.size());
     o.spec.progress = [&](std::size_t done) { progress.at(done); };
-    return embed_texts(*model, Tokenizer::load(folder), texts, o.spec);
+    return embed_texts(*model, tokenizer, texts, o.spec);
   }();
   SafetensorsWriter writer;
   writer.metadata["pool"] = o.pool;

@@ -1,11 +1,10 @@
 // graft generate: text from a decoder or an encoder-decoder, with or without an adapter.
-#include <fstream>
 #include <string_view>
 
 #include "experiments/cli/cli.h"
+#include "experiments/cli/loaded.h"
 #include "experiments/cli/on_device.h"
 #include "experiments/data/task_folders.h"
-#include "nn/files/lines.h"
 #include "nn/generate.h"
 #include "nn/models/folder.h"
 #include "nn/models/generation.h"
@@ -154,11 +153,8 @@ std::int32_t adapter_of(const Routed& routed, std::string& prompt) {
 std::vector<std::string> prompts_of(const GenerateOptions& o) {
   std::vector<std::string> all = o.prompts;
   if (!o.prompt_file.empty()) {
-    std::ifstream file(o.prompt_file);
-    check(file.good(), "generate: cannot read '{}'", o.prompt_file);
-    Lines in(file);
-    for (std::string line; in.next(line);)
-      if (!line.empty()) all.push_back(line);
+    for (auto& [line, number] : read_text_lines("generate", o.prompt_file))
+      if (!line.empty()) all.push_back(std::move(line));
     check(all.size() > o.prompts.size(), "generate: '{}' has no prompt; one stands on each line",
           o.prompt_file);
   }
@@ -190,11 +186,19 @@ void generate_command(GenerateOptions o, const Methods& methods) {
                fmt::join(says.settings, ", "));
   std::vector<std::vector<std::int32_t>> ids;
   std::vector<std::string> prompts = prompts_of(o);
+  const int end = end_token(arch, *w.tokenizer);
   for (std::string& prompt : prompts) {
-    const std::int32_t adapter = w.routed ? adapter_of(*w.routed, prompt) : -1;
+    std::string text = prompt;
+    const std::int32_t adapter = w.routed ? adapter_of(*w.routed, text) : -1;
     if (w.routed) o.spec.adapter.push_back(adapter);
-    ids.push_back(prompt_tokens(arch, *w.tokenizer, o.alpaca ? in_alpaca_form(prompt) : prompt));
-    if (w.asks_at(adapter)) ids.back().push_back(arch.sep);
+    ids.push_back(prompt_tokens(arch, *w.tokenizer, o.alpaca ? in_alpaca_form(text) : text));
+    if (w.asks_at(adapter)) {
+      check(end >= 0, "generate: the adapter was asked with an end token, which '{}' lacks",
+            w.folder.string());
+      ids.back().push_back(end);
+    }
+    // Shown with its adapter's name: one text may be put to several.
+    if (w.routed) prompt.replace(prompt.find('\t'), 1, ": ");
   }
   const bool streams = prompts.size() == 1 && o.spec.beams == 1;
   Printer printer(*w.tokenizer);

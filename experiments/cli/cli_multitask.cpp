@@ -1,15 +1,19 @@
 // graft multitask: one adapter over several tasks.
 #include <climits>
+#include <cmath>
+#include <optional>
 #include <sstream>
 
 #include "experiments/ablations/lab.h"
 #include "experiments/cli/cli_training.h"
+#include "experiments/cli/loaded.h"
 #include "experiments/data/metrics.h"
 #include "experiments/harness/progress.h"
 #include "experiments/runs/multitask.h"
 #include "experiments/runs/named_task.h"
 #include "experiments/runs/out_folder.h"
 #include "experiments/runs/prompt_words.h"
+#include "experiments/runs/run_parts.h"
 #include "experiments/runs/step_log.h"
 #include "nn/files/atomic.h"
 #include "nn/models/folder.h"
@@ -63,6 +67,26 @@ struct Bench {
   std::uint64_t base_hash;
 };
 
+// What a record says of the run before it is made.
+json asked_of(const MultitaskOptions& o, const Bench& bench) {
+  json hashes = json::array();
+  for (const EncodedTask& task : bench.tasks)
+    hashes.push_back(fmt::format("{:016x}", hash_of(task)));
+  return {{"model", o.model},
+          {"tasks", o.tasks},
+          {"task_hashes", hashes},
+          {"run", o.spec.run.json()},
+          {"multitask", o.spec.settled().json()},
+          {"max_tokens", o.encode.max_tokens},
+          {"train_rows", o.encode.train_rows},
+          {"dev_rows", o.encode.dev_rows},
+          {"test_rows", o.encode.test_rows},
+          {"family", bench.model->arch().family},
+          {"core", core_name()},
+          {"versions", versions()},
+          {"base_hash", fmt::format("{:016x}", bench.base_hash)}};
+}
+
 json record_of(const MultitaskOptions& o, const Bench& bench, const MultitaskResult& r) {
   json tasks = json::array();
   for (const TaskOutcome& t : r.tasks) {
@@ -74,28 +98,20 @@ json record_of(const MultitaskOptions& o, const Bench& bench, const MultitaskRes
                      {"test", turned(t.metric, t.test)},
                      {"weight", t.weight},
                      {"steps", t.steps},
+                     {"seen", t.seen},
                      {"head", t.head}});
   }
-  return {{"model", o.model},
-          {"tasks", o.tasks},
-          {"run", o.spec.run.json()},
-          {"multitask", o.spec.settled().json()},
-          {"max_tokens", o.encode.max_tokens},
-          {"train_rows", o.encode.train_rows},
-          {"dev_rows", o.encode.dev_rows},
-          {"test_rows", o.encode.test_rows},
-          {"family", bench.model->arch().family},
-          {"core", core_name()},
-          {"versions", versions()},
-          {"base_hash", fmt::format("{:016x}", bench.base_hash)},
-          {"weights_hash", fmt::format("{:016x}", r.weights_hash)},
-          {"of_tasks", tasks},
-          {"train_loss", r.train_loss},
-          {"best_epoch", r.best_epoch},
-          {"trainable", r.trainable},
-          {"base", r.base},
-          {"seconds", r.seconds},
-          {"peak_bytes", r.peak_bytes}};
+  json record = asked_of(o, bench);
+  record.update({{"weights_hash", fmt::format("{:016x}", r.weights_hash)},
+                 {"of_tasks", tasks},
+                 {"train_loss", r.train_loss},
+                 {"best_epoch", r.best_epoch},
+                 {"trainable", r.trainable},
+                 {"base", r.base},
+                 {"seconds", r.seconds},
+                 {"peak_bytes", r.peak_bytes}});
+  if (bench.model->build().device == Device::cuda) record["device_name"] = cuda::device_name();
+  return record;
 }
 
 // Each task's adapter in a folder of its own, which `graft eval` opens: the shared numbers, and
@@ -105,59 +121,84 @@ void save_task(const MultitaskOptions& o, const Bench& bench, Model& model, Adap
   Parameters all = adaptation.stored();
   const Parameters head = train_head(model);
   all.insert(all.end(), head.begin(), head.end());
-  const RunSpec run = o.spec.run.on(model.arch());
   save_adapter(fs::path(o.out) / "adapters" / task.name, spec_of_task(adaptation.spec(), index),
                all,
-               {{"model", o.model},
-                {"task", task.name},
-                {"labels", task.labels},
-                {"language", task.goal == Goal::language},
-                {"text", task.text()},
-                {"joined", task.joined},
-                {"prefix", task.prefix},
-                {"fields", task.fields},
-                {"words", task.words},
-                {"task_folder", o.tasks[static_cast<std::size_t>(index)]},
-                {"max_tokens", o.encode.max_tokens},
-                {"base_hash", fmt::format("{:016x}", bench.base_hash)},
-                {"head", run.head},
-                {"pool", run.pool}});
+               about_adapter(o.model, o.tasks[static_cast<std::size_t>(index)], task,
+                             o.spec.run.on(model.arch()), o.encode.max_tokens, bench.base_hash));
 }
 
-// What each task's score is when it has the method to itself, by the same settings; what sharing
-// did to it is the difference, in the metric's own sense: above 0 it helped.
-void add_interference(const MultitaskOptions& o, Bench& bench, const MultitaskResult& together,
-                      const Methods& methods, json& record) {
+// What each task's score is when it has the method to itself, for as many of its sequences as the
+// joint run took of it (in whole epochs); what sharing did to it is the difference, in the metric's
+// own sense: above 0 it helped. Done tasks stay done in `kept`.
+void add_interference(const MultitaskOptions& o, Bench& bench, const Methods& methods,
+                      const fs::path& kept, json& record) {
   if (!o.spec.rules.empty())
     fmt::print("\nrules are the joint run's; alone each task has the settings without them");
-  fmt::print("\n{:<20} {:>12} {:>12} {:>12}\n", "task", "together", "alone", "sharing");
+  fmt::print("\n{:<20} {:>8} {:>12} {:>12} {:>12}\n", "task", "epochs", "together", "alone",
+             "sharing");
   for (std::size_t t = 0; t < bench.tasks.size(); ++t) {
-    RunPlaces places;
-    places.state = fs::path(o.out) / fmt::format("alone-{}.safetensors", t);
-    places.state_seconds = o.state_seconds;
-    const RunResult alone = finetune(*bench.model, bench.tasks[t], o.spec.run, methods, {}, places);
-    const TaskOutcome& of = together.tasks[t];
-    const double gain = of.test - alone.test;
-    record["of_tasks"][t]["alone"] = turned(of.metric, alone.test);
-    record["of_tasks"][t]["alone_hash"] = fmt::format("{:016x}", alone.weights_hash);
-    record["of_tasks"][t]["sharing"] = gain;
-    fmt::print("{:<20} {:>12.4f} {:>12.4f} {:>+12.4f}\n", of.name, turned(of.metric, of.test),
-               turned(of.metric, alone.test), gain);
+    json& of = record["of_tasks"][t];
+    const std::string metric = of.at("metric");
+    if (!of.contains("alone")) {
+      RunSpec run = o.spec.run;
+      run.method = spec_alone(run.method);
+      const auto rows = static_cast<double>(bench.tasks[t].train.size());
+      run.epochs = std::max(1, static_cast<int>(std::lround(of.at("seen").get<double>() / rows)));
+      RunPlaces places;
+      places.state = fs::path(o.out) / fmt::format("alone-{}.safetensors", t);
+      places.state_seconds = o.state_seconds;
+      const RunResult alone = finetune(*bench.model, bench.tasks[t], run, methods, {}, places);
+      of["alone"] = turned(metric, alone.test);
+      of["alone_epochs"] = run.epochs;
+      of["alone_hash"] = fmt::format("{:016x}", alone.weights_hash);
+      of["sharing"] = turned(metric, of.at("test")) - alone.test;
+      write_file_atomically(kept, record.dump(2) + "\n");
+    }
+    fmt::print("{:<20} {:>8} {:>12.4f} {:>12.4f} {:>+12.4f}\n", bench.tasks[t].name,
+               of.at("alone_epochs").get<int>(), of.at("test").get<double>(),
+               of.at("alone").get<double>(), of.at("sharing").get<double>());
   }
 }
 
-void print_outcome(const MultitaskResult& r) {
+// The joint run's record, where it was done before a kill. Throws for one of other settings.
+std::optional<json> kept_joint(const fs::path& kept, const json& asked) {
+  if (!fs::exists(kept)) return std::nullopt;
+  json record = parse_strict(kept.string(), read_file(kept));
+  check(record.is_object(), "multitask: '{}' is no run's record", kept.string());
+  // An earlier version's record has folders as they were given.
+  if (record.contains("model") && record["model"].is_string())
+    record["model"] = whole_base_name(record["model"]);
+  if (record.contains("tasks") && record["tasks"].is_array())
+    for (json& task : record["tasks"])
+      if (task.is_string()) task = whole_task_name(task);
+  for (const auto& [key, value] : asked.items())
+    check(record.contains(key) && record.at(key) == value,
+          "multitask: '{}' is of another run: its {} is {}, here {}; give another --out",
+          kept.string(), key, record.contains(key) ? record.at(key).dump() : "not there",
+          value.dump());
+  return record;
+}
+
+void print_outcome(const MultitaskResult& r, const std::string& weights) {
   fmt::print("trainable params: {} (shared) of {}; epoch {}; {:.0f} s\n", r.trainable, r.base,
              r.best_epoch + 1, r.seconds);
   const auto best = static_cast<std::size_t>(r.best_epoch);
   for (const TaskOutcome& t : r.tasks)
     fmt::print("{}: {} dev {:.4f}, test {:.4f}; weight {:.3f}, {} steps\n", t.name, t.metric,
                turned(t.metric, t.dev[best]), turned(t.metric, t.test), t.weight.back(), t.steps);
+  if (weights == "metaweighting") {
+    double most = 0;
+    for (const TaskOutcome& t : r.tasks)
+      for (const double w : t.weight) most = std::max(most, std::abs(w - 1));
+    fmt::print("metaweighting moved the weights by {:.1e} at most\n", most);
+  }
   fmt::print("weights {:016x}\n", r.weights_hash);
 }
 
 void multitask_command(MultitaskOptions o, const Methods& methods) {
   (void)device_named(o.spec.run.device);  // before anything is written
+  o.model = whole_base_name(o.model);
+  for (std::string& task : o.tasks) task = whole_task_name(task);
   const OutFolder out("multitask", o.out);
   const fs::path done = fs::path(o.out) / "run.json";
   check(!fs::exists(done), "multitask: '{}' is a finished run; give another --out", done.string());
@@ -171,17 +212,25 @@ void multitask_command(MultitaskOptions o, const Methods& methods) {
   StepProgress progress(stdout);
   places.progress = [&](int step, int steps, double loss) { progress.at(step, steps, loss); };
   if (!o.log.empty()) places.log = StepLog(o.log);
-  const MultitaskResult r = multitask(
-      *bench.model, bench.tasks, o.spec, methods,
-      [&](Model& m, Adaptation& a, const EncodedTask& t, int i) {
-        save_task(o, bench, m, a, t, i);
-      },
-      places);
-  print_outcome(r);
-  json record = record_of(o, bench, r);
-  if (bench.model->build().device == Device::cuda) record["device_name"] = cuda::device_name();
-  if (o.alone) add_interference(o, bench, r, methods, record);
-  write_file_atomically(done, record.dump(2) + "\n");
+  // What is done of a run with more to come, until that is done, too.
+  const fs::path kept = fs::path(o.out) / "joint.json";
+  std::optional<json> record = kept_joint(kept, asked_of(o, bench));
+  if (record) {
+    fmt::print("the joint run is done already\n");
+  } else {
+    const MultitaskResult r = multitask(
+        *bench.model, bench.tasks, o.spec, methods,
+        [&](Model& m, Adaptation& a, const EncodedTask& t, int i) {
+          save_task(o, bench, m, a, t, i);
+        },
+        places);
+    print_outcome(r, o.spec.weights);
+    record = record_of(o, bench, r);
+    if (o.alone) write_file_atomically(kept, record->dump(2) + "\n");
+  }
+  if (o.alone) add_interference(o, bench, methods, kept, *record);
+  write_file_atomically(done, record->dump(2) + "\n");
+  fs::remove(kept);
   fmt::print("adapters in {}\n", (fs::path(o.out) / "adapters").string());
 }
 
@@ -233,7 +282,9 @@ void add_multitask(const Command& app, const Methods& methods) {
       "--weight-rate", o.spec.weight_rate,
       "of the weights' own steps; without it 0.025. Of metaweighting 0.1, its paper's alpha: it "
       "multiplies products of the tasks' gradients times the step's --lr, so with an --lr of 1e-3 "
-      "and gradients of length 1 weights move by 1e-4 / tasks a step; a short run needs more");
+      "and gradients of length 1 weights move by 1e-4 / tasks a step; a short run needs more. The "
+      "step it looks ahead is plain "
+      "gradient descent's, as in its paper, whatever the optimizer");
   const Option alpha = command.add_option("--gradnorm-alpha", o.spec.gradnorm_alpha,
                                           "gradnorm: how strongly slow tasks are pulled along");
   alpha.capture_default_str();

@@ -5,6 +5,7 @@
 #include "experiments/ablations/lab.h"
 #include "experiments/ablations/replay.h"
 #include "experiments/cli/cli_training.h"
+#include "experiments/cli/loaded.h"
 #include "experiments/data/metrics.h"
 #include "experiments/harness/progress.h"
 #include "experiments/runs/finetune.h"
@@ -15,7 +16,6 @@
 #include "experiments/runs/step_log.h"
 #include "nn/files/atomic.h"
 #include "nn/models/folder.h"
-#include "nn/models/generation.h"
 #include "nn/models/heads.h"
 #include "nn/text/json_entry.h"
 #include "peft/files.h"
@@ -184,6 +184,11 @@ Trained run(TrainOptions& o, const Methods& methods, bool quiet, const Save& sav
   places.resume = o.resume, places.stop_after = o.stop_after;
   if (!o.out.empty() && !o.without_state)
     places.keep = fs::path(o.out) / "adapter", places.settings = settings_of(o).dump();
+  if (o.start)
+    check(o.start->base_hash.empty() || o.start->base_hash == fmt::format("{:016x}", base_hash),
+          "train: the adapter in '{}' was trained on a base with other weights than '{}', on which "
+          "its numbers mean nothing",
+          o.start->folder, o.model);
   if (o.start) start_from(*o.start, o, task, *model, quiet, places);
   if (!o.log.empty()) places.log = StepLog(o.log);
   AtBest at_best;
@@ -206,6 +211,7 @@ void print_frozen(const RunResult& r) {
 
 void train_command(TrainOptions o, const Methods& methods) {
   (void)device_named(o.run.device);  // before anything is written
+  o.model = whole_base_name(o.model), o.task = whole_task_name(o.task);
   std::error_code ignored;
   check(o.init.empty() || !fs::equivalent(o.init, fs::path(o.out) / "adapter", ignored),
         "train: the adapter to start from lies where this run's would go; give another --out");
@@ -221,26 +227,12 @@ void train_command(TrainOptions o, const Methods& methods) {
     const Parameters head = train_head(model);
     all.insert(all.end(), head.begin(), head.end());
     save_adapter(fs::path(o.out) / "adapter", o.run.method, all,
-                 {{"model", o.model},
-                  {"task", task.name},
-                  {"labels", task.labels},
-                  {"language", task.goal == Goal::language},
-                  {"text", task.text()},
-                  {"joined", task.joined},
-                  {"prefix", task.prefix},
-                  {"fields", task.fields},
-                  {"words", task.words},
-                  {"task_folder", o.task},
-                  {"max_tokens", o.encode.max_tokens},
-                  {"base_hash", fmt::format("{:016x}", base_hash)},
-                  {"head", o.run.on(model.arch()).head},
-                  {"pool", o.run.pool}});
+                 about_adapter(o.model, o.task, task, o.run.on(model.arch()), o.encode.max_tokens,
+                               base_hash));
     whole = is_whole(o.run) && why_not_handed_back(o.run, task.goal).empty();
     if (!whole) return;
     const Tokenizer tokenizer = Tokenizer::load(base_folder(o.model));
-    save_model(model, fs::path(o.out) / "model", FileDtype::f32, &tokenizer);
-    keep_generation(base_folder(o.model), fs::path(o.out) / "model");
-    keep_tokenizer_config(base_folder(o.model), fs::path(o.out) / "model");
+    save_model(model, fs::path(o.out) / "model", FileDtype::f32, &tokenizer, base_folder(o.model));
   };
   const Trained t = run(o, methods, false, save);
   const std::string metric = t.record.at("metric");

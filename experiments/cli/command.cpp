@@ -1,6 +1,7 @@
 #include "experiments/cli/command.h"
 
 #include <CLI/CLI.hpp>
+#include <charconv>
 #include <cstdint>
 #include <filesystem>
 #include <type_traits>
@@ -18,7 +19,19 @@ Option Option::one_of(const std::vector<std::string>& values) const {
 Option Option::between(int least, int most) const {
   return option_->check(CLI::Range(least, most)), *this;
 }
-Option Option::not_negative() const { return option_->check(CLI::NonNegativeNumber), *this; }
+// CLI11's own would print its whole range, all digits of the greatest double.
+Option Option::not_negative() const {
+  const CLI::Validator least(
+      [](std::string& text) {
+        double value = 0;
+        const char* const end = text.data() + text.size();
+        const auto [at, error] = std::from_chars(text.data(), end, value);
+        const bool good = error == std::errc() && at == end && value >= 0;
+        return good ? std::string() : text + " given; need 0 or more";
+      },
+      "NONNEGATIVE");
+  return option_->check(least), *this;
+}
 Option Option::excludes(Option other) const { return option_->excludes(other.option_), *this; }
 Option Option::needs(Option other) const { return option_->needs(other.option_), *this; }
 std::size_t Option::count() const { return option_->count(); }

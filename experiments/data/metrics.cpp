@@ -81,6 +81,16 @@ double macro_f1(std::span<const int> truth, std::span<const int> predicted) {
   return sum / present;
 }
 
+double f1(std::span<const int> truth, std::span<const int> predicted) {
+  check(class_count(truth, predicted, "f1") <= 2, "f1: it is of two classes; take macro_f1");
+  double both = 0, named = 0;
+  for (std::size_t i = 0; i < truth.size(); ++i) {
+    both += truth[i] == 1 && predicted[i] == 1;
+    named += truth[i] + predicted[i];
+  }
+  return named > 0 ? 2 * both / named : 0;
+}
+
 double matthews(std::span<const int> truth, std::span<const int> predicted) {
   const int classes = class_count(truth, predicted, "matthews");
   std::vector<double> t(classes), p(classes);
@@ -111,9 +121,38 @@ double spearman(std::span<const float> truth, std::span<const float> predicted) 
 double class_score(std::string_view metric, std::span<const int> truth,
                    std::span<const int> predicted) {
   if (metric == "accuracy") return accuracy(truth, predicted);
+  if (metric == "f1") return f1(truth, predicted);
   if (metric == "macro_f1") return macro_f1(truth, predicted);
   if (metric == "matthews") return matthews(truth, predicted);
-  fail("metric: '{}' does not score classes; known are accuracy, macro_f1, matthews", metric);
+  fail("metric: '{}' does not score classes; known are accuracy, f1, macro_f1, matthews", metric);
+}
+
+void check_metric(std::string_view metric, std::size_t classes) {
+  const int one[] = {0, 1};
+  const float other[] = {0, 1};
+  if (classes == 0)
+    (void)value_score(metric, other, other);
+  else
+    (void)class_score(metric, one, one);
+  check(metric != "f1" || classes == 2, "f1: it is of two classes, these are {}; take macro_f1",
+        classes);
+}
+
+NamedScores other_class_scores(std::string_view metric, std::size_t classes,
+                               std::span<const int> truth, std::span<const int> predicted) {
+  NamedScores all;
+  for (const char* name : {"accuracy", "f1", "macro_f1", "matthews"})
+    if (name != metric && (name != std::string_view("f1") || classes == 2))
+      all.emplace_back(name, class_score(name, truth, predicted));
+  return all;
+}
+
+NamedScores other_value_scores(std::string_view metric, std::span<const float> truth,
+                               std::span<const float> predicted) {
+  NamedScores all;
+  for (const char* name : {"pearson", "spearman"})
+    if (name != metric) all.emplace_back(name, value_score(name, truth, predicted));
+  return all;
 }
 
 double value_score(std::string_view metric, std::span<const float> truth,

@@ -1,6 +1,8 @@
 #include "experiments/data/row_files.h"
 
 #include <algorithm>
+#include <charconv>
+#include <cmath>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <unordered_map>
@@ -102,15 +104,19 @@ std::string field_of(const ordered_json& value, const std::string& where, const 
   return value.dump();
 }
 
-// Rows of one set of keys, in whatever order each has them.
+// Rows of one set of keys, in whatever order each has them; of those that are wanted, or of all.
 class Objects {
  public:
-  explicit Objects(RowFile& f) : f_(f) {}
+  Objects(RowFile& f, const std::vector<std::string>& wanted, const std::string& may_lack)
+      : f_(f), chosen_(!wanted.empty()), may_lack_(may_lack) {
+    f_.columns = wanted;
+  }
 
   void add(const ordered_json& object, int line) {
     const std::string where = fmt::format("{}:{}", f_.name, line);
     check(object.is_object() && !object.empty(), "{}: {}; need an object with a key", where,
           object.is_object() ? "an empty object" : object.type_name());
+    if (chosen_) return add_chosen(object, line, where);
     if (f_.columns.empty())
       for (const auto& item : object.items()) {
         index_.emplace(item.key(), f_.columns.size());
@@ -132,11 +138,43 @@ class Objects {
   }
 
  private:
+  void add_chosen(const ordered_json& object, int line, const std::string& where) {
+    std::vector<std::string> fields;
+    for (const std::string& key : f_.columns) {
+      const auto at = object.find(key);
+      if (key == may_lack_ && (at == object.end() || at->is_null())) {
+        fields.emplace_back();
+        continue;
+      }
+      if (at == object.end()) fail("{}: no key '{}'; there are {}", where, key, keys_of(object));
+      fields.push_back(field_of(*at, where, key));
+    }
+    data::add(f_, std::move(fields), line);
+  }
+  static std::string keys_of(const ordered_json& object) {
+    std::vector<std::string> keys;
+    for (const auto& item : object.items()) keys.push_back(item.key());
+    return fmt::format("{}", fmt::join(keys, ", "));
+  }
+
   RowFile& f_;
+  bool chosen_;
+  std::string may_lack_;
   std::unordered_map<std::string, std::size_t> index_;
 };
 
 }  // namespace
+
+float score_of(std::string_view text, const std::string& where) {
+  std::string_view digits = trim(text);
+  if (digits.starts_with('+') && !digits.starts_with("+-")) digits.remove_prefix(1);
+  float value = 0;
+  const char* const end = digits.data() + digits.size();
+  const auto [at, error] = std::from_chars(digits.data(), end, value);
+  check(error == std::errc() && at == end && std::isfinite(value),
+        "{}: score '{}' is not a finite number", where, text);
+  return value;
+}
 
 std::size_t RowFile::column(const std::string& wanted) const {
   const auto at = std::find(columns.begin(), columns.end(), wanted);
@@ -183,10 +221,11 @@ RowFile read_tab_separated(const fs::path& file, const std::vector<std::string>&
   return done(std::move(f));
 }
 
-RowFile read_json_rows(const fs::path& file, bool array) {
+RowFile read_json_rows(const fs::path& file, bool array, const std::vector<std::string>& wanted,
+                       const std::string& may_lack) {
   const std::string text = text_of(file);
   RowFile f{file.string(), {}, {}, {}};
-  Objects objects(f);
+  Objects objects(f, wanted, may_lack);
   if (array) {
     const ordered_json all = parse_strict_ordered(f.name, text);
     check(all.is_array(), "{}: {}; need an array of objects", f.name, all.type_name());
@@ -202,11 +241,11 @@ RowFile read_json_rows(const fs::path& file, bool array) {
 }
 
 RowFile read_lines(const fs::path& file, const std::string& separator,
-                   const std::vector<std::string>& columns) {
+                   const std::vector<std::string>& columns, bool all) {
   const std::string text = text_of(file);
   RowFile f{file.string(), columns, {}, {}};
   for (const auto& [line, number] : lines_of(text)) {
-    if (trim(line).empty()) continue;
+    if (!all && trim(line).empty()) continue;
     if (separator.empty()) {
       add(f, {std::string(line)}, number);
       continue;

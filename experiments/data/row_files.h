@@ -3,6 +3,7 @@
 
 #include <filesystem>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace graft::data {
@@ -35,10 +36,18 @@ RowFile read_tab_separated(const std::filesystem::path& file,
 // One JSON object on each line, or (`array`) one array of them. The columns are the keys of the
 // first; strings are taken as they are, numbers, true and false as JSON writes them; anything else,
 // and a key that another object lacks, has besides or has twice, is an Error.
-RowFile read_json_rows(const std::filesystem::path& file, bool array);
+// With `wanted` the columns are those: what else an object has is not looked at. The one of them
+// that `may_lack` names may be missing or null, and is empty then.
+RowFile read_json_rows(const std::filesystem::path& file, bool array,
+                       const std::vector<std::string>& wanted = {},
+                       const std::string& may_lack = {});
 // Each line a row of two columns, what stands before and behind the first `separator`; or, where
-// that is empty, of the one column "text" (empty lines are left out).
+// that is empty, of the one column that `columns` names. Empty lines are left out, or (`all`) rows.
 RowFile read_lines(const std::filesystem::path& file, const std::string& separator,
-                   const std::vector<std::string>& columns);
+                   const std::vector<std::string>& columns, bool all = false);
+
+// A score as files have it, with spaces around it or a plus sign. Throws where it is no finite
+// number.
+float score_of(std::string_view text, const std::string& where);
 
 }  // namespace graft::data

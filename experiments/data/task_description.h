@@ -19,7 +19,9 @@ struct Description {
   std::vector<std::string> labels, header;  // header: the columns of a file that does not name them
   std::map<std::string, int> rows;
   std::string note;
-  std::string prefix;                      // as TaskData's
+  std::string known_by;  // what nobody said: a header that tells of GLUE; "" where a task.json says
+  bool joined = false;   // as TaskData's
+  std::string prefix;    // as TaskData's
   std::vector<std::string> fields, words;  // as TaskData's
 };
 

@@ -2,12 +2,13 @@
 #include "experiments/data/task_files.h"
 
 #include <algorithm>
-#include <charconv>
-#include <cmath>
 #include <fstream>
+#include <nlohmann/json.hpp>
 #include <set>
 #include <string_view>
 
+#include "experiments/data/row_files.h"
+#include "experiments/data/task_folders.h"
 #include "experiments/data/text_clean.h"
 #include "nn/files/atomic.h"
 #include "tensor/error.h"
@@ -67,14 +68,6 @@ std::string text_of(const fs::path& path) {
   return text;
 }
 
-float read_score(std::string_view text, const std::string& where) {
-  float value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  check(error == std::errc() && end == text.data() + text.size() && std::isfinite(value),
-        "{}: score '{}' is not a finite number", where, text);
-  return value;
-}
-
 std::vector<Example> read_split(const fs::path& path, std::string_view text,
                                 std::string_view header, const TaskData& task, std::uint32_t& id) {
   std::vector<Example> split;
@@ -82,7 +75,7 @@ std::vector<Example> read_split(const fs::path& path, std::string_view text,
     Example e{std::string(row.a), std::string(row.b), -1, 0, id++};
     const std::string where = fmt::format("{}:{}", path.string(), row.line);
     if (task.kind == TaskData::Kind::regression) {
-      e.score = read_score(row.label, where);
+      e.score = data::score_of(row.label, where);
     } else if (task.kind == TaskData::Kind::classification) {
       const std::string_view label = data::trim(row.label);
       const auto found = std::lower_bound(task.labels.begin(), task.labels.end(), label);
@@ -103,8 +96,9 @@ std::string known_header(const fs::path& path, std::string_view text) {
     if (line == header) return std::string(header);
   fail(
       "{}:1: header '{}'; need 'label' or 'score', then 'a', then 'b' for pairs, or 'prompt' and "
-      "'continuation', separated by tabs",
-      path.string(), line.substr(0, 80));
+      "'continuation', separated by tabs. Other columns are read by a task.json beside it, such as "
+      "{}",
+      path.string(), line.substr(0, 80), suggested_task_json(path));
 }
 
 TaskData::Kind kind_of(std::string_view header) {
@@ -129,6 +123,112 @@ std::string line_of(const TaskData& task, const Example& e) {
 }
 
 }  // namespace
+
+namespace {
+
+// As far as the file's first line names them.
+std::vector<std::string> columns_named(const fs::path& file, const std::string& format) {
+  constexpr std::size_t kMost = 10'000;
+  std::ifstream in(file);
+  std::string line;
+  std::vector<std::string> all;
+  if (!Lines(in).next(line) || line.size() > kMost ||
+      data::find_bad_utf8(line) != std::string::npos)
+    return all;
+  if (format == "jsonl") {
+    const auto row = nlohmann::ordered_json::parse(line, nullptr, false);
+    if (row.is_object())
+      for (const auto& item : row.items()) all.push_back(item.key());
+  } else if (format == "csv" || format == "tsv") {
+    for (std::string_view name : data::split(line, format == "csv" ? ',' : '\t')) {
+      if (name.size() > 1 && name.front() == '"' && name.back() == '"')
+        name = name.substr(1, name.size() - 2);
+      all.emplace_back(name);
+    }
+  }
+  return all;
+}
+
+// A file's columns, taken one by one for what they may be.
+class Guess {
+ public:
+  explicit Guess(std::vector<std::string> columns) : columns_(std::move(columns)) {
+    for (const char* number : {"", "id", "idx", "index", "guid"}) take({number});
+  }
+  // The first of these names that is among them; "" for none.
+  std::string take(const std::vector<std::string>& names) {
+    for (const std::string& name : names) {
+      const auto at = std::ranges::find(columns_, name);
+      if (at == columns_.end()) continue;
+      columns_.erase(at);
+      return name;
+    }
+    return "";
+  }
+  std::string take_first(const char* otherwise) {
+    return columns_.empty() ? otherwise : take({columns_.front()});
+  }
+  std::string take_last(const char* otherwise) {
+    return columns_.empty() ? otherwise : take({columns_.back()});
+  }
+  bool has(const char* name) const { return std::ranges::find(columns_, name) != columns_.end(); }
+
+ private:
+  std::vector<std::string> columns_;
+};
+
+void add_columns(Guess columns, nlohmann::ordered_json& task) {
+  const std::string label =
+      columns.take({"label", "labels", "gold_label", "class", "category", "sentiment"});
+  const std::string score = label.empty() ? columns.take({"score", "rating", "stars"}) : "";
+  if (label.empty() && score.empty()) {
+    Guess rest = columns;
+    const std::string prompt = rest.take({"prompt", "instruction", "question", "input"});
+    const std::string answer =
+        rest.take({"continuation", "completion", "response", "output", "answer", "target"});
+    if (!prompt.empty() && !answer.empty()) {
+      task["kind"] = "language", task["prompt"] = prompt, task["continuation"] = answer;
+      return;
+    }
+  }
+  if (!score.empty()) task["kind"] = "regression";
+  constexpr std::pair<const char*, const char*> kPairs[] = {{"sentence1", "sentence2"},
+                                                            {"premise", "hypothesis"},
+                                                            {"question1", "question2"},
+                                                            {"text1", "text2"},
+                                                            {"a", "b"}};
+  for (const auto& [a, b] : kPairs)
+    if (columns.has(a) && columns.has(b))
+      task["a"] = columns.take({a}), task["b"] = columns.take({b});
+  if (!task.contains("a")) {
+    const std::string text = columns.take({"text", "sentence", "review", "content", "a"});
+    task["a"] = text.empty() ? columns.take_first("the text's column") : text;
+  }
+  if (!score.empty())
+    task["score"] = score;
+  else
+    task["label"] = label.empty() ? columns.take_last("the label's column") : label;
+}
+
+}  // namespace
+
+std::string suggested_task_json(const fs::path& file) {
+  const std::string end = file.extension().string();
+  static const std::set<std::string> kEnds{".csv", ".tsv", ".jsonl", ".json", ".txt"};
+  if (!kEnds.contains(end)) return "";
+  const std::string format = end == ".txt" ? "text" : end.substr(1);
+  nlohmann::ordered_json task{{"format", format}, {"train", file.filename().string()}};
+  std::error_code ignored;
+  for (const auto& [split, names] :
+       {std::pair{"dev", "dev validation valid val"}, {"test", "test"}})
+    for (const auto name : data::split(names, ' ')) {
+      const fs::path other = std::string(name) + end;
+      if (other != file.filename() && fs::is_regular_file(file.parent_path() / other, ignored))
+        task[split] = other.string();
+    }
+  if (format != "text") add_columns(Guess(columns_named(file, format)), task);
+  return task.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+}
 
 void write_tsv_task(const TaskData& task, const fs::path& dir) {
   fs::create_directories(dir);

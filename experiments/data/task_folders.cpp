@@ -1,14 +1,13 @@
 #include "experiments/data/task_folders.h"
 
 #include <algorithm>
-#include <charconv>
 #include <climits>
-#include <cmath>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <set>
 
 #include "experiments/data/md5.h"
+#include "experiments/data/metrics.h"
 #include "experiments/data/row_files.h"
 #include "experiments/data/task_description.h"
 #include "experiments/data/task_rows.h"
@@ -40,6 +39,13 @@ class Keys {
           "{}: {} is {}; need a text", name_, key, json_[key].dump());
     return json_[key];
   }
+  bool flag(const char* key) {
+    asked_.insert(key);
+    if (!json_.contains(key)) return false;
+    check(json_[key].is_boolean(), "{}: {} is {}; need true or false", name_, key,
+          json_[key].dump());
+    return json_[key];
+  }
   std::vector<std::string> texts(const char* key) {
     std::vector<std::string> all;
     const nlohmann::json given = member(key, nlohmann::json::array(), "a list of texts");
@@ -63,8 +69,9 @@ class Keys {
   }
   void done() const {
     for (const auto& item : json_.items())
-      check(asked_.contains(item.key()), "{}: nothing asks for '{}' in a task like this; see {}",
-            name_, item.key(), "experiments/data/task_folders.h");
+      check(asked_.contains(item.key()),
+            "{}: nothing asks for '{}' in a task like this, which may have {}; see {}", name_,
+            item.key(), fmt::join(asked_, ", "), "experiments/data/task_folders.h");
   }
   const std::string& name() const { return name_; }
 
@@ -125,6 +132,7 @@ Description described(const fs::path& folder) {
     }
   } else if (d.format != "e2e" && d.format != "alpaca" && d.format != "text") {
     d.a = keys.text("prompt", "prompt"), d.b = keys.text("continuation", "continuation");
+    d.joined = keys.flag("joined");
   }
   if (d.kind == Kind::language) d.metric = "loss";
   d.rows = keys.counts("rows");
@@ -142,25 +150,25 @@ Description described(const fs::path& folder) {
 RowFile rows_of(const Description& d, const fs::path& file) {
   if (d.format == "csv") return data::read_csv(file);
   if (d.format == "tsv") return data::read_tab_separated(file, d.header);
-  if (d.format == "jsonl") return data::read_json_rows(file, false);
+  std::vector<std::string> wanted{d.a};
+  if (!d.b.empty()) wanted.push_back(d.b);
+  if (!d.label.empty()) wanted.push_back(d.label);
+  if (d.format == "jsonl") return data::read_json_rows(file, false, wanted);
+  if (d.format == "json") return data::read_json_rows(file, true, wanted);
   if (d.format == "e2e") return data::read_lines(file, "||", {"slots", "text"});
   if (d.format == "text") return data::read_lines(file, "", {"text"});
-  return data::read_json_rows(file, true);  // json, alpaca
+  return data::read_json_rows(file, true, {"instruction", "input", "output"}, "input");  // alpaca
 }
 
-float number(const std::string& text, const std::string& where) {
-  float value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  check(error == std::errc() && end == text.data() + text.size() && std::isfinite(value),
-        "{}: score '{}' is not a finite number", where, text);
-  return value;
-}
+// What a reader may not know of a folder whose files do not fit.
+std::string hint(const Description& d) { return d.known_by.empty() ? "" : "; it is " + d.known_by; }
 
-int label_of(const TaskData& task, const std::string& field, const std::string& where) {
+int label_of(const Description& d, const TaskData& task, const std::string& field,
+             const std::string& where) {
   const std::string text(data::trim(field));  // a space around it makes no other label
   const auto at = std::find(task.labels.begin(), task.labels.end(), text);
-  check(at != task.labels.end(), "{}: label '{}'; the labels are {}", where, text,
-        fmt::join(task.labels, ", "));
+  check(at != task.labels.end(), "{}: label '{}'; the labels are {}{}", where, text,
+        fmt::join(task.labels, ", "), hint(d));
   return static_cast<int>(at - task.labels.begin());
 }
 
@@ -182,8 +190,8 @@ std::vector<Example> examples_of(const Description& d, const RowFile& f, const T
       e.b = text(i, "text");
     else
       e.a = text(i, d.a), e.b = d.b.empty() ? "" : text(i, d.b);
-    if (d.kind == Kind::regression) e.score = number(text(i, d.label), f.where(i));
-    if (d.kind == Kind::classification) e.label = label_of(task, text(i, d.label), f.where(i));
+    if (d.kind == Kind::regression) e.score = data::score_of(text(i, d.label), f.where(i));
+    if (d.kind == Kind::classification) e.label = label_of(d, task, text(i, d.label), f.where(i));
     all.push_back(std::move(e));
   }
   return all;
@@ -225,17 +233,20 @@ TaskData load(const Description& d, const fs::path& folder) {
   TaskData task;
   task.name = d.name, task.kind = d.kind, task.metric = d.metric, task.note = d.note;
   task.pair = !d.b.empty() || d.kind == Kind::language;
-  task.joined = d.format == "alpaca";
+  task.joined = d.joined || d.format == "alpaca";
   task.prefix = d.prefix, task.fields = d.fields, task.words = d.words;
+  task.columns = {d.a};
+  if (!d.b.empty()) task.columns.push_back(d.b);
   std::map<std::string, std::vector<Example>> splits;
   for (const char* split : {"train", "dev", "test"}) {
     if (!d.files.contains(split)) continue;
     const RowFile f = rows_of(d, folder / d.files.at(split));
     if (d.rows.contains(split))
       check(static_cast<int>(f.rows.size()) == d.rows.at(split),
-            "{}: {} rows; {} of {} has {}. Was it cut off? A task.json can describe other files",
-            f.name, f.rows.size(), split, d.name, d.rows.at(split));
+            "{}: {} rows; {} of {} has {}. Was it cut off?{}", f.name, f.rows.size(), split, d.name,
+            d.rows.at(split), d.known_by.empty() ? "" : " It is " + d.known_by);
     if (d.kind == Kind::classification && task.labels.empty()) find_labels(d, f, task);
+    if (d.kind != Kind::language && splits.empty()) check_metric(d.metric, task.labels.size());
     splits[split] = examples_of(d, f, task);
   }
   const bool prompts = by_prompt(splits["train"], d.kind);

@@ -100,10 +100,32 @@ bool is_cola(const std::string& line) {
          (fields[2].empty() || fields[2] == "*");
 }
 
+// Whether the first rows have GLUE's labels 0 and 1, where the task has those: "sentence TAB label"
+// is a header that others write, too.
+bool fits(const fs::path& train, const Glue& g) {
+  constexpr int kLooked = 20;
+  if (!*g.words[0]) return true;
+  std::ifstream in(train);
+  Lines lines(in);
+  std::string line;
+  lines.next(line);
+  const auto columns = split(g.header, '\t');
+  const auto label =
+      static_cast<std::size_t>(std::ranges::find(columns, g.label) - columns.begin());
+  while (lines.number() <= kLooked && lines.next(line)) {
+    const auto fields = split(line, '\t');
+    if (fields.size() != columns.size()) continue;
+    const std::string_view field = trim(fields[label]);
+    if (field != "0" && field != "1") return false;
+  }
+  return true;
+}
+
 const Glue* glue_of(const fs::path& folder) {
   const std::string line = first_line(folder / "train.tsv");
   for (const Glue& g : kGlue)
-    if (line == g.header || (g.header == kColaColumns && is_cola(line))) return &g;
+    if (line == g.header || (g.header == kColaColumns && is_cola(line)))
+      return fits(folder / "train.tsv", g) ? &g : nullptr;
   return nullptr;
 }
 
@@ -142,6 +164,9 @@ Description described(const Glue& g, const fs::path& folder) {
                      "GLUE's {}: test is the published {} (its own test has no labels), dev a "
                      "tenth of train",
                      g.name, g.dev);
+  d.known_by =
+      fmt::format("read as GLUE's {} by its header; a task.json describes other files", g.name);
+  d.note += "; " + d.known_by;
   return d;
 }
 

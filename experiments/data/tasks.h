@@ -37,6 +37,7 @@ struct TaskData {
   // name, what a and b are called, and a word for each label.
   std::string prefix;
   std::vector<std::string> fields, words;
+  std::vector<std::string> columns;  // what files of its rows call a, and b; empty: a and b
 };
 
 // By the hash of their texts: any first rows are a fair sample, however a file was sorted.

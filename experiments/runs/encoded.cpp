@@ -22,11 +22,11 @@ struct Encoder {
     std::vector<int> a = tokenizer.encode(e.a), b = tokenizer.encode(e.b);
     if (spec.marked) return marked(e, std::move(a), std::move(b), shortened);
     const bool two = !e.b.empty() || goal == Goal::language;
-    const std::size_t extra = begin.size() + 1 + two + spec.cloze;
+    const std::size_t extra = begin.size() + !joined + two + spec.cloze;
     check(spec.max_tokens > static_cast<int>(extra), "encode: {} tokens leave no room for text",
           spec.max_tokens);
     const std::size_t whole = b.size();
-    shortened += fit(a, b, spec.max_tokens - extra);
+    shortened += (joined ? fit_joined : fit)(a, b, spec.max_tokens - extra);
     EncodedExample x;
     x.label = e.label, x.target = e.score, x.id = e.id;
     const auto put = [&x](const std::vector<int>& ids) {
@@ -120,7 +120,8 @@ struct Writer {
     x.token = task.goal == Goal::language ? answer(e.b, cut_answer)
               : task.goal == Goal::regression
                   ? task.label_words.at(static_cast<std::size_t>(scores.nearest(e.score)))
-                  : task.label_words.at(static_cast<std::size_t>(e.label));
+                  // a row without a label has any answer: it is not looked at
+                  : task.label_words.at(static_cast<std::size_t>(std::max(e.label, 0)));
     shortened += cut || cut_answer > 0;
     return x;
   }
@@ -191,6 +192,10 @@ EncodedTask encode_task(const TaskData& data, const Tokenizer& tokenizer, const 
   out.goal = data.kind == TaskData::Kind::classification ? Goal::classification
              : data.kind == TaskData::Kind::regression   ? Goal::regression
                                                          : Goal::language;
+  out.fields = data.fields, out.words = data.words;
+  out.columns = !data.columns.empty() ? data.columns
+                : data.pair           ? std::vector<std::string>{"a", "b"}
+                                      : std::vector<std::string>{"a"};
   check_spec(data, tokenizer, arch, spec);
   EncodeSpec fitted = spec;
   if (arch.positions > 0) fitted.max_tokens = std::min(spec.max_tokens, arch.positions);
@@ -209,7 +214,7 @@ EncodedTask encode_task(const TaskData& data, const Tokenizer& tokenizer, const 
   Writer write{data, tokenizer, sep, static_cast<std::size_t>(fitted.max_tokens)};
   if (arch.crosses()) {
     out.start = arch.start;
-    out.prefix = prefix_of(data), out.fields = data.fields, out.words = data.words;
+    out.prefix = prefix_of(data);
     write.answers(out);
   }
   const auto all = [&](const std::vector<Example>& from, std::vector<EncodedExample>& to,
@@ -217,7 +222,8 @@ EncodedTask encode_task(const TaskData& data, const Tokenizer& tokenizer, const 
     for (std::size_t i = 0; i < limited(from, most); ++i)
       to.push_back(out.text() ? write(out, from[i], out.shortened)
                               : encode(from[i], out.shortened));
-    check(!to.empty(), "task {}: a split has no rows", data.name);
+    check(!to.empty() || (spec.only_test && &to != &out.test), "task {}: a split has no rows",
+          data.name);
   };
   all(data.train, out.train, spec.train_rows);
   all(data.dev, out.dev, spec.dev_rows);

@@ -36,9 +36,11 @@ struct EncodedTask {
   std::vector<std::vector<std::int32_t>> label_words;
   std::vector<float> values;
   int start = -1;  // text to text: what the decoder begins with
-  // Text to text: how the task was put, as TaskData's, for whoever puts other rows so.
+  // How the task was put, as TaskData's, for whoever puts other rows so. prefix: text to text
+  // alone.
   std::string prefix;
   std::vector<std::string> fields, words;
+  std::vector<std::string> columns;  // what files of its rows call a text, or the texts of a pair
   int index = -1;  // among the tasks that a run has several of: what its batches say (Batch::task)
   bool text() const { return start >= 0; }
 };
@@ -47,6 +49,7 @@ struct EncodeSpec {
   int max_tokens = 128;
   int train_rows = 0, dev_rows = 0, test_rows = 0;  // the first so many rows; 0: all
   bool cloze = false;                               // `text ... [MASK]`, read at the mask
+  bool only_test = false;  // train and dev may be empty: rows without a training
   // One text or a pair as transformers encodes it with the model's tokenizer: what its
   // post-processor sets around them, and nothing else.
   bool marked = false;
@@ -61,7 +64,8 @@ void check_fits(TaskData::Kind, const std::string& task, const Arch&);
 // [CLS] a [SEP] (b [SEP]); decoders get a [SEP] b [SEP], after what their tokenizer begins a text
 // with (LLaMA's <s>; GPT-2's nothing). With goal language, b and
 // the [SEP] that ends it are what is predicted; a joined task has no [SEP] after a. Longer texts
-// lose the end of their longer part; a continuation that lost its end is not followed by [SEP].
+// lose the end of their longer part, a joined task's as fit_joined() says; a continuation that lost
+// its end is not followed by [SEP].
 // Encoder-decoders get the text-to-text form (text_form.h), max_tokens for each side.
 EncodedTask encode_task(const TaskData&, const Tokenizer&, const Arch&, const EncodeSpec&);
 

@@ -1,6 +1,7 @@
 #include "experiments/runs/finetune.h"
 
 #include <chrono>
+#include <climits>
 #include <cmath>
 #include <cstdint>
 #include <numeric>
@@ -62,22 +63,6 @@ std::vector<std::vector<double>> rows_of(const Tensor& scores) {
   return rows;
 }
 
-void append_predictions(const EncodedTask& task, const std::vector<std::vector<double>>& rows,
-                        std::vector<float>& into) {
-  for (const auto& row : rows) {
-    for (const double score : row)  // the largest of scores among which is NaN means nothing
-      check_converges(std::isfinite(score), "score: task {}, row {}: a score is {}; {}", task.name,
-                      into.size(), score, kAstray);
-    if (task.goal == Goal::regression && !task.text()) {
-      into.push_back(static_cast<float>(row[0]));
-      continue;
-    }
-    const auto best = std::max_element(row.begin(), row.end()) - row.begin();
-    into.push_back(task.goal == Goal::regression ? task.values.at(static_cast<std::size_t>(best))
-                                                 : static_cast<float>(best));
-  }
-}
-
 }  // namespace
 
 std::unique_ptr<Head> make_head(const EncodedTask& task, const RunSpec& given, const Model& model) {
@@ -125,6 +110,22 @@ std::string head_in_words(const EncodedTask& task, const RunSpec& spec, const Mo
                      model.has_head() ? "; the checkpoint's own is not used" : "");
 }
 
+void append_predictions(const EncodedTask& task, const std::vector<std::vector<double>>& rows,
+                        std::vector<float>& into) {
+  for (const auto& row : rows) {
+    for (const double score : row)  // the largest of scores among which is NaN means nothing
+      check_converges(std::isfinite(score), "score: task {}, row {}: a score is {}; {}", task.name,
+                      into.size(), score, kAstray);
+    if (task.goal == Goal::regression && !task.text()) {
+      into.push_back(static_cast<float>(row[0]));
+      continue;
+    }
+    const auto best = std::max_element(row.begin(), row.end()) - row.begin();
+    into.push_back(task.goal == Goal::regression ? task.values.at(static_cast<std::size_t>(best))
+                                                 : static_cast<float>(best));
+  }
+}
+
 void append_predictions(const EncodedTask& task, const Tensor& scores, std::vector<float>& into) {
   append_predictions(task, rows_of(scores), into);
 }
@@ -150,6 +151,7 @@ Score score_predictions(const EncodedTask& task, const std::vector<EncodedExampl
       out.rows.push_back(truth.back() == got.back() ? 1.f : 0.f);
     }
     out.metric = class_score(task.metric, truth, got);
+    out.also = other_class_scores(task.metric, task.labels.size(), truth, got);
   } else if (task.goal == Goal::regression) {
     std::vector<float> truth;
     for (std::size_t i = 0; i < examples.size(); ++i) {
@@ -158,6 +160,7 @@ Score score_predictions(const EncodedTask& task, const std::vector<EncodedExampl
       out.rows.push_back(d * d);
     }
     out.metric = value_score(task.metric, truth, predictions);
+    out.also = other_value_scores(task.metric, truth, predictions);
   } else {
     out.rows = predictions;
     out.metric = std::accumulate(predictions.begin(), predictions.end(), 0.0) /
@@ -224,14 +227,18 @@ RunResult finetune(Model& base, const EncodedTask& task, const RunSpec& given,
                                      .decay = spec.decay,
                                      .clip = spec.clip});
     const int per_epoch = static_cast<int>((task.train.size() + spec.batch - 1) / spec.batch);
-    const int steps = per_epoch * spec.epochs;
-    const int until =
-        places.stop_after > 0 ? std::min(steps, per_epoch * places.stop_after) : steps;
+    const std::int64_t all = std::int64_t{per_epoch} * spec.epochs;
+    check(all <= INT_MAX, "train: {} epochs of {} steps are {} steps; need {} at most", spec.epochs,
+          per_epoch, all, INT_MAX);
+    const int steps = static_cast<int>(all);
+    const int until = places.stop_after > 0 && places.stop_after < spec.epochs
+                          ? per_epoch * places.stop_after
+                          : steps;
     const Schedule schedule = schedule_of(spec, steps);
     RunState state(
         places, spec,
-        fmt::format("base {:016x}, head {:016x}, task {} ({:016x}){}", base_hash, head_hash,
-                    task.name, hash_of(task),
+        fmt::format("base {:016x}, head {:016x}, task ({:016x}){}", base_hash, head_hash,
+                    hash_of(task),
                     places.started_from.empty() ? "" : ", started from " + places.started_from),
         parameters, adaptation.stored(), optimizer);
     int step = state.load(schedule, per_epoch);

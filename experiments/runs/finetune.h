@@ -5,6 +5,7 @@
 #include <functional>
 #include <nlohmann/json_fwd.hpp>
 
+#include "experiments/data/metrics.h"
 #include "experiments/runs/encoded.h"
 #include "nn/frozen_rows.h"
 #include "peft/methods.h"
@@ -97,6 +98,7 @@ RunResult finetune(Model& base, const EncodedTask&, const RunSpec&, const Method
 // task's loss is the mean over examples of the mean over the continuation's tokens, in nats.
 struct Score {
   double metric = 0;  // turned (metrics.h): higher is better
+  NamedScores also;   // of the same predictions; none of a language task
   std::vector<float> rows, predictions;
 };
 using RowsDone = std::function<void(std::size_t)>;  // how many, now and then
@@ -109,8 +111,11 @@ std::vector<std::vector<double>> output_rows(const Model&, const EncodedTask&, c
 // The same from blocks already run: what experiments that share partial forwards use.
 Score score_predictions(const EncodedTask&, const std::vector<EncodedExample>&,
                         const std::vector<float>& predictions);
-// Class (or value) of each sequence from a head's scores.
+// Class (or value) of each sequence from a head's scores, or from output_rows(). Throws where one
+// is not finite.
 void append_predictions(const EncodedTask&, const Tensor& scores, std::vector<float>& into);
+void append_predictions(const EncodedTask&, const std::vector<std::vector<double>>& rows,
+                        std::vector<float>& into);
 
 // The head a spec asks for, for this task; drawn at (spec.seed). head=family goes on from the
 // model's own head where that tells the same labels. None for a language task or text to text: the

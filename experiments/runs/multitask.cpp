@@ -241,12 +241,21 @@ TaskOutcome outcome(Trainer& trainer, int t) {
   const EncodedTask& task = trainer.tasks[i];
   trainer.heads.use(t);
   const Score test = evaluate(trainer.model, task, task.test);
-  TaskOutcome o{task.name,   task.metric, {},
-                test.metric, test.rows,   test.predictions,
-                {},          0,           trainer.state->task_steps[i]};
+  TaskOutcome o{task.name,
+                task.metric,
+                {},
+                test.metric,
+                test.rows,
+                test.predictions,
+                {},
+                0,
+                trainer.state->task_steps[i],
+                0};
   for (const auto& epoch : trainer.state->dev) o.dev.push_back(epoch[i]);
   for (const auto& epoch : trainer.state->task_weight) o.weight.push_back(epoch[i]);
   for (const auto& p : trainer.heads.parameters(t)) o.head += p->value.numel();
+  const bool one = trainer.spec.sampling == "one";
+  o.seen = std::int64_t{o.steps} * (one ? trainer.spec.run.batch : trainer.per_task[i]);
   return o;
 }
 

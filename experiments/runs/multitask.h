@@ -40,6 +40,7 @@ struct TaskOutcome {
   std::vector<double> weight;  // after each epoch
   std::int64_t head = 0;       // numbers of its head
   int steps = 0;               // that it took part in
+  std::int64_t seen = 0;       // its sequences in those
 };
 
 struct MultitaskResult {
@@ -54,6 +55,8 @@ struct MultitaskResult {
 
 // The spec for so many tasks: what takes tasks= gets it (and may not say another number).
 std::string spec_for_tasks(const std::string& method, const Methods&, int tasks);
+// The same for a task by itself: without tasks=.
+std::string spec_alone(const std::string& method);
 // The same for one of them: what takes tasks= gets use=.
 std::string spec_of_task(const std::string& method, int task);
 

@@ -119,6 +119,22 @@ std::string spec_for_tasks(const std::string& method, const Methods& methods, in
   return out;
 }
 
+std::string spec_alone(const std::string& method) {
+  std::string out;
+  for (const Options& o : parse_spec(method)) {
+    std::string one = o.method(), keys = o.to_string().substr(one.size());
+    // the first key follows a colon, the others commas
+    const std::size_t at = std::min(keys.find(":tasks="), keys.find(",tasks="));
+    if (at != std::string::npos) {
+      const std::size_t end = keys.find(',', at + 1);
+      const bool last = end == std::string::npos;
+      keys = keys.substr(0, at) + (last ? "" : keys[at] + keys.substr(end + 1));
+    }
+    out += (out.empty() ? "" : "|") + one + keys;
+  }
+  return out;
+}
+
 std::string spec_of_task(const std::string& method, int task) {
   std::string out;
   for (const Options& o : parse_spec(method)) {

@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "nn/optim/diverged.h"
+#include "tensor/cuda/runtime.h"
 #include "tensor/hash.h"
 
 namespace graft {
@@ -67,7 +68,8 @@ StepLoss gather_gradients(const Model& model, const Adaptation& adaptation, cons
       const Tensor penalty = adaptation.penalty();
       if (penalty.defined()) loss = loss + (scale == 1 ? penalty : penalty * scale);
     }
-    backward(loss, grads);
+    cuda::begin_gathered();  // it computes the loss while backward is noted
+    backward(loss, grads, {}, at + step >= count);
     total.add(loss);
   }
   return total;

@@ -1,9 +1,56 @@
 #include "experiments/runs/run_state.h"
 
+#include <algorithm>
+#include <set>
+#include <string_view>
+
 #include "experiments/runs/computing.h"
 #include "nn/files/strict_json.h"
 
 namespace graft {
+namespace {
+
+// Earlier versions wrote the task's name between "task " and the hash of its rows in brackets. The
+// rows count; the folder may be called otherwise by now.
+std::string without_name(std::string on) {
+  constexpr std::string_view kBefore = ", task ", kAfter = ", started from ";
+  constexpr std::size_t kHash = 18;  // with its brackets
+  const std::size_t at = on.find(kBefore), end = std::min(on.rfind(kAfter), on.size());
+  if (at == std::string::npos || end < at + kBefore.size() + kHash) return on;
+  const std::size_t from = at + kBefore.size();
+  return on.erase(from, end - kHash - from);
+}
+
+// Which of the parts of `on` are others: "base, task".
+std::string others(const std::string& was, const std::string& is) {
+  const auto parts = [](const std::string& on) {
+    std::set<std::string> all;
+    std::size_t at = 0;
+    for (std::size_t end = 0; end != std::string::npos; at = end + 2) {
+      end = on.find(", ", at);
+      all.insert(on.substr(at, end - at));
+    }
+    return all;
+  };
+  std::set<std::string> names;
+  const std::set<std::string> before = parts(was), now = parts(is);
+  for (const auto* one : {&before, &now})
+    for (const std::string& part : *one)
+      if (!before.contains(part) || !now.contains(part))
+        names.insert(part.substr(0, part.find(' ')));
+  return fmt::format("{}", fmt::join(names, ", "));
+}
+
+// The settings of `of` that `other` has otherwise: "lr: 0.001, seed: 1".
+std::string different(const nlohmann::json& of, const nlohmann::json& other) {
+  std::vector<std::string> all;
+  for (const auto& [key, value] : of.items())
+    if (!other.contains(key) || other.at(key) != value)
+      all.push_back(fmt::format("{}: {}", key, value.dump()));
+  return fmt::format("{}", fmt::join(all, ", "));
+}
+
+}  // namespace
 
 Schedule schedule_of(const RunSpec& spec, int steps) {
   return {schedule_named(spec.schedule), spec.lr, steps, static_cast<int>(spec.warmup * steps)};
@@ -29,8 +76,8 @@ void RunState::check_resumed(const TrainingState& saved, const Schedule& schedul
   const RunSpec spec = RunSpec::from(was);
   const int epochs = spec.epochs, longer = spec_.epochs;
   was.erase("epochs"), is.erase("epochs");
-  check(was == is, "resume: '{}' was trained with {}; this run has {}", from, was.dump(),
-        is.dump());
+  check(was == is, "resume: '{}' was trained with {{{}}}; this run has {{{}}}", from,
+        different(was, is), different(is, was));
   check(saved.step < schedule.steps,
         "resume: the run in '{}' is finished: it did {} of {} epochs; give more --epochs", from,
         saved.step / per_epoch, longer);
@@ -51,13 +98,18 @@ int RunState::load(const Schedule& schedule, int per_epoch) {
       cut_off ? read_training_state(places_.state) : kept_training_state(places_.resume);
   check(saved.about.contains("run") && saved.about.contains("history"),
         "resume: '{}' is not a run's state", from);
-  const std::string on = saved.about.contains("on") ? saved.about.at("on") : "something else";
-  check(on == on_, "resume: '{}' belongs to a run on {}; this one is on {}", from, on, on_);
-  if (cut_off)
-    check(saved.about.at("run") == spec_.json().dump(), "resume: '{}' belongs to another run: {}",
-          from, saved.about.at("run"));
-  else
-    check_resumed(saved, schedule, per_epoch);
+  const std::string on =
+      saved.about.contains("on") ? without_name(saved.about.at("on")) : "something else";
+  const char* const way_out =
+      cut_off ? "give another --out, or remove that file to begin anew" : "give what it was";
+  if (cut_off) {  // first what the user said: a seed, say, makes another head
+    const nlohmann::json was = parse_strict(from, saved.about.at("run")), is = spec_.json();
+    check(was == is, "resume: '{}' belongs to another run: {} there, {} here; {}", from,
+          different(was, is), different(is, was), way_out);
+  }
+  check(on == on_, "resume: '{}' belongs to a run on {}; this one is on {} (other: {}); {}", from,
+        on, on_, others(on, on_), way_out);
+  if (!cut_off) check_resumed(saved, schedule, per_epoch);
   try {
     const auto history = nlohmann::json::parse(saved.about.at("history"));
     dev = history.at("dev").get<std::vector<double>>();

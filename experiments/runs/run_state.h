@@ -13,7 +13,8 @@ Schedule schedule_of(const RunSpec&, int steps);
 
 class RunState {
  public:
-  // `on`: the base and the task, in words that differ where they do. `held`: all that files of the
+  // `on`: the base and the task, in words that differ where they do: "base ..., head ..., task
+  // (...)". `held`: all that files of the
   // adapter hold, its constants among them.
   RunState(const RunPlaces&, const RunSpec&, std::string on, const Parameters&, Parameters held,
            Optimizer&);

@@ -27,6 +27,7 @@ Start ours(const std::filesystem::path& folder) {
           key);
   s.labels = file.more.at("labels").get<std::vector<std::string>>();
   s.names_labels = true;
+  s.base_hash = file.more.value("base_hash", "");
   for (const auto& [name, value] : s.values)
     if (is_heads(name)) s.head = file.more.at("head"), s.pool = file.more.at("pool");
   return s;

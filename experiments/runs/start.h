@@ -17,7 +17,8 @@ struct Start {
   bool base_pooler = false;         // it begins with the base's matrix for pooling
   AdapterValues values;
   std::vector<std::string> notes;
-  std::string hash;  // of all values
+  std::string hash;       // of all values
+  std::string base_hash;  // of the base that it was trained on; "": not said, as in PEFT's folders
 };
 
 Start read_start(const std::filesystem::path& folder, const Arch&);

@@ -13,8 +13,9 @@ namespace graft {
 class StepLog {
  public:
   explicit StepLog(std::filesystem::path file) : path_(std::move(file)) {}
-  // The first note decides where the log goes on: lines from that step on are written anew. Throws
-  // where lines before it are missing.
+  // The first note decides where the log goes on: lines from that step on are written anew. A file
+  // that is not there, of a run that goes on, begins at that step, and says so. Throws where lines
+  // between a file's first step and it are missing.
   void operator()(const StepNote&);
 
  private:

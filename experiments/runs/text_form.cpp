@@ -33,6 +33,17 @@ bool fit(std::vector<int>& a, std::vector<int>& b, std::size_t most) {
   return cut;
 }
 
+bool fit_joined(std::vector<int>& a, std::vector<int>& b, std::size_t most) {
+  if (a.size() + b.size() <= most) return false;
+  const std::size_t room = most - std::min(b.size(), (most + 3) / 4);  // the prompt's
+  if (a.size() > room) {
+    const auto from = static_cast<std::ptrdiff_t>(room / 2);
+    a.erase(a.begin() + from, a.begin() + from + static_cast<std::ptrdiff_t>(a.size() - room));
+  }
+  b.resize(std::min(b.size(), most - a.size()));
+  return true;
+}
+
 std::string prefix_of(const TaskData& task) {
   return task.prefix.empty() ? lower(task.name) : task.prefix;
 }

@@ -44,4 +44,8 @@ std::vector<int> encode_source(const TaskData&, const Example&, const Tokenizer&
 // Cuts the longer of two parts until both fit; says whether anything was cut.
 bool fit(std::vector<int>& a, std::vector<int>& b, std::size_t most);
 
+// The same for a prompt that says by its end what follows ("### Response:"): the answer b loses its
+// end. Where it would keep less than a quarter of the room, the prompt loses its middle for that.
+bool fit_joined(std::vector<int>& a, std::vector<int>& b, std::size_t most);
+
 }  // namespace graft

@@ -116,6 +116,7 @@ TEST_CASE("an adapter with a head goes to PEFT and comes back with its labels fr
       " --epochs 1 --lr 1e-2 --out " + at + "run");
   contains(run("export " + at + "run/adapter --out " + at + "peft"),
            "has no class with this head (head=dense, pool=cls): it is `classifier`");
+  fs::remove(at + "peft/graft.json");  // as PEFT's own folders are
   const std::string to = "import " + at + "peft --model encoder --out " + at;
   contains(run(to + "x", 1), "has a head of 2 rows; give --task");
   contains(run(to + "x --task " + shelf.task(), 1), "needs no head");

@@ -1,6 +1,9 @@
 // graft multitask as its user runs it: train, score, replay, add a task, and what is refused.
 #include <algorithm>
+#include <cmath>
+#include <nlohmann/json.hpp>
 
+#include "nn/files/atomic.h"
 #include "tests/experiments/small_bases.h"
 
 using namespace graft;
@@ -56,6 +59,40 @@ TEST_CASE("graft multitask trains two tasks; each is scored, replayed and compar
   const Said again = b.says("multitask --model esm" + b.tasks() + " --out " + b.out("run"));
   CHECK(again.status != 0);
   contains(again.text, "is a finished run; give another --out");
+}
+
+TEST_CASE("a multitask run killed in the runs alone keeps what is done, and tells their length") {
+  const Two b;
+  // tasks= is the joint run's; alone a task is by itself
+  const std::string run = "multitask --model esm" + b.tasks() + " --method '" + kMethod +
+                          std::string(",tasks=2'") + kShort + "--alone --out " + b.out("run");
+  const std::string whole = b.hears(run);
+  const auto record = [&] {
+    return nlohmann::json::parse(read_file(b.folder.path / "run" / "run.json"));
+  };
+  nlohmann::json done = record();
+  for (const auto& of : done.at("of_tasks")) {
+    CHECK(of.at("seen") == of.at("steps").get<int>() * 4);
+    CHECK(of.at("alone_epochs") ==
+          std::max<long>(1, std::lround(of.at("seen").get<double>() / 13)));
+  }
+  // As a kill in the second run alone leaves it.
+  nlohmann::json half = done;
+  for (const char* key : {"alone", "alone_epochs", "alone_hash", "sharing"})
+    half["of_tasks"][1].erase(key);
+  half["of_tasks"][0]["alone"] = 0.25;  // a number that no new run would give
+  fs::remove(b.folder.path / "run" / "run.json");
+  write_file_atomically(b.folder.path / "run" / "joint.json", half.dump());
+  const Said other = b.says(run + " --seed 5");
+  CHECK(other.status == 1);
+  contains(other.text, "is of another run: its run is ");
+  const std::string again = b.hears(run);
+  contains(again, "the joint run is done already");
+  CHECK(record().at("of_tasks")[0].at("alone") == 0.25);
+  CHECK(record().at("of_tasks")[1] == done.at("of_tasks")[1]);
+  CHECK(record().at("weights_hash") == done.at("weights_hash"));
+  CHECK(!fs::exists(b.folder.path / "run" / "joint.json"));
+  contains(b.hears("replay " + b.out("run/run.json")), "the same bits");
 }
 
 TEST_CASE("graft train adds a task to a saved adapter by its embedding alone") {

@@ -124,6 +124,12 @@ TEST_CASE("graft eval scores several adapters side by side as each of them alone
   const std::string a = run("eval --split dev " + run.at + "a/adapter"),
                     b = run("eval --split dev " + run.at + "b/adapter");
   CHECK(said == "a: " + a + "b: " + b);
+  // One that holds constants beside what it trains.
+  run(train +
+      "e --method 'hyperformer++:norms=no,task=described,hidden=6,i=4,m=2,std=0.1,text=a beast'");
+  contains(run("eval --split dev --adapter a=" + run.at + "a/adapter --adapter e=" + run.at +
+               "e/adapter"),
+           "e: " + run("eval --split dev " + run.at + "e/adapter"));
   contains(run("eval --adapter a=" + run.at + "a/adapter --adapter c=" + run.at + "c/adapter", 1),
            "adapter 'c' cannot be routed: layernorm trains copies");
   contains(run("eval --adapter " + run.at + "a/adapter", 1), "NAME=FOLDER");

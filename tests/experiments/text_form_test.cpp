@@ -4,6 +4,7 @@
 #include <doctest/doctest.h>
 
 #include <fstream>
+#include <numeric>
 
 #include "experiments/data/task_folders.h"
 #include "experiments/runs/encoded.h"
@@ -193,4 +194,23 @@ TEST_CASE("answers that are the same are refused, and so is a head that reads a 
   contains(error_of([&] { encoded(pairs(), {.cloze = true}); }), "head=cloze reads a mask");
   t = pairs(), t.fields = {"one"};
   contains(error_of([&] { encoded(t); }), "1 names of fields for 2 texts");
+}
+
+TEST_CASE("a joined prompt keeps its end, and its answer a quarter of the room") {
+  const auto cut = [](int prompt, int answer, std::size_t most) {
+    std::vector<int> a(static_cast<std::size_t>(prompt)), b(static_cast<std::size_t>(answer));
+    std::iota(a.begin(), a.end(), 1), std::iota(b.begin(), b.end(), 1000);
+    const bool was = fit_joined(a, b, most);
+    CHECK(was == (prompt + answer > static_cast<int>(most)));
+    CHECK(a.size() + b.size() <= most);
+    CHECK((a.front() == 1 && a.back() == prompt));  // begins and ends as it did
+    CHECK((b.empty() || b.front() == 1000));        // the answer loses its end alone
+    CHECK((b.empty() || b.back() == 999 + static_cast<int>(b.size())));
+    return std::pair{a.size(), b.size()};
+  };
+  CHECK(cut(65, 200, 125) == std::pair<std::size_t, std::size_t>{65, 60});
+  CHECK(cut(100, 100, 125) == std::pair<std::size_t, std::size_t>{93, 32});
+  CHECK(cut(150, 30, 125) == std::pair<std::size_t, std::size_t>{95, 30});
+  CHECK(cut(100, 100, 125) != cut(100, 20, 125));
+  CHECK(cut(60, 65, 125) == std::pair<std::size_t, std::size_t>{60, 65});
 }
