@@ -36,7 +36,7 @@ while (($#)); do
   shift
 done
 
-[[ -z $asked || $asked =~ ^[0-9]+([.][0-9]+)?$ ]] || {
+[[ -z $asked || $asked =~ ^([0-9]+[.]?[0-9]*|[.][0-9]+)$ ]] || {
   echo "experiments/run.sh: --minutes '$asked' is no number" >&2
   exit 2
 }
@@ -49,7 +49,7 @@ cmake --build --preset programs --parallel "$(nproc)"
 # An option that `graft main` does not have is said before a base is trained for it.
 known=$(build/cpu/bin/graft main --help)
 for option in "${options[@]}"; do
-  if [[ $option == -* ]] && ! grep -qwFe "${option%%=*}" <<< "$known"; then
+  if [[ $option == -* ]] && ! grep -qE -- "(^|[ ,])${option%%=*}([ ,=]|\$)" <<< "$known"; then
     echo "experiments/run.sh: graft main has no option '${option%%=*}'; see" \
       "build/cpu/bin/graft main --help" >&2
     exit 2

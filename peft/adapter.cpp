@@ -71,6 +71,9 @@ void Adapter::unmerge() {
     check(c.in_front().empty(),
           "{}: '{}' was merged into again after it; unmerge in the reverse order of merging", name_,
           c.copy().label());
+  drop_covers();
+}
+void Adapter::drop_covers() {
   while (!covers_.empty()) covers_.pop_back();
   edits_back();
   merged_ = false;
@@ -330,6 +333,7 @@ void Adaptation::merge() {
       if (p.trains() || before.at(&w) != &p) check_finite(p);
     });
   } catch (...) {  // all or none
+    if (done < order.size()) order[done]->drop_covers();
     while (done > 0) order[--done]->unmerge();
     throw;
   }

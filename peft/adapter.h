@@ -88,6 +88,7 @@ class Adapter {
   std::vector<std::pair<Site, EditBase*>> edits() const;        // as long as this lives
   bool trains_base() const { return !owned_.empty(); }          // has copies in the base's places
   const std::vector<Owned>& covers() const { return covers_; }  // its merged weights
+  void drop_covers();                                           // of a merge() that ended half way
 
  protected:
   explicit Adapter(std::string name) : name_(std::move(name)) {}

@@ -153,9 +153,11 @@ sanitized() {
 looks=yes
 if wanted memcheck || wanted racecheck; then
   sanitized memcheck probe -tc='memory of the device is counted*' || true
-  if grep -qaiE 'not supported|unable to|failed to initialize' "$logs/probe"; then
+  if ! grep -qa 'ERROR SUMMARY' "$logs/probe"; then
     looks=no
-    row "compute-sanitizer" "not run: $(grep -aiE -m 1 'not supported|unable to|failed to' "$logs/probe")"
+    why=$(grep -aiE -m 1 'not supported|unable to|failed to' "$logs/probe" || tail -n 1 "$logs/probe")
+    row "compute-sanitizer" "not run: $why"
+    skipped=$((skipped + 1))
   fi
 fi
 if [[ $looks == yes ]] && wanted memcheck; then

@@ -186,7 +186,8 @@ Judged cases_of(const View& view) {
       const auto [at, is_new] = regimes.try_emplace({task, near_full});
       if (is_new) at->second = regime_of(view, task, near_full);
       const Regime& regime = at->second;
-      evidence.in_regime &= regime.holds;
+      // One that is not known yet takes its share of what is judged together.
+      evidence.in_regime &= regime.holds || (!quick && !regime.known);
       if (!regime.holds)
         evidence.regime_note +=
             (evidence.regime_note.empty() ? "" : ". ") + task + ": " + regime.note;

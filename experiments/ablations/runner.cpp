@@ -203,6 +203,8 @@ void check_config(const Methods& methods, const BaseFolder& base_folder, const j
     const int layer = options.integer("layer", layers, 0);
     check(layer <= layers, "features: layer={}; the model has {} layers", layer, layers);
   }
+  check(!method.starts_with("bag of words") || method == "bag of words" || method == kTunedWords,
+        "method '{}': there are \"bag of words\", with c = 2, and \"{}\"", method, kTunedWords);
   if (!trains(config)) return;
   json run = config;
   for (const char* key : {"base", "task", "rows", "measure"}) run.erase(key);

@@ -261,8 +261,12 @@ void merge_command(const MergeOptions& o, const Methods& methods) {
   check_free(o);
   const AdapterFile file = read_adapter_config(o.adapter);
   const OutFolder out("merge", o.out);  // what cannot be written is found before the work
-  if (!file.more.contains("task") || (file.more.value("language", false) && !o.rows.empty()))
+  if (!file.more.contains("task") || (file.more.value("language", false) && !o.rows.empty())) {
+    check(
+        o.task.empty(), "merge: --task {}, but {}", o.task,
+        o.rows.empty() ? "the adapter knows no task; compare on --rows FILE" : "there are --rows");
     return merge_alone(o, file, methods);
+  }
   std::string no_rows;
   Loaded l = load_to_merge(o, methods, no_rows);
   const std::string why = why_not_handed_back(l.run, l.task.goal);

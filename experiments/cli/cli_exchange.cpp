@@ -47,6 +47,8 @@ constexpr const char* kPut[] = {"joined", "prefix", "fields", "words", "columns"
 void write_handed_on(const fs::path& folder, const AdapterFile& file, const Arch& arch,
                      const Tokenizer& tokenizer) {
   const json& more = file.more;
+  std::error_code none;
+  fs::remove(folder / kHandedOn, none);  // another adapter's
   for (const char* key : kNeeded)
     if (!more.contains(key)) return;
   json out{{"format", kHandedOnFormat}};

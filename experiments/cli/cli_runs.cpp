@@ -16,6 +16,7 @@
 #include "experiments/runs/step_log.h"
 #include "nn/files/atomic.h"
 #include "nn/models/folder.h"
+#include "nn/models/generation.h"
 #include "nn/models/heads.h"
 #include "nn/text/json_entry.h"
 #include "peft/files.h"
@@ -169,8 +170,10 @@ Trained run(TrainOptions& o, const Methods& methods, bool quiet, const Save& sav
     o.run.head = "family";
   const EncodedTask task =
       encode_task(data, tokenizer, model->arch(), encode_for(o.run.head, o.encode));
-  if (save && is_whole(o.run) && why_not_handed_back(o.run, task.goal).empty())
+  if (save && is_whole(o.run) && why_not_handed_back(o.run, task.goal).empty()) {
     (void)tokenizer_config(model->arch(), tokenizer, false);  // what does not fit is told now
+    (void)read_generation(folder);
+  }
   if (!quiet) announce(o, data, task, *model);
   const std::uint64_t base_hash = model->hash();
   RunPlaces places;
@@ -212,6 +215,7 @@ void print_frozen(const RunResult& r) {
 void train_command(TrainOptions o, const Methods& methods) {
   (void)device_named(o.run.device);  // before anything is written
   o.model = whole_base_name(o.model), o.task = whole_task_name(o.task);
+  if (!o.init.empty() && fs::exists(o.init)) o.init = fs::canonical(o.init).string();
   std::error_code ignored;
   check(o.init.empty() || !fs::equivalent(o.init, fs::path(o.out) / "adapter", ignored),
         "train: the adapter to start from lies where this run's would go; give another --out");

@@ -41,8 +41,23 @@ nlohmann::json about_adapter(const std::string& base, const std::string& named,
 
 std::string whole_base_name(const std::string& name) {
   const auto found = find_base(name);
-  return found && *found == name ? fs::absolute(name).lexically_normal().string() : name;
+  return found && *found == name ? fs::canonical(name).string() : name;
 }
+
+namespace {
+
+// Adapters of encoders have no prefix and, from earlier versions, no words.
+void put_as_trained(const nlohmann::json& more, TaskData& data) {
+  if (const std::string prefix = more.value("prefix", ""); !prefix.empty()) {
+    data.prefix = prefix;
+    data.fields = more.value("fields", data.fields);
+  }
+  if (const auto words = more.value("words", std::vector<std::string>()); !words.empty())
+    data.words = words;
+  data.joined = more.value("joined", data.joined);
+}
+
+}  // namespace
 
 TaskOf task_of(const AdapterFile& file, const std::string& other_task, const Model& model,
                const fs::path& base) {
@@ -60,12 +75,7 @@ TaskOf task_of(const AdapterFile& file, const std::string& other_task, const Mod
         "eval: task {} is {} language task; the adapter was trained for {}", data.name,
         language ? "no" : "a", file.more.at("task").dump());
   // Other rows are put to the model as those were that it was trained on.
-  if (const std::string prefix = file.more.value("prefix", ""); !prefix.empty()) {
-    data.prefix = prefix;
-    data.fields = file.more.value("fields", data.fields);
-    data.words = file.more.value("words", data.words);
-  }
-  data.joined = file.more.value("joined", data.joined);
+  put_as_trained(file.more, data);
   t.task = encode_task(data, Tokenizer::load(base), model.arch(),
                        encode_for(t.run.head, {.max_tokens = file.more.at("max_tokens")}));
   return t;
@@ -75,7 +85,9 @@ TaskData task_without_rows(const AdapterFile& file) {
   const nlohmann::json& more = file.more;
   const bool language = more.value("language", false);
   if (!more.contains("columns")) {
-    check(more.contains("task_folder"), "adapter: it does not say what its texts are called");
+    check(more.contains("task_folder"),
+          "adapter: an earlier version saved it, without what its texts are called; import it with "
+          "--task");
     TaskData data = task_named(more.at("task_folder").get<std::string>());
     check(data.labels == more.at("labels").get<std::vector<std::string>>(),
           "adapter: task {} has other labels by now than the adapter was trained for", data.name);
@@ -83,6 +95,7 @@ TaskData task_without_rows(const AdapterFile& file) {
     if (data.pair && data.columns.size() == 1) data.columns.emplace_back("b");
     if (data.kind != TaskData::Kind::regression) data.train.clear();
     data.dev.clear(), data.test.clear();
+    put_as_trained(more, data);
     return data;
   }
   TaskData data;

@@ -1,4 +1,4 @@
-// NamedScores of predictions. Classes are numbered from 0; every function throws Error for unequal
+// Scores of predictions. Classes are numbered from 0; every function throws Error for unequal
 // lengths or none.
 #pragma once
 

@@ -35,7 +35,9 @@ std::vector<Example> read_unlabelled(const std::filesystem::path& file,
     Example e;
     for (std::size_t c = 0; c < columns.size(); ++c) {
       const std::string& text = f.rows[i][f.column(columns[c])];
-      check(!data::trim(text).empty(), "{}: column {} is empty", f.where(i), columns[c]);
+      check(!data::trim(text).empty(), "{}: {}", f.where(i),
+            file.extension() == ".txt" ? "the line is empty; each line is a row"
+                                       : fmt::format("column {} is empty", columns[c]));
       (c == 0 ? e.a : e.b) = text;
     }
     e.id = static_cast<std::uint32_t>(i);

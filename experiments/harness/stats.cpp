@@ -73,6 +73,7 @@ struct TestSet {
   std::vector<double> examples;             // deviation of each example's mean over the seeds
   double example_variance = 0;              // of the mean, without the residual's share
   double scale = 1;                         // of the resampled example deviations
+  bool varied = false;                      // over seeds or examples, beyond rounding
 };
 
 void add_term(std::map<std::string, TestSet>& sets, const Term& term, std::size_t seeds) {
@@ -95,11 +96,14 @@ void decompose(TestSet& set, std::vector<double>& seed_means) {
   std::size_t seeds = set.values.size(), n = set.values[0].size();
   std::vector<double> row(seeds);
   for (std::size_t s = 0; s < seeds; ++s) seed_means[s] += row[s] = mean(set.values[s]);
-  double all = mean(row), main = 0, residual = 0;
+  double all = mean(row), main = 0, residual = 0, largest = 1;
   set.examples.assign(n, 0.0);
   for (std::size_t e = 0; e < n; ++e) {
     double sum = 0;
-    for (std::size_t s = 0; s < seeds; ++s) sum += set.values[s][e];
+    for (std::size_t s = 0; s < seeds; ++s) {
+      sum += set.values[s][e];
+      largest = std::max(largest, std::abs(set.values[s][e]));
+    }
     set.examples[e] = sum / static_cast<double>(seeds) - all;
     main += set.examples[e] * set.examples[e];
     for (std::size_t s = 0; s < seeds; ++s) {
@@ -107,6 +111,7 @@ void decompose(TestSet& set, std::vector<double>& seed_means) {
       residual += r * r;
     }
   }
+  set.varied = main + residual > 1e-18 * static_cast<double>(n * seeds) * largest * largest;
   if (n < 2) return;
   auto count = static_cast<double>(n), blocks = static_cast<double>(seeds);
   double naive = main / (count - 1) / count;
@@ -132,7 +137,7 @@ constexpr double kTail = 10;
 
 // Nothing varied, neither over seeds nor over examples: the draws are the estimate, and there is no
 // tail. One seed cannot show that.
-bool varies(const Effect& e) { return e.error > 0 || e.seeds < 2; }
+bool varies(const Effect& e) { return !e.constant || e.seeds < 2; }
 
 // The share of the draws' distribution, widened to t, that lies beyond `null` from the estimate.
 double lower_tail(const Effect& e, double null) {
@@ -218,6 +223,8 @@ Effect bootstrap(const Contrast& contrast, const Bootstrap& options) {
   effect.value = mean(by_seed);
   for (double& v : by_seed) v -= effect.value;
   if (seeds > 1) effect.seed_variance = sd(by_seed) * sd(by_seed);
+  effect.constant = effect.seed_variance <= 1e-18 * std::max(1.0, effect.value * effect.value);
+  for (const auto& [name, set] : sets) effect.constant &= !set.varied;
   effect.error = std::sqrt(effect.seed_variance / effect.seeds + effect.example_variance);
   effect.df = satterthwaite(effect, sets);
 

@@ -56,7 +56,9 @@ struct Effect {
   double example_variance = 0;  // ... the part that only more test examples make smaller
   std::vector<double> draws;    // sorted
 
-  // Where nothing varies (error 0 over two seeds or more) each p is 0 or 1.
+  bool constant = false;  // neither over seeds nor over examples anything varied
+
+  // Where nothing varies over two seeds or more each p is 0 or 1.
   double p_above(double null) const;         // one-sided p against "the effect is <= null"
   double p_below(double null) const;         // one-sided p against "the effect is >= null"
   double p_equivalent(double margin) const;  // two one-sided tests: p against "|effect| >= margin"

@@ -59,7 +59,7 @@ void check_known(bool known, const std::string& name) {
 
 std::string whole_task_name(const std::string& name) {
   if (!is_task_folder(name)) return name;
-  return fs::absolute(fs::path(name) / "x").lexically_normal().parent_path().string();
+  return fs::canonical(name).string();
 }
 
 TaskData task_named(const std::string& name) {

@@ -67,6 +67,8 @@ class ClassReader {
     std::string reader = config_.rebuilder();
     // Of LLaMA 3's kind, which is called so, too: transformers sees that it is not LLaMA's.
     if (reader == "Llama" && byte_level) reader = "";
+    // Others' models that only say GPT-2's class, cut in their own way first: as they were trained.
+    if (reader == "GPT2" && cut.size() > 1 && byte_level && config_.lends_class()) reader = "";
     if (reader == "Bert") read_bert();
     if (reader == "Llama") read_llama();
     if (reader == "GPT2" || reader == "Roberta" || reader == "Qwen2") read_byte_level(reader, cut);
@@ -114,9 +116,10 @@ class ClassReader {
     check(
         alike,
         "{}: its normalizer is {} and its pre_tokenizer {}; the class by {} (or the model's type) "
-        "is {}'s, which has {}; tokenizer_class PreTrainedTokenizerFast takes the file as it is",
+        "is {}'s, which has {}{}",
         file_, normal, type_named(found_in(root_, "pre_tokenizer")), config_.name(), reader,
-        qwen2 ? "NFC, and Split by their own pattern before ByteLevel" : "none, and ByteLevel");
+        qwen2 ? "NFC, and Split by their own pattern before ByteLevel" : "none, and ByteLevel",
+        qwen2 ? "" : "; tokenizer_class PreTrainedTokenizerFast takes the file as it is");
     if (found_in(cut.back(), "add_prefix_space") != prefix ||
         (!qwen2 && found_in(cut.back(), "use_regex") == false))
       set(root_["pre_tokenizer"], byte_level_cut(reader, prefix));

@@ -180,23 +180,29 @@ std::string HubConfig::family(const std::string& otherwise) const {
       name_, by_model ? "config.json's model_type" : "tokenizer_class", name);
 }
 
+static std::string rebuilder_of(const std::string& name) {
+  const auto at = std::ranges::find(kClasses, name, &ClassOf::name);
+  return at == std::end(kClasses) ? "" : at->reads;
+}
+
 std::string HubConfig::rebuilder() const {
-  const auto known = [](const std::string& name) -> std::string {
-    const auto at = std::ranges::find(kClasses, name, &ClassOf::name);
-    return at == std::end(kClasses) ? "" : at->reads;
-  };
   const std::string type = class_name(model_, "model_type");
   std::string own = class_name(config_, "tokenizer_class");
   if (own.empty()) own = class_name(model_, "tokenizer_class");
-  if (own.empty() || type == "qwen2") return known(type);
-  return type == "mistral" ? "" : known(own);
+  if (own.empty() || type == "qwen2") return rebuilder_of(type);
+  return type == "mistral" ? "" : rebuilder_of(own);
+}
+
+bool HubConfig::lends_class() const {
+  const std::string type = class_name(model_, "model_type");
+  return !type.empty() && rebuilder_of(type) != rebuilder();
 }
 
 SpecialToken HubConfig::named(const std::string& key, const std::string& otherwise) const {
   SpecialToken token;
   token.content = otherwise;
   if (const auto at = config_.find(key); at != config_.end()) {
-    if (at->is_null()) return {};
+    if (at->is_null() || *at == "") return {};
     token = read_token(name_ + ": " + key, *at);
   }
   token.special = true;

@@ -29,6 +29,7 @@ class HubConfig {
   // Which of them, or "XLMRoberta", transformers reads a tokenizer.json with, taking the vocabulary
   // alone; "" where it takes the file as it is.
   std::string rebuilder() const;
+  bool lends_class() const;  // the model's type is another family's than its tokenizer's class
   bool flag(const std::string& key, bool otherwise) const;
   const nlohmann::json* find(const std::string& key) const;  // null counts as absent
   const std::string& name() const { return name_; }

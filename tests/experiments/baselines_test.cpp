@@ -7,29 +7,11 @@
 #include <cmath>
 
 #include "experiments/data/sparse_linear.h"
+#include "tests/experiments/fruit_task.h"
 #include "tests/nn/folder.h"
 
 using namespace graft;
 using namespace graft::testing;
-
-namespace {
-
-TaskData fruit_task() {
-  TaskData task;
-  task.name = "toy";
-  task.metric = "accuracy";
-  task.labels = {"animal", "fruit"};
-  task.train = {{"the dog barks", "", 0, 0, 0},
-                {"a cat purrs", "", 0, 0, 1},
-                {"ripe apple", "", 1, 0, 2},
-                {"sweet pear", "", 1, 0, 3},
-                {"dog and cat", "", 0, 0, 4}};
-  task.dev = {{"cat", "", 0, 0, 5}, {"pear apple", "", 1, 0, 6}};
-  task.test = {{"the dog", "", 0, 0, 7}};
-  return task;
-}
-
-}  // namespace
 
 TEST_CASE("the minimiser finds the bottom of a narrow valley") {
   const data::Objective rosenbrock = [](const std::vector<double>& x, std::vector<double>& g) {

@@ -19,6 +19,7 @@
 #include "experiments/data/text_clean.h"
 #include "experiments/data/wordnet.h"
 #include "tensor/error.h"
+#include "tests/experiments/fruit_task.h"
 #include "tests/nn/folder.h"
 
 using namespace graft;
@@ -51,21 +52,6 @@ std::string complaint(const F& f) {
 
 bool holds(const std::string& text, const std::string& part) {
   return text.find(part) != std::string::npos;
-}
-
-TaskData toy_task() {
-  TaskData task;
-  task.name = "toy";
-  task.metric = "accuracy";
-  task.labels = {"animal", "fruit"};
-  task.train = {{"the dog barks", "", 0, 0, 0},
-                {"a cat purrs", "", 0, 0, 1},
-                {"ripe apple", "", 1, 0, 2},
-                {"sweet pear", "", 1, 0, 3},
-                {"dog and cat", "", 0, 0, 4}};
-  task.dev = {{"cat", "", 0, 0, 5}, {"pear apple", "", 1, 0, 6}};
-  task.test = {{"the dog", "", 0, 0, 7}};
-  return task;
 }
 
 constexpr const char* kTinyNoun =
@@ -226,7 +212,7 @@ TEST_CASE("a malformed WordNet line is named by file and line") {
 
 TEST_CASE("a task survives writing and reading") {
   const Scratch scratch;
-  const TaskData task = toy_task();
+  const TaskData task = graft::testing::fruit_task();
   write_tsv_task(task, scratch.dir / "toy");
   const TaskData back = load_tsv_task(scratch.dir / "toy");
   CHECK(back.name == "toy");

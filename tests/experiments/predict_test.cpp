@@ -166,7 +166,8 @@ TEST_CASE("predict says what is wrong with its rows") {
     contains(s.text, why);
     CHECK(std::count(s.text.begin(), s.text.end(), '\n') == 1);
   };
-  fails(adapter + " --rows " + b.out("rows.txt"), "rows.txt:2: column a is empty");
+  fails(adapter + " --rows " + b.out("rows.txt"),
+        "rows.txt:2: the line is empty; each line is a row");
   fails(adapter + " --rows " + b.out("rows.md"), "ends in .csv, .tsv, .jsonl, .json or .txt");
   fails(adapter + " --rows " + b.out("none.txt"), "no rows");
   fails(adapter + " --rows " + b.out("lost.txt"), "lost.txt");

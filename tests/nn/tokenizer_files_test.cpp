@@ -80,6 +80,28 @@ TEST_CASE("folders of older files become the tokenizer.json that transformers ma
   }
 }
 
+TEST_CASE(
+    "another family's model that says GPT-2's class keeps its own cut, and names may be empty") {
+  json root = fixture_json("llama3.json");
+  root["normalizer"] = nullptr;
+  root["pre_tokenizer"] = {{"type", "Sequence"},
+                           {"pretokenizers",
+                            {{{"type", "Digits"}, {"individual_digits", true}},
+                             {{"type", "ByteLevel"},
+                              {"add_prefix_space", false},
+                              {"trim_offsets", true},
+                              {"use_regex", true}}}}};
+  const Folder folder;
+  write_file_atomically(folder / "tokenizer.json", root.dump());
+  const auto ids = Tokenizer::load(folder.path).encode("the 2034 lists");
+  write_file_atomically(folder / "tokenizer_config.json",
+                        R"({"tokenizer_class": "GPT2Tokenizer", "pad_token": ""})");
+  write_file_atomically(folder / "config.json", R"({"model_type": "llama"})");
+  CHECK(Tokenizer::load(folder.path).encode("the 2034 lists") == ids);
+  write_file_atomically(folder / "config.json", R"({"model_type": "gpt2"})");
+  contains(error_of([&] { Tokenizer::load(folder.path); }), "which has none, and ByteLevel");
+}
+
 TEST_CASE("a tokenizer.json is read as its folder's class does, or the contradiction is named") {
   const json rows = fixture_json("classes.json");
   const auto texts = rows[0].get<std::vector<std::string>>();
