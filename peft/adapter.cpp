@@ -325,6 +325,8 @@ void Adaptation::merge() {
   std::map<const Weight*, const Parameter*> before;
   model_.each([&](Weight& w) { before[&w] = &w.parameter(); });
   const std::vector<Adapter*> order = merge_order();
+  std::vector<bool> fresh;  // one that was merged before is not taken out for being so
+  for (const Adapter* a : order) fresh.push_back(a->covers().empty());
   std::size_t done = 0;
   try {
     for (; done < order.size(); ++done) order[done]->merge();
@@ -333,7 +335,8 @@ void Adaptation::merge() {
       if (p.trains() || before.at(&w) != &p) check_finite(p);
     });
   } catch (...) {  // all or none
-    if (done < order.size()) order[done]->drop_covers();
+    if (done < order.size() && fresh[done] && !order[done]->covers().empty())
+      order[done]->drop_covers();
     while (done > 0) order[--done]->unmerge();
     throw;
   }

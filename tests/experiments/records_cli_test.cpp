@@ -98,8 +98,8 @@ TEST_CASE("an adapter is not opened on another base, nor scored on other labels"
               b.out("n"),
           "with other weights");
   b.hears(train + b.task("stories") + " --out " + b.out("new"));
-  b.fails("combine --adapter " + t + " --adapter " + b.out("new/adapter") + " --how cat --out " +
-              b.out("c"),
+  b.fails("combine --adapter " + t + " --adapter " + b.out("new/adapter") +
+              " --weights 1,1 --out " + b.out("c"),
           "another base");
   for (const char* none : {"m", "e", "c"}) CHECK(!fs::exists(b.at(none)));
 }
