@@ -5,10 +5,8 @@
 #include "experiments/cli/loaded.h"
 #include "experiments/cli/on_device.h"
 #include "experiments/data/task_folders.h"
-#include "experiments/runs/named_task.h"
 #include "experiments/runs/predict.h"
 #include "nn/files/atomic.h"
-#include "peft/folder.h"
 
 namespace graft::cli {
 namespace {
@@ -32,20 +30,15 @@ std::vector<std::string> columns_of(const PredictOptions& o, std::vector<std::st
 }
 
 Loaded with_adapter(const PredictOptions& o, const Methods& methods, Device device) {
-  return load_adapted(
-      o.adapter, methods, device,
-      [&](const AdapterFile& file, const Model& model, const fs::path& base) {
-        check(!file.more.value("language", false),
-              "predict: '{}' was trained to write text; graft generate does", o.adapter);
-        TaskData data = task_without_rows(file);
-        data.test = read_unlabelled(o.rows, columns_of(o, data.columns));
-        TaskOf t;
-        t.run.head = file.more.at("head"), t.run.pool = file.more.at("pool");
-        EncodeSpec spec{.max_tokens = file.more.at("max_tokens"), .only_test = true};
-        t.task =
-            encode_task(data, Tokenizer::load(base), model.arch(), encode_for(t.run.head, spec));
-        return t;
-      });
+  return load_adapted(o.adapter, methods, device,
+                      [&](const AdapterFile& file, const Model& model, const fs::path& base) {
+                        check(!file.more.value("language", false),
+                              "predict: '{}' was trained to write text; graft generate does",
+                              o.adapter);
+                        TaskData data = task_without_rows(file);
+                        data.test = read_unlabelled(o.rows, columns_of(o, data.columns));
+                        return encoded(file, data, model, base, true);
+                      });
 }
 
 Loaded with_own_head(const PredictOptions& o, Device device) {

@@ -59,10 +59,17 @@ void put_as_trained(const nlohmann::json& more, TaskData& data) {
 
 }  // namespace
 
-TaskOf task_of(const AdapterFile& file, const std::string& other_task, const Model& model,
-               const fs::path& base) {
+TaskOf encoded(const AdapterFile& file, const TaskData& data, const Model& model,
+               const fs::path& base, bool only_test) {
   TaskOf t;
   t.run.head = file.more.at("head"), t.run.pool = file.more.at("pool");
+  const EncodeSpec spec{.max_tokens = file.more.at("max_tokens"), .only_test = only_test};
+  t.task = encode_task(data, Tokenizer::load(base), model.arch(), encode_for(t.run.head, spec));
+  return t;
+}
+
+TaskOf task_of(const AdapterFile& file, const std::string& other_task, const Model& model,
+               const fs::path& base) {
   check(!other_task.empty() || file.more.contains("task_folder"),
         "adapter: it does not say where the rows of its task {} are; give --task",
         file.more.at("task").dump());
@@ -76,9 +83,7 @@ TaskOf task_of(const AdapterFile& file, const std::string& other_task, const Mod
         language ? "no" : "a", file.more.at("task").dump());
   // Other rows are put to the model as those were that it was trained on.
   put_as_trained(file.more, data);
-  t.task = encode_task(data, Tokenizer::load(base), model.arch(),
-                       encode_for(t.run.head, {.max_tokens = file.more.at("max_tokens")}));
-  return t;
+  return encoded(file, data, model, base, false);
 }
 
 TaskData task_without_rows(const AdapterFile& file) {
@@ -120,8 +125,6 @@ TaskData task_without_rows(const AdapterFile& file) {
 TaskOf task_alone(const AdapterFile& saved, const Model& model, const fs::path& base) {
   AdapterFile file = saved;
   nlohmann::json& more = file.more;
-  TaskOf t;
-  t.run.head = more.at("head"), t.run.pool = more.at("pool");
   if (!more.contains("columns")) {  // an earlier version's; what texts are called does not matter
     check(!model.arch().crosses() || more.value("language", false) || !more.at("labels").empty(),
           "adapter: an earlier version saved it without its answers, which its task's rows tell; "
@@ -133,8 +136,7 @@ TaskOf task_alone(const AdapterFile& saved, const Model& model, const fs::path& 
   TaskData data = task_without_rows(file);
   data.test.emplace_back().a = data.name;  // there must be a row; it says nothing
   if (data.pair) data.test.back().b = data.name;
-  const EncodeSpec spec{.max_tokens = more.at("max_tokens"), .only_test = true};
-  t.task = encode_task(data, Tokenizer::load(base), model.arch(), encode_for(t.run.head, spec));
+  TaskOf t = encoded(file, data, model, base, true);
   t.task.test.clear();
   return t;
 }

@@ -43,6 +43,10 @@ void check_base(const AdapterFile&, const std::string& folder, std::uint64_t has
 // folders, too.
 std::string whole_base_name(const std::string& name_or_folder);
 
+// The rows as that adapter's base and head take them; only_test as EncodeSpec's.
+TaskOf encoded(const AdapterFile&, const TaskData&, const Model&, const std::filesystem::path& base,
+               bool only_test);
+
 // The task that an adapter was trained for, or other rows with its labels. Throws for rows that the
 // adapter is not for.
 TaskOf task_of(const AdapterFile&, const std::string& other_task, const Model&,
